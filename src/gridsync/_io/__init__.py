@@ -1,0 +1,154 @@
+"""The ground: everything that touches the outside world, behind one small protocol.
+
+Every primitive is written once, as ``async def`` code over an `IO`.  Three drivers implement it:
+`SyncIO` (its awaitables never suspend, `run_sync` drives them), `AsyncIO` (plain asyncio) and
+`gridsync.testing.SimIO` (virtual time, a network that loses and repeats).
+
+This is the only package of gridsync that imports a client, a clock, a loop, a thread or a random source.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from gridsync._io.scripts import Category, Command, Operation, Script, load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+__all__ = ["IO", "Arg", "Category", "Command", "Ear", "Keep", "Operation", "Script", "Signal", "load", "run_sync"]
+
+Arg = str | bytes | int
+"""What may stand in KEYS and ARGV; everything else is converted in `_api.py`."""
+
+T = TypeVar("T")
+
+
+class Signal(Protocol):
+    """A one-way switch that any thread may throw, and that the driver's own world can wait for."""
+
+    def set(self) -> None:
+        """Throw the switch; later calls change nothing."""
+
+    def is_set(self) -> bool:
+        """Tell whether the switch was thrown."""
+
+    def on_set(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call *callback* when the switch is thrown, at once if it was; returns a function that takes it back."""
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the switch at most *timeout* seconds; returns `is_set`."""
+
+
+class Ear(Protocol):
+    """A place where wake-ups for one waiter arrive.
+
+    A message is a hint, the state in Redis is the truth: it may come twice, late or never, so every
+    `wait` is bounded and every waiter looks again.
+    """
+
+    channel: str
+    """The pub/sub channel on which this process listens; a script publishes the waiter's token on it."""
+
+    async def open(self) -> None:
+        """Return when the server has confirmed the subscription: what is published from now on is heard."""
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait at most *timeout* seconds; true if a wake-up came since the last `wait`."""
+
+    def close(self) -> None:
+        """Stop listening for this waiter; safe to call twice."""
+
+
+class Keep(Protocol):
+    """Something that must be renewed in time, from a place that a busy caller cannot starve."""
+
+    due: float
+    """When to look at it again, on the clock of `IO.monotonic`."""
+
+    def request(self, now: float) -> tuple[Script, Sequence[str], Sequence[Arg]] | None:
+        """Return the script call that renews it, or ``None`` when there is nothing (more) to renew."""
+
+    def settle(self, reply: Any, sent: float) -> bool:  # noqa: ANN401 - a reply, or the exception instead of it
+        """Take the reply (or the exception) of a request sent at *sent*; false ends the keeping.
+
+        Called with ``None`` when `request` returned ``None``.  Must set `due` anew when it returns true.
+        """
+
+
+class IO(Protocol):
+    """What a core may ask of the world.  Cores ask nothing else of anybody."""
+
+    async def run(
+        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), *, timeout: float | None = None
+    ) -> Any:  # noqa: ANN401 - replies are whatever the script's header says
+        """Run a script or command and return its reply, repeating what its category allows.
+
+        Args:
+            operation: The script or command; its `Category` decides what may be repeated.
+            keys: The key names, all in one hash slot.
+            args: The other arguments.
+            timeout: Seconds for the whole call, repeats included; the default is the command timeout.
+
+        Raises:
+            Unavailable: Not applied, and the deadline has ended.
+            OutcomeUnknown: Perhaps applied; the category forbids a repeat or the deadline has ended.
+            Misconfigured: Not applied, and no repeat will heal it.
+            ServerError: The server answered with an error.
+        """
+
+    async def block(
+        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg], *, wait: float, stop: Signal
+    ) -> Any:  # noqa: ANN401
+        """Run a blocking command on a connection of its own; ``None`` when it timed out or *stop* was thrown.
+
+        Never repeated: after `OutcomeUnknown` the caller must look at what it may have received.
+        *wait* is how long the server blocks, in seconds (the caller puts it into *args* too).
+        """
+
+    async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
+        """Run all of them, side by side where the world allows it, and return their results in order.
+
+        If one raises, the others are cancelled where they can be, and the first exception is raised.
+        """
+
+    async def sleep(self, seconds: float) -> None:
+        """Let *seconds* pass."""
+
+    def ear(self, token: str, tag: str) -> Ear:
+        """Return the ear of the waiter *token* on something whose keys carry the hash tag *tag*."""
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run *coroutine* to its end even if the caller is cancelled.
+
+        Used for what must be undone.  Its exceptions are logged.  `SyncIO` runs it on the spot, the others
+        as a task that `close` waits for.
+        """
+
+    def keep(self, item: Keep) -> None:
+        """Hand *item* to the watchdog, which renews it from a place of its own until it ends."""
+
+    def signal(self) -> Signal:
+        """Return a new switch."""
+
+    def monotonic(self) -> float:
+        """Return seconds on a clock that never jumps and goes on while the machine sleeps."""
+
+    def token(self) -> str:
+        """Return a new identifier, unique among all processes; at most 24 characters, no braces."""
+
+
+def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Drive a coroutine that never suspends to its end, in the calling thread.
+
+    Raises:
+        RuntimeError: The coroutine awaited something that suspends, which a core must never do outside its `IO`.
+    """
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        value: T = stop.value
+        return value
+    coroutine.close()
+    message = "a core suspended under SyncIO: it awaited something that is not its io"
+    raise RuntimeError(message)

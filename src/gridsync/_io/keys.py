@@ -1,0 +1,65 @@
+"""Key names: one function per entity, one hash tag per entity.
+
+Every key starts with ``{namespace:wing:name}``, so all keys of one entity live in one Cluster slot.  Braces and the
+percent sign of a user's name are percent-escaped: a name can never change the slot or reach another entity's keys.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+_ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
+
+
+def tag(namespace: str, wing: str, name: str) -> str:
+    """Return the hash tag, braces included, that all keys of one entity share."""
+    return f"{{{namespace.translate(_ESCAPES)}:{wing}:{name.translate(_ESCAPES)}}}"
+
+
+class LockKeys(NamedTuple):
+    """The keys of one lock.  All of them expire."""
+
+    state: str
+    """hash: ``o`` owner, ``t`` fence, ``m`` metadata, ``r`` handed over and not yet claimed; lives as long as the lease."""
+    queue: str
+    """sorted set: waiter → ticket (the order of arrival)."""
+    alive: str
+    """sorted set: waiter → until when it counts as alive, server ms."""
+    fence: str
+    """string: the last fence given out."""
+
+
+def lock(namespace: str, name: str) -> LockKeys:
+    """Return the keys of the lock *name*."""
+    base = tag(namespace, "lock", name)
+    return LockKeys(base, f"{base}:queue", f"{base}:alive", f"{base}:fence")
+
+
+def limit(namespace: str, limiter: str, subject: str) -> str:
+    """Return the key of one subject of a limiter: a sorted set, cumulative cost and hit id → time.  It expires."""
+    return tag(namespace, "limit", f"{limiter}:{subject}")
+
+
+class EventKeys(NamedTuple):
+    """The keys of an event store.  All of them are permanent: they are the data."""
+
+    meta: str
+    """hash: ``pos`` the last position, ``epoch`` of the store."""
+    versions: str
+    """hash: stream → version."""
+    log: str
+    """stream ``<position>-0``: every event, in commit order."""
+    recent: str
+    """sorted set: event id → position, for the newest events only."""
+    base: str
+    """The hash tag; ``stream`` and ``group`` keys start with it."""
+
+    def stream(self, name: str) -> str:
+        """Return the key of one stream ``<version>-0``."""
+        return f"{self.base}:s:{name.translate(_ESCAPES)}"
+
+
+def events(namespace: str, store: str) -> EventKeys:
+    """Return the keys of the event store *store*."""
+    base = tag(namespace, "events", store)
+    return EventKeys(f"{base}:meta", f"{base}:versions", f"{base}:log", f"{base}:recent", base)

@@ -1,0 +1,165 @@
+"""Scripts and commands: what is atomic, and what may be repeated.
+
+A script is a ``.lua`` file next to its core.  Its first line is ``#!lua`` (so that Redis refuses a key of another
+slot), then comes a contract that is parsed here and checked by the tests::
+
+    #!lua
+    -- release: give the lock back, or leave its queue.
+    -- KEYS[1] state hash
+    -- ARGV[1] owner string
+    -- ARGV[2] claim integer, ms
+    -- ARGV[3] repeat_us integer, us
+    -- Returns 1 if it was held by this owner, else 0
+    -- Category idempotent
+    -- Cost O(1)
+
+``KEYS[n..]`` and ``ARGV[n..]`` stand for any number from *n* on.  An argument named ``repeat_us`` is filled in by the
+retry layer: 0 on the first attempt, else the microseconds since the first attempt left (at least 1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from importlib import resources
+
+
+class Category(StrEnum):
+    """What a repeat of an operation does, and so whether an unanswered one may be repeated."""
+
+    READ = "read"
+    """Changes nothing: always repeated."""
+    IDEMPOTENT = "idempotent"
+    """A repeat finds that it was done and says so: always repeated."""
+    LAST_WINS = "last-wins"
+    """A repeat writes the same again: repeated, though it may overwrite a rival's later write."""
+    ACCUMULATING = "accumulating"
+    """A repeat would count twice: repeated only when it surely was not applied."""
+    NEVER = "never"
+    """Not repeated at all, whatever happened."""
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether an operation that may have been applied may be sent again."""
+        return self in _REPEATABLE
+
+
+_REPEATABLE = frozenset({Category.READ, Category.IDEMPOTENT, Category.LAST_WINS})
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One ``KEYS[n]`` or ``ARGV[n]`` line of a contract."""
+
+    index: int
+    name: str
+    type: str
+    unit: str = ""
+    variadic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script with its parsed contract."""
+
+    name: str
+    source: str
+    sha: str
+    category: Category
+    keys: tuple[Parameter, ...]
+    args: tuple[Parameter, ...]
+    returns: str
+    cost: str
+    repeat_index: int | None
+    """Zero-based place of ``repeat_us`` among the arguments."""
+
+    def words(self, keys: tuple[object, ...], args: tuple[object, ...]) -> tuple[object, ...]:
+        """Return the command that runs this script."""
+        return ("EVALSHA", self.sha, len(keys), *keys, *args)
+
+    def __repr__(self) -> str:
+        """Name and category are enough; the source is a file away."""
+        return f"<Script {self.name} {self.category}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A plain command whose keys come first, for what needs no script."""
+
+    name: str
+    category: Category
+    head: tuple[str, ...]
+    """The words before the keys."""
+    repeat_index: None = None
+
+    def words(self, keys: tuple[object, ...], args: tuple[object, ...]) -> tuple[object, ...]:
+        """Return the command line."""
+        return (*self.head, *keys, *args)
+
+
+Operation = Script | Command
+
+_PARAMETER = re.compile(
+    r"^-- (?P<kind>KEYS|ARGV)\[(?P<index>\d+)(?P<variadic>\.\.)?\] (?P<name>[a-z_0-9]+) +(?P<type>[a-z]+)(?:, (?P<unit>[^:]+?))?(?:: .*)?$"
+)
+_KEY_TYPES = frozenset({"hash", "zset", "string", "stream", "set", "list"})
+_ARG_TYPES = frozenset({"string", "integer", "flag", "bytes"})
+
+
+class ContractError(ValueError):
+    """A script whose header does not say what it must."""
+
+
+def parse(name: str, source: str) -> Script:
+    """Read a script's contract.
+
+    Raises:
+        ContractError: The header is incomplete, out of order or unreadable.
+    """
+    lines = source.splitlines()
+    if not lines or not lines[0].startswith("#!lua"):
+        raise ContractError(f"{name}: the first line must be '#!lua'")
+    keys: list[Parameter] = []
+    args: list[Parameter] = []
+    facts: dict[str, str] = {}
+    for line in lines[1:]:
+        if not line.startswith("--"):
+            break
+        if line.startswith(("-- KEYS[", "-- ARGV[")):
+            found = _PARAMETER.match(line)
+            if found is None:
+                raise ContractError(f"{name}: cannot read {line!r}")
+            into, types = (keys, _KEY_TYPES) if found["kind"] == "KEYS" else (args, _ARG_TYPES)
+            parameter = Parameter(
+                int(found["index"]), found["name"], found["type"], found["unit"] or "", found["variadic"] is not None
+            )
+            if parameter.index != len(into) + 1 or (into and into[-1].variadic):
+                raise ContractError(f"{name}: {line!r} is out of order")
+            if parameter.type not in types:
+                raise ContractError(f"{name}: {line!r} must have a type of {sorted(types)}")
+            if parameter.type == "integer" and not parameter.unit:
+                raise ContractError(f"{name}: {line!r} must name its unit")
+            into.append(parameter)
+            continue
+        for word in ("Returns", "Category", "Cost"):
+            if line.startswith(f"-- {word} "):
+                facts[word] = line[len(word) + 4 :].strip()
+    if missing := [word for word in ("Returns", "Category", "Cost") if word not in facts]:
+        raise ContractError(f"{name}: the header lacks {', '.join(missing)}")
+    try:
+        category = Category(facts["Category"])
+    except ValueError:
+        raise ContractError(f"{name}: category {facts['Category']!r} is none of {[str(c) for c in Category]}") from None
+    repeat = next((p.index - 1 for p in args if p.name == "repeat_us"), None)
+    sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+    return Script(name, source, sha, category, tuple(keys), tuple(args), facts["Returns"], facts["Cost"], repeat)
+
+
+@cache
+def load(package: str, name: str) -> Script:
+    """Return the script ``lua/<name>.lua`` of *package*; read and parsed once per process."""
+    source = resources.files(package).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+    return parse(f"{package.removeprefix('gridsync.')}.{name}", source)

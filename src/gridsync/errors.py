@@ -1,0 +1,175 @@
+"""Every exception of gridsync, in one tree.
+
+::
+
+    GridsyncError
+    ├── UsageError (ValueError)     you did it wrong; nothing was sent
+    │   ├── InvalidURL                 a connection URL that cannot be used
+    │   ├── InvalidLimit               a rate limit that cannot be read
+    │   ├── InvalidEvent               an event that does not fit its model
+    │   └── UnknownEventType           an event type that no model claims
+    ├── NotNow                      the answer is no, for the moment
+    │   ├── LockTimeout (TimeoutError) someone else still held it
+    │   ├── RateLimited                the limit is used up
+    │   └── WrongVersion               the stream has moved on
+    ├── LeaseLost                   you had it, and have it no longer
+    ├── OutcomeUnknown              it may or may not have happened
+    ├── Unavailable                 it did not happen: the server is away
+    ├── Misconfigured               it did not happen and no retry will heal it
+    │   ├── AuthenticationFailed       wrong user or password
+    │   ├── PermissionDenied           the ACL forbids a command, key or channel
+    │   └── TLSFailed                  certificate or protocol does not match
+    └── ServerError                 the server answered with any other error
+
+The branch tells what to do: fix the code (`UsageError`, `Misconfigured`), try
+later (`NotNow`, `Unavailable`), stop acting on what you no longer own
+(`LeaseLost`), or look before you repeat (`OutcomeUnknown`).
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "AuthenticationFailed",
+    "GridsyncError",
+    "InvalidEvent",
+    "InvalidLimit",
+    "InvalidURL",
+    "LeaseLost",
+    "LockTimeout",
+    "Misconfigured",
+    "NotNow",
+    "OutcomeUnknown",
+    "PermissionDenied",
+    "RateLimited",
+    "ServerError",
+    "TLSFailed",
+    "Unavailable",
+    "UnknownEventType",
+    "UsageError",
+    "WrongVersion",
+]
+
+
+class GridsyncError(Exception):
+    """The root: catch it to catch everything that gridsync raises on purpose."""
+
+
+class UsageError(GridsyncError, ValueError):
+    """An argument or a setting is wrong; nothing was sent to the server."""
+
+
+class InvalidURL(UsageError):
+    """A connection URL that cannot be used."""
+
+
+class InvalidLimit(UsageError):
+    """A rate limit that cannot be read, such as ``"100 per fortnight"``."""
+
+
+class InvalidEvent(UsageError):
+    """An event, on its way in or out, does not fit its model."""
+
+
+class UnknownEventType(UsageError):
+    """An event type that no model of this store claims."""
+
+
+class NotNow(GridsyncError):
+    """The server answered, and the answer is no for the moment."""
+
+
+class LockTimeout(NotNow, TimeoutError):
+    """Someone else still held the lock when the timeout ended.
+
+    Attributes:
+        name: The lock.
+        waited_s: How long this caller waited, in seconds.
+    """
+
+    def __init__(self, message: str, *, name: str, waited_s: float) -> None:
+        """Keep what a handler may want besides the message."""
+        super().__init__(message)
+        self.name = name
+        self.waited_s = waited_s
+
+
+class RateLimited(NotNow):
+    """The limit is used up.
+
+    Attributes:
+        retry_after: Seconds after which the same call would be admitted, or ``None`` for never.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None) -> None:
+        """Keep what a handler may want besides the message."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class WrongVersion(NotNow):
+    """The stream is not at the version that the caller expected; nothing was appended.
+
+    Attributes:
+        stream: The stream's name.
+        expected: What the caller expected.
+        actual: The stream's version now; 0 if it has no event.
+    """
+
+    def __init__(self, message: str, *, stream: str, expected: object, actual: int) -> None:
+        """Keep what a handler may want besides the message."""
+        super().__init__(message)
+        self.stream = stream
+        self.expected = expected
+        self.actual = actual
+
+
+class LeaseLost(GridsyncError):
+    """The lease ended before it was released: someone else may hold the name now.
+
+    Attributes:
+        name: The lock.
+        fence: The fence of the lost lease.
+    """
+
+    def __init__(self, message: str, *, name: str, fence: int) -> None:
+        """Keep what a handler may want besides the message."""
+        super().__init__(message)
+        self.name = name
+        self.fence = fence
+
+
+class OutcomeUnknown(GridsyncError):
+    """The request left and no answer came: it may or may not have been applied."""
+
+
+class Unavailable(GridsyncError):
+    """The server could not be reached in time; the request was not applied."""
+
+
+class Misconfigured(GridsyncError):
+    """The server refused in a way that no retry will heal; the request was not applied."""
+
+
+class AuthenticationFailed(Misconfigured):
+    """Wrong user name or password, or none where one is needed."""
+
+
+class PermissionDenied(Misconfigured):
+    """The ACL forbids this user the command, the key or the channel."""
+
+
+class TLSFailed(Misconfigured):
+    """The certificate is not trusted, or one side speaks TLS and the other does not."""
+
+
+class ServerError(GridsyncError):
+    """The server answered with an error that has no class of its own.
+
+    Attributes:
+        code: The first word of the reply, such as ``WRONGTYPE``.
+    """
+
+    def __init__(self, message: str, *, code: str) -> None:
+        """Keep what a handler may want besides the message."""
+        super().__init__(message)
+        self.code = code
