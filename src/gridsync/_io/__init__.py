@@ -47,11 +47,11 @@ class Ear(Protocol):
     `wait` is bounded and every waiter looks again.
     """
 
-    channel: str
-    """The pub/sub channel on which this process listens; a script publishes the waiter's token on it."""
-
     async def open(self) -> None:
-        """Return when the server has confirmed the subscription: what is published from now on is heard."""
+        """Return when the server has confirmed the subscription: what is published from now on is heard.
+
+        Cheap when it is confirmed already.  When the connection breaks, every ear is woken; its owner opens it again.
+        """
 
     async def wait(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds; true if a wake-up came since the last `wait`."""
@@ -65,6 +65,8 @@ class Keep(Protocol):
 
     due: float
     """When to look at it again, on the clock of `IO.monotonic`."""
+    deadline: float
+    """When it is lost unless it was renewed; no request made for it may block past this."""
 
     def request(self, now: float) -> tuple[Script, Sequence[str], Sequence[Arg]] | None:
         """Return the script call that renews it, or ``None`` when there is nothing (more) to renew."""
@@ -73,6 +75,7 @@ class Keep(Protocol):
         """Take the reply (or the exception) of a request sent at *sent*; false ends the keeping.
 
         Called with ``None`` when `request` returned ``None``.  Must set `due` anew when it returns true.
+        Called from the watchdog's thread.
         """
 
 
@@ -115,8 +118,11 @@ class IO(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Let *seconds* pass."""
 
-    def ear(self, token: str, tag: str) -> Ear:
-        """Return the ear of the waiter *token* on something whose keys carry the hash tag *tag*."""
+    def ear(self, token: str, channel: str) -> Ear:
+        """Return the ear of the waiter *token*: a script wakes it by publishing *token* on *channel*.
+
+        All waiters of a process share one connection and, per namespace, one channel (`keys.wake_channel`).
+        """
 
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run *coroutine* to its end even if the caller is cancelled.
@@ -128,6 +134,9 @@ class IO(Protocol):
     def keep(self, item: Keep) -> None:
         """Hand *item* to the watchdog, which renews it from a place of its own until it ends."""
 
+    def unkeep(self, item: Keep) -> None:
+        """Take *item* back from the watchdog; a request that is under way may still be settled."""
+
     def signal(self) -> Signal:
         """Return a new switch."""
 
@@ -135,7 +144,10 @@ class IO(Protocol):
         """Return seconds on a clock that never jumps and goes on while the machine sleeps."""
 
     def token(self) -> str:
-        """Return a new identifier, unique among all processes; at most 24 characters, no braces."""
+        """Return a new identifier, unique among all processes; at most 24 characters of ``[0-9a-z]``.
+
+        Its first `keys.PROCESS_CHARS` characters name this process's IO.
+        """
 
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:

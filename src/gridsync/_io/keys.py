@@ -11,6 +11,20 @@ from typing import NamedTuple
 _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 
 
+PROCESS_CHARS = 12
+"""How many leading characters of an `IO.token` name the process that made it."""
+
+
+def wake_prefix(namespace: str) -> str:
+    """Return the prefix of all wake-up channels; a script appends the first `PROCESS_CHARS` of a waiter's token."""
+    return f"{namespace.translate(_ESCAPES)}:wake:"
+
+
+def wake_channel(namespace: str, token: str) -> str:
+    """Return the channel on which the process that made *token* listens."""
+    return wake_prefix(namespace) + token[:PROCESS_CHARS]
+
+
 def tag(namespace: str, wing: str, name: str) -> str:
     """Return the hash tag, braces included, that all keys of one entity share."""
     return f"{{{namespace.translate(_ESCAPES)}:{wing}:{name.translate(_ESCAPES)}}}"
