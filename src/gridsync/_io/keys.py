@@ -34,7 +34,8 @@ class LockKeys(NamedTuple):
     """The keys of one lock.  All of them expire."""
 
     state: str
-    """hash: ``o`` owner, ``t`` fence, ``m`` metadata, ``r`` handed over and not yet claimed; lives as long as the lease."""
+    """hash: ``o`` owner, ``t`` fence, ``m`` metadata, ``r`` handed over and not yet claimed; lives as long as the
+    lease."""
     queue: str
     """sorted set: waiter → ticket (the order of arrival)."""
     alive: str

@@ -1,0 +1,79 @@
+# Everything here needs only Python >= 3.11 and make.  The first use of a target sets up .venv with the locked versions
+# of requirements/*.txt; stamp files in .venv make the next use start at once.
+
+PYTHON ?= python3
+VENV ?= .venv
+ROWS ?=
+ARGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
+READY := $(VENV)/.ready-
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test faults lint format bench docs lock clean
+.DELETE_ON_ERROR:
+
+help: ## Show this list.
+	@echo "gridsync: make TARGET"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(READY)demo ## Watch a small energy market run on a private Redis (ARGS="--url redis://..." for another one).
+	@$(BIN)/gridsync demo $(ARGS)
+
+test: $(READY)test ## Run the tests against every kind of server found (ARGS="tests/locks -k fence" for some of them).
+	@$(BIN)/python -m pytest -m "not faults" $(ARGS)
+
+faults: $(READY)test ## Run the long tests, whose servers are killed, frozen and cut off.
+	@$(BIN)/python -m pytest -m faults $(ARGS)
+
+lint: $(READY)test $(READY)lint ## Check style (ruff), types (mypy) and house rules (tests/api).
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q tests/api
+
+format: $(READY)lint ## Format the code and repair what ruff can repair.
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+bench: $(READY)demo $(READY)bench ## Measure gridsync beside its peers (ROWS=slug,slug for some rows).
+	@$(BIN)/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(ARGS)
+
+docs: $(READY)demo $(READY)docs ## Build the documentation into site/.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "docs: open site/index.html"
+
+# All groups are resolved together first, so that they agree wherever they share a package.  No index is named in the
+# result, and the hashes hold wherever the packages come from.
+LOCK = $(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --quiet --no-emit-index-url \
+  --no-annotate --custom-compile-command "make lock"
+LOCKED = $(LOCK) --generate-hashes --constraint .cache/lock.txt
+ONLY = $(subst pyproject.toml,,$(LOCKED))
+
+lock: $(READY)lock ## Refresh the locked versions in requirements/.
+	@mkdir -p .cache
+	@$(LOCK) --all-extras --group dev --group bench --upgrade --output-file .cache/lock.txt
+	@$(LOCKED) --extra embedded --extra cli --group build --output-file requirements/demo.txt
+	@$(LOCKED) --all-extras --group build --group test --output-file requirements/test.txt
+	@for group in lint docs bench lock; do $(ONLY) --group $$group --output-file requirements/$$group.txt; done
+	@git --no-pager diff --stat -- requirements
+
+clean: ## Remove everything that the other targets made.
+	@rm -rf $(VENV) .cache .hypothesis site
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "gridsync needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)." \
+	       "Say which one to use: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "setting up $(VENV), once"
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# The groups install one after the other, also under make -j: pip does not share.
+$(READY)%: requirements/%.txt $(VENV)/bin/python pyproject.toml
+	@echo "installing $<"
+	@$(PIP) install --require-hashes -r $<
+	@case $* in demo | test) $(PIP) install --no-deps --no-build-isolation --editable . ;; esac
+	@touch $@
+
+.NOTPARALLEL:
