@@ -1,0 +1,206 @@
+"""AsyncIO: the driver for asyncio.  One multiplexed connection for all tasks of a loop.
+
+Bound to the loop in which it is first used.  Blocking commands have connections of their own; the watchdog is a
+thread with its own connection (`keeper.py`), so that a blocked loop does not lose its leases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import weakref
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gridsync._io.aio_hub import AsyncHub, TaskEar
+from gridsync._io.clock import Tokens, monotonic
+from gridsync._io.keeper import Keeper
+from gridsync._io.retry import recover
+from gridsync._io.route import AsyncStandalone, Standalone
+from gridsync._io.signals import LoopSignal, call_in
+from gridsync._io.wire import mux
+from gridsync._io.wire.faults import Fault, ReplyError, as_public
+from gridsync._io.wire.mux import DRAIN_S, Node
+from gridsync._io.wire.pool import Pool
+from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from gridsync._io import Arg, Keep, Signal
+    from gridsync._io.scripts import Operation
+    from gridsync._io.wire.endpoint import Endpoint
+    from gridsync._io.wire.mux import MuxWire
+
+T = TypeVar("T")
+_log = logging.getLogger("gridsync")
+_running_loop = asyncio.get_running_loop
+BLOCK_GRACE_S = 0.5
+"""How much longer than the server a client waits for the reply to a blocking command."""
+
+
+class AsyncIO:
+    """Everything a core may ask of the world, for the tasks of one event loop."""
+
+    def __init__(self, endpoint: Endpoint, *, inflight_max: int, timeout: float) -> None:
+        """Open nothing yet; must be called in the loop that will use it."""
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._loop = _running_loop()
+        self._time = self._loop.time
+        self._route = AsyncStandalone(Node(endpoint, inflight_max=inflight_max, stall_s=timeout))
+        self._inflight_max = inflight_max
+        self.monotonic = monotonic
+        self.token = Tokens()
+        self._keeper = Keeper(Standalone(Pool(endpoint, size=1)))
+        self.keep = self._keeper.keep
+        self.unkeep = self._keeper.unkeep
+        self._hub = AsyncHub(endpoint, timeout=timeout)
+        self._resting: list[MuxWire] = []
+        self._blocked: set[MuxWire] = set()
+        self._cleanups: set[asyncio.Task[Any]] = set()
+        self._forked = False
+        _drivers.add(self)
+
+    async def connect(self) -> None:
+        """Open the connection now, so that a wrong address or password shows at once."""
+        try:
+            await self._route.node(()).ready(self._time() + self._endpoint.connect_timeout)
+        except Fault as error:
+            raise Unavailable(str(error)) from error
+
+    async def close(self) -> None:
+        """Finish clean-ups and requests under way, then close every connection."""
+        if self._cleanups:
+            await asyncio.wait(self._cleanups, timeout=DRAIN_S)
+        await asyncio.to_thread(self._keeper.close)
+        self._hub.close()
+        for wire in (*self._resting, *self._blocked):
+            wire.abort()
+        await self._route.close()
+
+    async def run(
+        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), *, timeout: float | None = None
+    ) -> Any:  # noqa: ANN401
+        """Run a script or command; see `IO.run`."""
+        if _running_loop() is not self._loop or self._forked:
+            raise UsageError(
+                "this AsyncGrid belongs to another event loop or to the parent process; open one per loop and process"
+            )
+        limit = self._timeout if timeout is None else timeout
+        started = self._time()
+        try:
+            wire = self._route.node(keys).wire
+            if wire is None or wire.closed or not wire.has_room():
+                wire = await self._route.node(keys).ready(started + limit)
+            return await wire.post(operation.words(keys, args), started + limit)
+        except (Fault, ReplyError) as error:
+            failure = error
+        spent = self._time() - started
+        now = monotonic()
+        return await recover(
+            self, operation, keys, args, failure=failure, started=now - spent, deadline=now - spent + limit
+        )
+
+    async def attempt(self, words: tuple[Any, ...], keys: Sequence[object], deadline: float) -> Any:  # noqa: ANN401
+        """Send *words* once, for `recover`; *deadline* is on the clock of `monotonic`."""
+        until = self._time() + deadline - monotonic()
+        wire = await self._route.node(keys).ready(until)
+        return await wire.post(words, until)
+
+    async def block(
+        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg], *, wait: float, stop: Signal
+    ) -> Any:  # noqa: ANN401
+        """Run a blocking command on a connection of its own; see `IO.block`.
+
+        A cancelled call closes its connection: what the server may have sent is still pending there.
+        """
+        if stop.is_set():
+            return None
+        wire = await self._blocking_wire()
+        self._blocked.add(wire)
+        drop = stop.on_set(lambda: call_in(self._loop, lambda: self.spawn(self._unblock(wire))))
+        try:
+            reply = await wire.post(operation.words(keys, args), self._time() + wait + BLOCK_GRACE_S)
+        except ReplyError as error:
+            self._resting.append(wire)
+            if error.code == "UNBLOCKED":
+                return None
+            raise as_public(error, operation.name) from error
+        except Fault as error:
+            wire.abort()
+            raise OutcomeUnknown(f"{operation.name}: {error}; what it may have received is still pending") from error
+        except BaseException:
+            wire.abort()
+            raise
+        finally:
+            drop()
+            self._blocked.discard(wire)
+        self._resting.append(wire)
+        return reply
+
+    async def _blocking_wire(self) -> MuxWire:
+        while self._resting:
+            wire = self._resting.pop()
+            if not wire.closed:
+                return wire
+        try:
+            # It may be silent for as long as the server blocks: no stall check.
+            return await mux.connect(self._endpoint, inflight_max=1, stall_s=float("inf"), met_before=True)
+        except Fault as error:
+            raise Unavailable(str(error)) from error
+
+    async def _unblock(self, wire: MuxWire) -> None:
+        if wire not in self._blocked:
+            return
+        try:
+            await self.attempt(("CLIENT", "UNBLOCK", wire.id), (), monotonic() + self._timeout)
+        except (Fault, ReplyError, GridsyncError):
+            wire.abort()
+
+    async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
+        """Run all of them side by side."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(coroutine) for coroutine in coroutines]
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def sleep(self, seconds: float) -> None:
+        """Let *seconds* pass."""
+        await asyncio.sleep(seconds)
+
+    def ear(self, token: str, channel: str) -> TaskEar:
+        """Return the ear of a waiter."""
+        return TaskEar(self._hub, token, channel)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run *coroutine* to its end in a task of its own, which `close` waits for."""
+        task = self._loop.create_task(coroutine)
+        self._cleanups.add(task)
+        task.add_done_callback(self._cleaned)
+
+    def _cleaned(self, task: asyncio.Task[Any]) -> None:
+        self._cleanups.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("a clean-up failed: %s", error)
+
+    def signal(self) -> LoopSignal:
+        """Return a new switch."""
+        return LoopSignal()
+
+    def _after_fork(self) -> None:
+        self._forked = True
+        self._keeper.reset()
+
+
+_drivers: weakref.WeakSet[AsyncIO] = weakref.WeakSet()
+
+
+def _mark_all() -> None:
+    for driver in list(_drivers):
+        driver._after_fork()  # noqa: SLF001 - same module
+
+
+os.register_at_fork(after_in_child=_mark_all)

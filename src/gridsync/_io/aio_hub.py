@@ -1,0 +1,128 @@
+"""One pub/sub connection for all waiters of a process, for asyncio.  `hub.py` tells the states; this is its twin."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from gridsync._io.wire import mux
+from gridsync._io.wire.faults import Fault
+from gridsync.errors import Unavailable
+
+if TYPE_CHECKING:
+    from gridsync._io.wire.endpoint import Endpoint
+    from gridsync._io.wire.mux import MuxWire
+
+
+class TaskEar:
+    """Where one task hears its wake-ups."""
+
+    def __init__(self, hub: AsyncHub, token: str, channel: str) -> None:
+        """Register with *hub*."""
+        self._hub = hub
+        self.token = token
+        self.channel = channel
+        self._event = asyncio.Event()
+        hub.ears[token] = self
+
+    async def open(self) -> None:
+        """Return when the subscription is confirmed."""
+        if self.channel not in self._hub.confirmed:
+            await self._hub.open(self.channel)
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait until a wake-up comes, at most *timeout* seconds."""
+        try:
+            async with asyncio.timeout(max(timeout, 0)):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+    def wake(self) -> None:
+        """End a `wait`."""
+        self._event.set()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._hub.ears.pop(self.token, None)
+
+
+class AsyncHub:
+    """The subscriber's connection."""
+
+    def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
+        """Connect when the first ear opens."""
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._lock = asyncio.Lock()
+        self._wire: MuxWire | None = None
+        self._met = False
+        self._closed = False
+        self._asked: dict[str, asyncio.Future[None]] = {}
+        self.ears: dict[str, TaskEar] = {}
+        self.confirmed: set[str] = set()
+
+    async def open(self, channel: str) -> None:
+        """Return when *channel* is subscribed.
+
+        Raises:
+            Unavailable: The server did not confirm within the command timeout.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                async with self._lock:
+                    if self._wire is None or self._wire.closed:
+                        self._wire = await mux.connect(
+                            self._endpoint,
+                            inflight_max=1,
+                            stall_s=self._timeout,
+                            met_before=self._met,
+                            on_push=self._take,
+                            on_lost=self._lost,
+                        )
+                        self._met = True
+                    asked = self._asked.get(channel)
+                    if asked is None:
+                        asked = self._asked[channel] = asyncio.get_running_loop().create_future()
+                        self._wire.post_push(("SUBSCRIBE", channel))
+                # Shielded: one impatient waiter must not cancel the confirmation for the others.
+                await asyncio.shield(asked)
+        except TimeoutError:
+            text = f"{self._endpoint} did not confirm the subscription to {channel!r} in {self._timeout:g} s"
+            raise Unavailable(text) from None
+        except Fault as error:
+            raise Unavailable(str(error)) from error
+
+    def close(self) -> None:
+        """End the connection."""
+        self._closed = True
+        if self._wire is not None:
+            self._wire.abort()
+
+    def _lost(self, wire: MuxWire) -> None:
+        if wire is not self._wire:
+            return
+        self._wire = None
+        self.confirmed.clear()
+        asked, self._asked = self._asked, {}
+        for future in asked.values():
+            if not future.done():
+                future.set_exception(Fault(f"the connection to {self._endpoint} broke", applied=False))
+                future.exception()  # seen, even if nobody waits any more
+        for ear in list(self.ears.values()):
+            ear.wake()
+
+    def _take(self, push: list[Any]) -> None:
+        kind = push[0]
+        if kind == b"message":
+            ear = self.ears.get(push[2].decode())
+            if ear is not None:
+                ear.wake()
+        elif kind == b"subscribe":
+            channel = push[1].decode()
+            self.confirmed.add(channel)
+            asked = self._asked.get(channel)
+            if asked is not None and not asked.done():
+                asked.set_result(None)

@@ -1,0 +1,148 @@
+"""One pub/sub connection for all waiters of a process, for threads.  `AsyncHub` in `aio_hub.py` is its twin.
+
+States: *closed* (no connection) → *opening* (connected, SUBSCRIBE sent) → *open* (confirmed).  A broken connection
+goes back to *closed* and wakes every ear, since a message may have been missed; the ear's owner looks at the state
+in Redis and opens again.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import hiredis
+
+from gridsync._io.clock import monotonic
+from gridsync._io.wire import blocking
+from gridsync._io.wire.endpoint import ProtocolError
+from gridsync._io.wire.faults import Fault
+from gridsync.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gridsync._io.wire.blocking import BlockingWire
+    from gridsync._io.wire.endpoint import Endpoint
+
+
+class ThreadEar:
+    """Where one thread hears its wake-ups."""
+
+    def __init__(self, hub: ThreadHub, token: str, channel: str) -> None:
+        """Register with *hub*."""
+        self._hub = hub
+        self.token = token
+        self.channel = channel
+        self._event = threading.Event()
+        hub.ears[token] = self
+
+    async def open(self) -> None:
+        """Return when the subscription is confirmed."""
+        self._hub.open(self.channel)
+
+    async def wait(self, timeout: float) -> bool:
+        """Block until a wake-up comes, at most *timeout* seconds."""
+        heard = self._event.wait(max(timeout, 0))
+        self._event.clear()
+        return heard
+
+    def wake(self) -> None:
+        """End a `wait`."""
+        self._event.set()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._hub.ears.pop(self.token, None)
+
+
+class ThreadHub:
+    """The subscriber's connection and the thread that reads from it."""
+
+    def __init__(self, endpoint: Callable[[], Endpoint], *, timeout: float) -> None:
+        """Connect to the server that *endpoint* names when the first ear opens."""
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: the child of a fork has neither the thread nor the connection."""
+        self.ears: dict[str, ThreadEar] = {}
+        self._lock = threading.Lock()
+        self._confirmed: set[str] = set()
+        self._changed = threading.Condition(self._lock)
+        self._wire: BlockingWire | None = None
+        self._met = False
+        self._closed = False
+
+    def open(self, channel: str) -> None:
+        """Return when *channel* is subscribed.
+
+        Raises:
+            Unavailable: The server did not confirm within the command timeout.
+        """
+        if channel in self._confirmed:
+            return
+        deadline = monotonic() + self._timeout
+        with self._lock:
+            wire = self._wire
+            if wire is None:
+                # Connecting under the lock is right here: every other waiter needs this very connection.
+                try:
+                    wire = blocking.connect(self._endpoint(), timeout=self._timeout, met_before=self._met)
+                except Fault as error:
+                    raise Unavailable(str(error)) from error
+                self._met = True
+                self._wire = wire
+                threading.Thread(target=self._read, args=(wire,), name="gridsync-hub", daemon=True).start()
+            try:
+                wire.send(hiredis.pack_command(("SUBSCRIBE", channel)))
+            except OSError as error:
+                wire.shutdown()
+                raise Unavailable(f"the connection for wake-ups to {wire.endpoint} broke: {error}") from error
+            while channel not in self._confirmed:
+                rest = deadline - monotonic()
+                if self._wire is not wire or rest <= 0 or not self._changed.wait(rest):
+                    raise Unavailable(
+                        f"{wire.endpoint} did not confirm the subscription to {channel!r} in {self._timeout:g} s"
+                    )
+
+    def close(self) -> None:
+        """End the connection; the thread ends with it."""
+        self._closed = True
+        if self._wire is not None:
+            self._wire.shutdown()
+
+    def _read(self, wire: BlockingWire) -> None:
+        try:
+            while True:
+                try:
+                    push = wire.read()
+                except BlockingIOError:
+                    continue  # nothing was said for a while: keepalive tells whether the peer lives
+                except TimeoutError:
+                    continue
+                self._take(push)
+        except (OSError, EOFError, ProtocolError, ValueError):
+            pass
+        finally:
+            with self._lock:
+                if self._wire is wire:
+                    self._wire = None
+                    self._confirmed.clear()
+                self._changed.notify_all()
+            wire.close()
+            for ear in list(self.ears.values()):
+                ear.wake()
+
+    def _take(self, push: object) -> None:
+        if not isinstance(push, list) or len(push) < 3:  # noqa: PLR2004 - kind, channel, payload
+            return
+        kind, channel, payload = push[0], push[1], push[2]
+        if kind == b"message":
+            ear = self.ears.get(payload.decode())
+            if ear is not None:
+                ear.wake()
+        elif kind == b"subscribe":
+            with self._lock:
+                self._confirmed.add(channel.decode())
+                self._changed.notify_all()

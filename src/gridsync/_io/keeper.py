@@ -1,0 +1,142 @@
+"""The watchdog: one thread per IO that renews what is kept, in batches, on a connection of its own.
+
+A thread, also under asyncio, so that a blocked event loop cannot starve it.  Invariant: an item is asked when it is
+due and no request made for any item blocks past the earliest deadline of all, so that each item learns of its loss
+in time even when the server is silent.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from gridsync._io.clock import monotonic
+from gridsync._io.wire.faults import Fault, ReplyError
+from gridsync.errors import GridsyncError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gridsync._io import Keep
+    from gridsync._io.route import Route
+    from gridsync._io.scripts import Script
+
+    Call = tuple[Script, Sequence[str], Sequence[Any]]
+
+_log = logging.getLogger("gridsync")
+TIMEOUT_MAX_S = 1.0
+TIMEOUT_MIN_S = 0.01
+
+
+class Keeper:
+    """Renews items until they end.  The thread starts with the first item and ends with `close`."""
+
+    def __init__(self, route: Route) -> None:
+        """Renew through *route*."""
+        self._route = route
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything: the child of a fork owns nothing of its parent's."""
+        self._items: dict[int, Keep] = {}
+        self._condition = threading.Condition(threading.Lock())
+        self._thread: threading.Thread | None = None
+        self._next = float("inf")
+        self._closed = False
+
+    def keep(self, item: Keep) -> None:
+        """Renew *item* when it is due, until it ends or is taken back."""
+        self._items[id(item)] = item
+        if self._thread is None or item.due < self._next:
+            with self._condition:
+                if self._thread is None and not self._closed:
+                    self._thread = threading.Thread(target=self._run, name="gridsync-keeper", daemon=True)
+                    self._thread.start()
+                self._condition.notify()
+
+    def unkeep(self, item: Keep) -> None:
+        """Take *item* back."""
+        self._items.pop(id(item), None)
+
+    def close(self) -> None:
+        """Stop the thread; kept items are left to expire."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(TIMEOUT_MAX_S + 1)
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                if self._closed:
+                    return
+                # list() of a dict is one step of the interpreter, so `keep` needs no lock for its insertion.
+                self._next = min((item.due for item in list(self._items.values())), default=float("inf"))
+                rest = self._next - monotonic()
+                if rest > 0:
+                    self._condition.wait(min(rest, threading.TIMEOUT_MAX))
+                    continue
+            try:
+                self._turn()
+            except Exception:
+                _log.exception("the watchdog stumbled; it goes on")
+                for item in list(self._items.values()):
+                    item.due = max(item.due, monotonic() + TIMEOUT_MIN_S)
+
+    def _turn(self) -> None:
+        now = monotonic()
+        items = list(self._items.values())
+        asked: list[tuple[Keep, Call]] = []
+        for item in items:
+            if item.due > now:
+                continue
+            call = item.request(now)
+            if call is None:
+                self._settle(item, None, now)
+            else:
+                asked.append((item, call))
+        if not asked:
+            return
+        earliest = min(item.deadline for item in items)
+        timeout = min(TIMEOUT_MAX_S, max(TIMEOUT_MIN_S, earliest - now))
+        for (item, _), reply in zip(asked, self._exchange([call for _, call in asked], timeout), strict=True):
+            self._settle(item, reply, now)
+
+    def _settle(self, item: Keep, reply: object, sent: float) -> None:
+        if not item.settle(reply, sent):
+            self._items.pop(id(item), None)
+
+    def _exchange(self, calls: list[Call], timeout: float) -> list[object]:
+        replies: list[object] = [None] * len(calls)
+        batches: dict[int, list[int]] = {}
+        for index, (_, keys, _) in enumerate(calls):
+            batches.setdefault(id(self._route.pool(keys)), []).append(index)
+        for indexes in batches.values():
+            try:
+                self._exchange_with_node([calls[i] for i in indexes], indexes, replies, timeout)
+            except (Fault, GridsyncError) as error:
+                for index in indexes:
+                    replies[index] = error
+        return replies
+
+    def _exchange_with_node(
+        self, calls: list[Call], indexes: list[int], replies: list[object], timeout: float
+    ) -> None:
+        pool = self._route.pool(calls[0][1])
+        wire = pool.take(timeout)
+        try:
+            requests = [script.words(tuple(keys), tuple(args)) for script, keys, args in calls]
+            answers = wire.exchange_many(requests, timeout)
+            unknown = [i for i, a in enumerate(answers) if isinstance(a, ReplyError) and a.code == "NOSCRIPT"]
+            if unknown:
+                loads = [("SCRIPT", "LOAD", source) for source in {calls[i][0].source for i in unknown}]
+                again = wire.exchange_many([*loads, *(requests[i] for i in unknown)], timeout)[len(loads) :]
+                for i, answer in zip(unknown, again, strict=True):
+                    answers[i] = answer
+        finally:
+            pool.give(wire)
+        for index, answer in zip(indexes, answers, strict=True):
+            replies[index] = answer

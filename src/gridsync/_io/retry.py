@@ -1,0 +1,157 @@
+"""What happens after a first attempt failed: which operation may be repeated, how often, how long.
+
+The first attempt is made by the drivers without anything of this module (one tenacity decorator costs about 25 µs, a
+command 3.5).  Only when it failed is `recover` called, with the failure in hand.
+
+=================  ===============================================  ==================================
+outcome            how we know                                      repeated
+=================  ===============================================  ==================================
+not applied        it never left, or the server says so             always, until the deadline
+                   (LOADING, READONLY, NOSCRIPT, …)                 (`Category.NEVER` too: it did not run)
+ambiguous          it left and no reply came                        if the category allows it
+applied or error   a reply came                                     never
+=================  ===============================================  ==================================
+
+The deadline covers the whole call.  Pauses grow exponentially with full jitter.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, wait_random_exponential
+from tenacity.stop import stop_base
+
+from gridsync._io import telemetry
+from gridsync._io.scripts import Script
+from gridsync._io.wire.faults import Fault, ReplyError, as_public, is_transient
+from gridsync.errors import OutcomeUnknown, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tenacity import RetryCallState
+
+    from gridsync._io.scripts import Operation
+
+PAUSE_S = 0.01
+PAUSE_MAX_S = 0.5
+_MICROSECONDS = 1_000_000
+
+
+class Attempts(Protocol):
+    """What `recover` needs of a driver."""
+
+    async def attempt(self, words: tuple[object, ...], keys: Sequence[object], deadline: float) -> Any:  # noqa: ANN401
+        """Send *words* to the node of *keys* once; raises `Fault`, `ReplyError` or a final error."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Let *seconds* pass."""
+
+    def monotonic(self) -> float:
+        """Return the clock of *deadline*."""
+
+
+class _Again(Exception):  # noqa: N818 - internal: the last attempt failed and may be repeated
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class _StopBefore(stop_base):
+    """Stop when the next pause would end after the deadline."""
+
+    def __init__(self, attempts: Attempts, deadline: float) -> None:
+        self._attempts = attempts
+        self._deadline = deadline
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return self._attempts.monotonic() + retry_state.upcoming_sleep >= self._deadline
+
+
+async def recover(
+    attempts: Attempts,
+    operation: Operation,
+    keys: Sequence[object],
+    args: Sequence[object],
+    *,
+    failure: Fault | ReplyError,
+    started: float,
+    deadline: float,
+) -> Any:  # noqa: ANN401 - whatever the operation replies
+    """Repeat *operation* after *failure* as its category allows, and return its reply.
+
+    Raises:
+        Unavailable: Not applied, and the deadline has ended.
+        OutcomeUnknown: Perhaps applied.
+        GridsyncError: The server's refusal.
+    """
+    seen: list[Exception] = [failure]
+    repeat_index = operation.repeat_index
+
+    def judge(error: Fault | ReplyError) -> Exception:
+        """Return `_Again` if *error* allows another attempt, else what the caller shall see."""
+        if isinstance(error, ReplyError):
+            if error.code == "NOSCRIPT" or is_transient(error):
+                return _Again(error)
+            return as_public(error, operation.name)
+        if error.ambiguous and not operation.category.repeatable:
+            return _unknown(operation, error)
+        return _Again(error)
+
+    async def once() -> Any:  # noqa: ANN401
+        last = seen[-1]
+        words = operation.words(tuple(keys), _with_repeat(args, repeat_index, attempts.monotonic() - started))
+        try:
+            if isinstance(operation, Script) and isinstance(last, ReplyError) and last.code == "NOSCRIPT":
+                # A SCRIPT LOAD stays loaded, where Redis 7.4 and newer forget what only EVAL brought.
+                await attempts.attempt(("SCRIPT", "LOAD", operation.source), keys, deadline)
+            return await attempts.attempt(words, keys, deadline)
+        except (Fault, ReplyError) as error:
+            seen.append(error)
+            telemetry.repeated(operation, error)
+            raise judge(error) from error
+
+    first = judge(failure)
+    if not isinstance(first, _Again):
+        raise first from failure
+    telemetry.repeated(operation, failure)
+    if isinstance(failure, ReplyError) and failure.code == "NOSCRIPT":
+        # Nothing is wrong with the server: no pause.
+        try:
+            return await once()
+        except _Again:
+            pass
+    stop = _StopBefore(attempts, deadline)
+    retrying = AsyncRetrying(
+        sleep=attempts.sleep,
+        wait=wait_random_exponential(multiplier=PAUSE_S, max=PAUSE_MAX_S),
+        retry=retry_if_exception_type(_Again),
+        stop=stop,
+    )
+    try:
+        if attempts.monotonic() >= deadline:
+            raise _gave_up(operation, seen, attempts.monotonic() - started)
+        return await retrying(once)
+    except RetryError:
+        raise _gave_up(operation, seen, attempts.monotonic() - started) from seen[-1]
+
+
+def _with_repeat(args: Sequence[object], index: int | None, elapsed: float) -> tuple[object, ...]:
+    if index is None:
+        return tuple(args)
+    return (*args[:index], max(1, int(elapsed * _MICROSECONDS)), *args[index + 1 :])
+
+
+def _unknown(operation: Operation, error: Exception) -> OutcomeUnknown:
+    return OutcomeUnknown(
+        f"{operation.name} was sent and not answered ({error}); it is {operation.category}, so it was not repeated: "
+        f"look whether it took effect before you send it again"
+    )
+
+
+def _gave_up(operation: Operation, seen: list[Exception], elapsed: float) -> Exception:
+    text = f"{operation.name}: no success in {elapsed:.2f} s and {len(seen)} attempts; the last one: {seen[-1]}"
+    if any(isinstance(error, Fault) and error.ambiguous for error in seen):
+        return OutcomeUnknown(f"{text}; one of them may have been applied")
+    return Unavailable(f"{text}; nothing was applied")

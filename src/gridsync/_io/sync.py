@@ -1,0 +1,199 @@
+"""SyncIO: the driver for threads.  Its awaitables never suspend; `run_sync` drives them with one ``send``.
+
+Blocking calls block the calling thread and no other.  The lean wire and its pool are in `wire/`; the watchdog and the
+hub each have one daemon thread, started when the first lease is kept or the first waiter waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import hiredis
+
+from gridsync._io import run_sync
+from gridsync._io.clock import Tokens, monotonic
+from gridsync._io.hub import ThreadEar, ThreadHub
+from gridsync._io.keeper import Keeper
+from gridsync._io.retry import recover
+from gridsync._io.route import Standalone
+from gridsync._io.signals import ThreadSignal
+from gridsync._io.wire.faults import Fault, ReplyError, as_public
+from gridsync._io.wire.pool import Pool
+from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from gridsync._io import Arg, Keep, Signal
+    from gridsync._io.scripts import Operation
+    from gridsync._io.wire.blocking import BlockingWire
+    from gridsync._io.wire.endpoint import Endpoint
+
+T = TypeVar("T")
+_log = logging.getLogger("gridsync")
+_pack = hiredis.pack_command
+BLOCK_GRACE_S = 0.5
+"""How much longer than the server a client waits for the reply to a blocking command."""
+
+
+class SyncIO:
+    """Everything a core may ask of the world, for threads.
+
+    Thread-safe.  After a fork the child starts with no connection, no kept lease and a new process name.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, pool_size: int, timeout: float) -> None:
+        """Open nothing yet."""
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._route = Standalone(Pool(endpoint, size=pool_size))
+        self.monotonic = monotonic
+        self.token = Tokens()
+        self._keeper = Keeper(Standalone(Pool(endpoint, size=1)))
+        self.keep = self._keeper.keep
+        self.unkeep = self._keeper.unkeep
+        self._hub = ThreadHub(lambda: self._endpoint, timeout=timeout)
+        self._blocking = Pool(endpoint, size=pool_size)
+        self._blocked: set[BlockingWire] = set()
+        _drivers.add(self)
+
+    def connect(self) -> None:
+        """Open one connection now, so that a wrong address or password shows at once."""
+        pool = self._route.pool(())
+        try:
+            pool.give(pool.take(self._endpoint.connect_timeout))
+        except Fault as error:
+            raise Unavailable(str(error)) from error
+
+    def close(self) -> None:
+        """Close every connection and stop the threads; leases still held are left to expire."""
+        self._keeper.close()
+        self._hub.close()
+        for wire in list(self._blocked):
+            wire.shutdown()
+        self._blocking.close()
+        self._route.close()
+
+    async def run(
+        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), *, timeout: float | None = None
+    ) -> Any:  # noqa: ANN401
+        """Run a script or command; see `IO.run`."""
+        limit = self._timeout if timeout is None else timeout
+        started = monotonic()
+        failure: Fault | ReplyError
+        try:
+            reply = self._send(operation.words(keys, args), keys, limit)
+        except Fault as fault:
+            failure = fault
+        else:
+            if reply.__class__ is not ReplyError:
+                return reply
+            failure = reply
+        return await recover(
+            self, operation, keys, args, failure=failure, started=started, deadline=started + limit
+        )
+
+    def _send(self, words: tuple[Any, ...], keys: Sequence[object], limit: float) -> Any:  # noqa: ANN401
+        pool = self._route.pool(keys)
+        wire = pool.take(limit)
+        try:
+            return wire.exchange(_pack(words), limit)
+        finally:
+            pool.give(wire)
+
+    async def attempt(self, words: tuple[Any, ...], keys: Sequence[object], deadline: float) -> Any:  # noqa: ANN401
+        """Send *words* once, for `recover`."""
+        rest = deadline - monotonic()
+        if rest <= 0:
+            raise Fault("no time was left to send it", applied=False)
+        reply = self._send(words, keys, rest)
+        if isinstance(reply, ReplyError):
+            raise reply
+        return reply
+
+    async def block(
+        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg], *, wait: float, stop: Signal
+    ) -> Any:  # noqa: ANN401
+        """Run a blocking command on a connection of its own; see `IO.block`."""
+        if stop.is_set():
+            return None
+        try:
+            wire = self._blocking.take(self._timeout)
+        except Fault as error:
+            raise Unavailable(str(error)) from error
+        self._blocked.add(wire)
+        drop = stop.on_set(lambda: self._unblock(wire))
+        try:
+            reply = wire.exchange(_pack(operation.words(keys, args)), wait + BLOCK_GRACE_S)
+        except Fault as error:
+            raise OutcomeUnknown(f"{operation.name}: {error}; what it may have received is still pending") from error
+        finally:
+            drop()
+            self._blocked.discard(wire)
+            self._blocking.give(wire)
+        if isinstance(reply, ReplyError):
+            if reply.code == "UNBLOCKED":
+                return None
+            raise as_public(reply, operation.name)
+        return reply
+
+    def _unblock(self, wire: BlockingWire) -> None:
+        # Asking the server lets the blocked call end with a reply; only if that fails is the connection cut.
+        try:
+            self._send(("CLIENT", "UNBLOCK", wire.id), (), self._timeout)
+        except (Fault, GridsyncError):
+            wire.shutdown()
+
+    async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
+        """Run all of them, one after the other."""
+        results: list[T] = []
+        for index, coroutine in enumerate(coroutines):
+            try:
+                results.append(await coroutine)
+            except BaseException:
+                for rest in coroutines[index + 1 :]:
+                    rest.close()
+                raise
+        return results
+
+    async def sleep(self, seconds: float) -> None:
+        """Block for *seconds*."""
+        time.sleep(seconds)
+
+    def ear(self, token: str, channel: str) -> ThreadEar:
+        """Return the ear of a waiter."""
+        return ThreadEar(self._hub, token, channel)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run *coroutine* to its end, now."""
+        try:
+            run_sync(coroutine)
+        except Exception as error:  # noqa: BLE001 - nobody is there to take it
+            _log.warning("a clean-up failed: %s", error)
+
+    def signal(self) -> ThreadSignal:
+        """Return a new switch."""
+        return ThreadSignal()
+
+    def _after_fork(self) -> None:
+        self.token.renew()
+        self._keeper.reset()
+        self._hub.reset()
+        for wire in self._blocked:
+            wire.close()
+        self._blocked = set()
+
+
+_drivers: weakref.WeakSet[SyncIO] = weakref.WeakSet()
+
+
+def _reset_all() -> None:
+    for driver in list(_drivers):
+        driver._after_fork()  # noqa: SLF001 - same module
+
+
+os.register_at_fork(after_in_child=_reset_all)

@@ -1,0 +1,230 @@
+"""The lean blocking wire: one socket, one parser, one request at a time.
+
+The socket is left in blocking mode and its timeout is given to the kernel (``SO_RCVTIMEO``): a Python-level timeout
+would cost one ``poll`` before every ``send`` and ``recv``.  TLS sockets need the Python-level one, since OpenSSL's
+"want read" would be retried for ever.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+from gridsync._io import telemetry
+from gridsync._io.wire.endpoint import NO_REPLY, ProtocolError, connect_failed, greeting_failed, new_reader
+from gridsync._io.wire.faults import Fault
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gridsync._io.wire.endpoint import Endpoint
+
+_BUFFER_BYTES = 1 << 16
+
+
+class BlockingWire:
+    """One connection.  Not thread-safe: a pool hands it to one thread at a time.
+
+    After any failure in the middle of a request the wire is closed: an unread reply must never meet another request.
+    """
+
+    __slots__ = ("_buffer", "_reader", "_secure", "_socket", "_timeout", "endpoint", "id", "idle_since")
+
+    def __init__(self, endpoint: Endpoint, connection: socket.socket) -> None:
+        """Wrap a connected socket; use `connect` instead."""
+        self.endpoint = endpoint
+        self.id = 0
+        self.idle_since = 0.0
+        self._socket = connection
+        self._secure = endpoint.tls is not None
+        self._reader = new_reader()
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._timeout = -1.0
+
+    @property
+    def closed(self) -> bool:
+        """Whether the wire can no longer be used."""
+        return self._socket.fileno() < 0
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close the socket; safe to call twice."""
+        self._socket.close()
+
+    def shutdown(self) -> None:
+        """End the connection from another thread: whoever reads from it gets an error."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+
+    def set_timeout(self, seconds: float) -> None:
+        """Bound each read and write."""
+        if seconds == self._timeout:
+            return
+        if self._secure:
+            self._socket.settimeout(seconds)
+        else:
+            whole = int(seconds)
+            value = struct.pack("@ll", whole, max(1, int((seconds - whole) * 1e6)))
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+        self._timeout = seconds
+
+    def is_stale(self) -> bool:
+        """Tell whether the server closed (or wrote to) an idle connection."""
+        ready, _, _ = select.select([self._socket], [], [], 0) if self.fileno() < 1024 else _poll(self._socket)  # noqa: PLR2004 - FD_SETSIZE
+        return bool(ready)
+
+    def call(self, words: tuple[Any, ...], timeout: float) -> Any:  # noqa: ANN401
+        """Send one request and return its reply.
+
+        Raises:
+            ReplyError: The server answered with an error; the wire is still good.
+            Fault: No reply; the wire is closed.
+        """
+        reply = self.exchange(hiredis.pack_command(words), timeout)
+        if isinstance(reply, Exception):
+            raise reply
+        return reply
+
+    def exchange(self, payload: bytes, timeout: float) -> Any:  # noqa: ANN401
+        """Send *payload*, which holds one request, and return its reply; an error reply is returned, too."""
+        if timeout != self._timeout:
+            self.set_timeout(timeout)
+        sent = False
+        try:
+            self._socket.sendall(payload)
+            sent = True
+            return self.read(timeout)
+        except (OSError, EOFError, ProtocolError) as error:
+            self.close()
+            raise self._fault(error, timeout, sent=sent) from error
+        except BaseException:
+            # An interrupt in the middle: nobody will read the reply.
+            self.close()
+            raise
+
+    def exchange_many(self, requests: Sequence[tuple[Any, ...]], timeout: float) -> list[Any]:
+        """Send all *requests* in one write and return their replies in order, error replies among them."""
+        self.set_timeout(timeout)
+        try:
+            self._socket.sendall(b"".join(map(hiredis.pack_command, requests)))
+            return [self.read(timeout) for _ in requests]
+        except (OSError, EOFError, ProtocolError) as error:
+            self.close()
+            raise self._fault(error, timeout, sent=True) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def send(self, payload: bytes) -> None:
+        """Send without waiting for a reply, for a subscriber's connection."""
+        self._socket.sendall(payload)
+
+    def read(self, timeout: float | None = None) -> Any:  # noqa: ANN401
+        """Return the next reply (or push), waiting for it at most *timeout* seconds in all."""
+        reader = self._reader
+        reply = reader.gets()
+        if reply is not NO_REPLY:
+            return reply
+        buffer = self._buffer
+        receive = self._socket.recv_into
+        deadline = None
+        while True:
+            count = receive(buffer)
+            if not count:
+                raise EOFError("the server closed the connection")
+            reader.feed(buffer, 0, count)
+            reply = reader.gets()
+            if reply is not NO_REPLY:
+                return reply
+            # Only a reply in pieces comes here: the kernel's timeout starts anew with each of them, ours does not.
+            if timeout is not None:
+                now = time.monotonic()
+                deadline = deadline or now + timeout
+                if now >= deadline:
+                    raise TimeoutError
+
+    def _fault(self, error: BaseException, timeout: float, *, sent: bool) -> Fault:
+        if isinstance(error, BlockingIOError | TimeoutError):
+            text = f"{self.endpoint} did not answer within {timeout:g} s"
+        else:
+            text = f"the connection to {self.endpoint} broke: {error}"
+        # A failed sendall may have sent a part, and a part of one request is never executed.
+        return Fault(text, applied=sent)
+
+
+def _poll(connection: socket.socket) -> tuple[list[Any], list[Any], list[Any]]:
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return (poll.poll(0), [], [])
+
+
+def connect(endpoint: Endpoint, *, timeout: float, met_before: bool) -> BlockingWire:
+    """Open a connection and greet the server.
+
+    Raises:
+        Fault: A server that was met before cannot be reached now.
+        GridsyncError: It cannot be reached, refuses the credentials or does not speak TLS or RESP3.
+    """
+    connection: socket.socket | None = None
+    try:
+        if endpoint.path is not None:
+            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            connection.settimeout(timeout)
+            connection.connect(endpoint.path)
+        else:
+            connection = socket.create_connection((endpoint.host, endpoint.port), timeout)
+            tune(connection)
+        if endpoint.tls is not None:
+            connection = endpoint.tls.wrap_socket(connection, server_hostname=endpoint.host)
+        else:
+            connection.setblocking(True)  # noqa: FBT003
+        wire = BlockingWire(endpoint, connection)
+        username, password = None, None
+        if endpoint.credentials is not None:
+            given = endpoint.credentials.get_credentials()
+            username, password = given if len(given) == 2 else (None, given[0])  # noqa: PLR2004
+        wire.set_timeout(timeout)
+        requests = endpoint.hello(username, password)
+        wire.send(b"".join(map(hiredis.pack_command, requests)))
+        replies = [wire.read(timeout) for _ in requests]
+    except BlockingIOError:
+        _close(connection)
+        raise connect_failed(endpoint, TimeoutError(), met_before=met_before) from None
+    except (OSError, EOFError, ProtocolError) as error:
+        _close(connection)
+        raise connect_failed(endpoint, error, met_before=met_before) from error
+    except BaseException:
+        _close(connection)
+        raise
+    if failure := greeting_failed(endpoint, replies):
+        wire.close()
+        raise failure
+    wire.id = replies[0][b"id"]
+    telemetry.connected(str(endpoint))
+    return wire
+
+
+def _close(connection: socket.socket | None) -> None:
+    if connection is not None:
+        connection.close()
+
+
+def tune(connection: socket.socket) -> None:
+    """Set what every TCP connection needs: no delay, and a dead peer is noticed within about 30 s."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 30_000)):
+        option = getattr(socket, name, None)
+        if option is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -1,0 +1,197 @@
+"""Where a server is and how to say hello: the URL, the TLS context, the credentials, and what a failed connect means.
+
+redis-py reads the URL, builds the TLS context and defines the credential provider, so that what works there works
+here; the handshake is our own because the wires are.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import hiredis
+from redis.asyncio.connection import RedisSSLContext
+from redis.connection import SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.credentials import CredentialProvider, UsernamePasswordCredentialProvider
+
+from gridsync._io.wire.faults import Fault, ReplyError, as_public, is_transient
+from gridsync.errors import AuthenticationFailed, GridsyncError, InvalidURL, Misconfigured, TLSFailed, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
+NO_REPLY = object()
+"""What a reader returns when it needs more bytes; a reply may be ``None`` or ``False``."""
+
+_TLS_OPTIONS = {
+    "ssl_keyfile": "keyfile",
+    "ssl_certfile": "certfile",
+    "ssl_ca_certs": "ca_certs",
+    "ssl_ca_path": "ca_path",
+    "ssl_password": "password",
+    "ssl_ciphers": "ciphers",
+}
+_OTHER_OPTIONS = {"host", "port", "db", "username", "password", "path", "client_name", "connection_class"}
+_CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^/@]*(?=@)")
+
+
+def redacted(url: str) -> str:
+    """Return *url* with user and password hidden, for messages and logs."""
+    return _CREDENTIALS_IN_URL.sub("***", url)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One server."""
+
+    host: str
+    port: int
+    path: str | None
+    db: int
+    credentials: CredentialProvider | None
+    tls: ssl.SSLContext | None
+    connect_timeout: float
+    client_name: str = "gridsync"
+    shown: str = field(default="", compare=False)
+    """The URL without its credentials."""
+
+    def __str__(self) -> str:
+        """Host and port, or the socket's path."""
+        return self.path or f"{self.host}:{self.port}"
+
+    def hello(self, username: str | None, password: str | None) -> list[tuple[str | int, ...]]:
+        """Return the commands that open a session; they leave in one write."""
+        words: list[str | int] = ["HELLO", 3]
+        if password is not None:
+            words += ["AUTH", username or "default", password]
+        words += ["SETNAME", self.client_name]
+        commands: list[tuple[str | int, ...]] = [tuple(words)]
+        if self.db:
+            commands.append(("SELECT", self.db))
+        return commands
+
+
+def parse(url: str, *, connect_timeout: float, credentials: CredentialProvider | None = None) -> Endpoint:
+    """Read a connection URL.
+
+    Raises:
+        InvalidURL: The scheme, an option or a value cannot be used; the message says which.
+        TLSFailed: A certificate or key file that the URL names cannot be loaded.
+    """
+    shown = redacted(url)
+    scheme = url.partition("://")[0]
+    if "://" not in url or scheme not in SCHEMES:
+        allowed = ", ".join(f"{s}://" for s in (*SCHEMES, "embedded"))
+        raise InvalidURL(f"{shown!r} is not a connection URL: it must begin with one of {allowed}")
+    try:
+        options: dict[str, Any] = parse_url(re.sub("^valkey", "redis", url))
+        path = urlsplit(url).path
+    except ValueError as error:
+        raise InvalidURL(f"{shown!r} cannot be read: {error}") from None
+    unix = options.get("connection_class") is UnixDomainSocketConnection
+    secure = options.get("connection_class") is SSLConnection
+    if unix and "path" not in options:
+        raise InvalidURL(f"{shown!r} names no socket: write unix:///path/of/redis.sock")
+    if not unix and path.strip("/") and not path.strip("/").isdigit():
+        raise InvalidURL(f"{shown!r}: the path must be a database number such as /0, not {path!r}")
+    known = _OTHER_OPTIONS | (set(_TLS_OPTIONS) | {"ssl_cert_reqs", "ssl_check_hostname"} if secure else set())
+    if unknown := sorted(set(options) - known):
+        raise InvalidURL(f"{shown!r}: unknown option {unknown[0]!r}; allowed are {', '.join(sorted(known))}")
+    if credentials is None and options.get("password") is not None:
+        credentials = UsernamePasswordCredentialProvider(options.get("username"), options["password"])
+    try:
+        db = int(options.get("db", 0))
+    except ValueError:
+        raise InvalidURL(f"{shown!r}: db must be a whole number, not {options['db']!r}") from None
+    if db < 0:
+        raise InvalidURL(f"{shown!r}: db must not be negative, but is {db}")
+    return Endpoint(
+        host=options.get("host", "localhost"),
+        port=options.get("port", 6379),
+        path=options.get("path"),
+        db=db,
+        credentials=credentials,
+        tls=_tls(options, shown) if secure else None,
+        connect_timeout=connect_timeout,
+        client_name=options.get("client_name", "gridsync"),
+        shown=shown,
+    )
+
+
+def _tls(options: dict[str, Any], shown: str) -> ssl.SSLContext:
+    chosen = {ours: options[theirs] for theirs, ours in _TLS_OPTIONS.items() if theirs in options}
+    required = options.get("ssl_cert_reqs", "required")
+    check = options.get("ssl_check_hostname", True)
+    if required not in ("none", "optional", "required"):
+        raise InvalidURL(f"{shown!r}: ssl_cert_reqs must be none, optional or required, not {required!r}")
+    try:
+        return RedisSSLContext(
+            cert_reqs=required, check_hostname=str(check).lower() not in {"false", "0", "no"}, **chosen
+        ).get()
+    except (OSError, ssl.SSLError) as error:
+        files = ", ".join(f"{name}={options[name]}" for name in _TLS_OPTIONS if name in options)
+        raise TLSFailed(f"{shown!r}: cannot load {files}: {error}") from None
+
+
+def new_reader() -> hiredis.Reader:
+    """Return a parser whose error replies are `ReplyError` and that tells 'not enough' from a null reply."""
+    return hiredis.Reader(protocolError=ProtocolError, replyError=ReplyError, notEnoughData=NO_REPLY)
+
+
+class ProtocolError(Exception):
+    """The bytes are not RESP."""
+
+
+def greeting_failed(endpoint: Endpoint, replies: Sequence[object]) -> Exception | None:
+    """Return what the replies to `Endpoint.hello` mean, or ``None`` when all is well."""
+    for reply in replies:
+        if not isinstance(reply, ReplyError):
+            continue
+        text = str(reply)
+        if is_transient(reply):
+            return Fault(f"{endpoint} is not ready: {text}", applied=False)
+        if reply.code in {"WRONGPASS", "NOAUTH"} or "AUTH" in text:
+            return AuthenticationFailed(f"{endpoint} refused the credentials of {endpoint.shown}: {text}")
+        if reply.code == "NOPROTO" or "unknown command" in text.lower():
+            return Misconfigured(f"{endpoint} does not speak RESP3 ({text}); gridsync needs Redis or Valkey 7.0 or newer")
+        if "DB index" in text:
+            return InvalidURL(f"{endpoint.shown!r}: the server has no database {endpoint.db} ({text})")
+        return as_public(reply, "the greeting")
+    return None
+
+
+def connect_failed(endpoint: Endpoint, error: BaseException, *, met_before: bool) -> Exception:
+    """Say what a failed connection attempt means.
+
+    A server that was never met is reported at once, since a wrong address does not heal; one that was met before may
+    be restarting, so the failure is a `Fault` that the retry layer repeats until the deadline.
+    """
+    if isinstance(error, GridsyncError | Fault):
+        return error
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return TLSFailed(
+            f"{endpoint} shows a certificate that is not trusted: {error.verify_message}; "
+            f"name the authority's file with ssl_ca_certs=… in the URL"
+        )
+    if isinstance(error, ssl.SSLError):
+        return TLSFailed(
+            f"{endpoint} did not answer in TLS ({error.reason or error}); is it a plain port? then use redis://"
+        )
+    if isinstance(error, ProtocolError):
+        return TLSFailed(f"{endpoint} did not answer in RESP ({error}); is it a TLS port? then use rediss://")
+    if isinstance(error, TimeoutError):
+        text = f"{endpoint} did not answer within {endpoint.connect_timeout:g} s (REDIS_CONNECTION_TIMEOUT)"
+    elif isinstance(error, EOFError | ConnectionResetError | BrokenPipeError):
+        text = f"{endpoint} closed the connection during the greeting; if it is a TLS port, use rediss://"
+    elif isinstance(error, socket.gaierror):
+        text = f"the host name of {endpoint} cannot be resolved: {error.strerror}"
+    elif isinstance(error, OSError):
+        text = f"cannot connect to {endpoint}: {error.strerror or error}; is a server running there?"
+    else:
+        return error if isinstance(error, Exception) else RuntimeError(str(error))
+    return Fault(text, applied=False) if met_before else Unavailable(text)

@@ -1,0 +1,53 @@
+"""What can go wrong on a wire, by what it means for the request.
+
+A `Fault` is a request without a reply: *not applied* (it never left, or the server said that it did nothing) or
+*ambiguous* (it left, and nobody knows).  A `ReplyError` is a reply: the stream is in step, only this request failed.
+"""
+
+from __future__ import annotations
+
+from gridsync.errors import (
+    AuthenticationFailed,
+    GridsyncError,
+    PermissionDenied,
+    ServerError,
+)
+
+
+class Fault(Exception):  # noqa: N818 - a fault is not yet an error: it may still be repeated
+    """A request that got no reply."""
+
+    def __init__(self, message: str, *, applied: bool) -> None:
+        """*applied* is whether the request may have been applied."""
+        super().__init__(message)
+        self.ambiguous = applied
+
+
+class ReplyError(Exception):
+    """An error reply, as the parser makes it."""
+
+    @property
+    def code(self) -> str:
+        """The first word, such as ``NOSCRIPT``."""
+        return str(self).split(" ", 1)[0]
+
+
+# The server says that it did not run the command now, but may run it soon.
+_NOT_APPLIED = frozenset(
+    {"LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "MISCONF", "NOREPLICAS"}
+)
+
+
+def is_transient(error: ReplyError) -> bool:
+    """Tell whether the server refused only for the moment, without having applied anything."""
+    return error.code in _NOT_APPLIED or str(error).startswith("ERR max number of clients")
+
+
+def as_public(error: ReplyError, what: str) -> GridsyncError:
+    """Turn an error reply to *what* into the exception that a user sees."""
+    code = error.code
+    if code == "NOPERM":
+        return PermissionDenied(f"the server's ACL refused {what}: {error}; grant it with ACL SETUSER")
+    if code in {"NOAUTH", "WRONGPASS"}:
+        return AuthenticationFailed(f"the server refused {what}: {error}; check user and password in REDIS_URL")
+    return ServerError(f"the server refused {what}: {error}", code=code)

@@ -1,0 +1,434 @@
+"""The multiplexed asyncio wire: many callers, one connection, automatic pipelining.
+
+A request is packed by its caller, queued, and leaves with all others of the same loop tick in one write; replies are
+handed out in order.  States of an entry: *unsent* → *in flight* → done.  Invariants:
+
+- an entry enters ``_inflight`` in the same step as its bytes enter the transport, so the order of replies is the order
+  of entries; a cancelled or timed-out entry in flight keeps its place and its reply is dropped;
+- an unsent entry that is done (cancelled, timed out) never leaves;
+- entries unsent and in flight together never exceed ``inflight_max``; further callers wait in line, with a deadline.
+
+One timer per connection watches the earliest deadline (`asyncio.timeout` per call would halve the throughput).  If
+nothing at all was read for a whole command timeout while an entry waited, the peer counts as dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import hiredis
+
+from gridsync._io import telemetry
+from gridsync._io.wire.blocking import tune
+from gridsync._io.wire.endpoint import NO_REPLY, ProtocolError, connect_failed, greeting_failed, new_reader
+from gridsync._io.wire.faults import Fault, ReplyError
+from gridsync.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gridsync._io.wire.endpoint import Endpoint
+
+_pack = hiredis.pack_command
+_BUFFER_BYTES = 1 << 16
+"""What is read at most per loop tick: fairness against a flood of replies."""
+_NEVER = float("inf")
+DRAIN_S = 1.0
+"""How long `Node.close` lets requests under way finish."""
+
+Future = asyncio.Future[Any]
+
+
+class MuxWire(asyncio.BufferedProtocol):
+    """One connection shared by all tasks of one loop."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        endpoint: Endpoint,
+        *,
+        inflight_max: int,
+        stall_s: float,
+        on_push: Callable[[list[Any]], None] | None = None,
+        on_lost: Callable[[MuxWire], None] | None = None,
+    ) -> None:
+        """Use `connect` instead."""
+        self.endpoint = endpoint
+        self.id = 0
+        self.closed = False
+        self.failure: Exception | None = None
+        self._loop = loop
+        self._time = loop.time
+        self._new_future: Callable[[], Future] = loop.create_future
+        self._inflight_max = inflight_max
+        self._stall_s = stall_s
+        self._on_push = on_push
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._reader = new_reader()
+        self._buffer = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
+        self._unsent: list[tuple[bytes, Future, float]] = []
+        self._inflight: deque[tuple[Future, float]] = deque()
+        self._line: deque[tuple[Future, float]] = deque()
+        self._flushing = False
+        self._paused = False
+        self._alone = True
+        self._last_read = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = _NEVER
+        self.drained: asyncio.Event | None = None
+
+    # -- for callers ------------------------------------------------------------------------------------------------
+
+    @property
+    def load(self) -> int:
+        """How many requests wait for their reply, sent or not."""
+        return len(self._inflight) + len(self._unsent)
+
+    def has_room(self) -> bool:
+        """Tell whether `post` may be called now."""
+        return len(self._inflight) + len(self._unsent) < self._inflight_max and not self._line
+
+    def post(self, words: tuple[Any, ...], deadline: float) -> Future:
+        """Queue one request; the future gets its reply, an error reply as `ReplyError`, or a `Fault`."""
+        future = self._new_future()
+        self._unsent.append((_pack(words), future, deadline))
+        if deadline < self._timer_at:
+            self._arm(deadline)
+        if not self._flushing:
+            # A caller that was alone in the last tick is not made to wait for company.
+            if self._alone and not self._inflight:
+                self._flush()
+            else:
+                self._flushing = True
+                self._loop.call_soon(self._flush)
+        return future
+
+    def post_together(self, requests: list[tuple[Any, ...]], deadline: float) -> list[Future]:
+        """Queue several requests that leave one right behind the other."""
+        return [self.post(words, deadline) for words in requests]
+
+    def post_push(self, words: tuple[Any, ...]) -> None:
+        """Send a request that is answered by a push, such as SUBSCRIBE; nothing waits in line for it."""
+        if self._transport is not None and not self.closed:
+            self._transport.write(_pack(words))
+
+    async def room(self, deadline: float) -> None:
+        """Wait in line until there is room.
+
+        Raises:
+            Fault: There was none before *deadline*, or the connection broke; nothing was sent.
+        """
+        while not self.closed and not (len(self._inflight) + len(self._unsent) < self._inflight_max):
+            future = self._new_future()
+            self._line.append((future, deadline))
+            if deadline < self._timer_at:
+                self._arm(deadline)
+            try:
+                await future
+            except asyncio.CancelledError:
+                self._admit()  # the place may have been given to us just now: pass it on
+                raise
+        if self.closed:
+            raise Fault(f"the connection to {self.endpoint} broke", applied=False)
+
+    def abort(self) -> None:
+        """Cut the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def drain(self, seconds: float) -> None:
+        """Wait until nothing is under way, at most *seconds*."""
+        if self.load and not self.closed:
+            self.drained = asyncio.Event()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self.drained.wait()
+            except TimeoutError:
+                pass
+
+    # -- bytes out --------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._paused or self._transport is None or self.closed:
+            return
+        batch = self._unsent
+        self._unsent = []
+        inflight = self._inflight
+        if len(batch) == 1:
+            payload, future, deadline = batch[0]
+            self._alone = True
+            if future.done():
+                return
+            inflight.append((future, deadline))
+            self._transport.write(payload)
+            return
+        self._alone = False
+        chunks = []
+        for payload, future, deadline in batch:
+            if not future.done():
+                chunks.append(payload)
+                inflight.append((future, deadline))
+        if chunks:
+            self._transport.write(b"".join(chunks))
+
+    def pause_writing(self) -> None:
+        """Keep further requests unsent: the socket's buffer is full."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """Send what was kept back."""
+        self._paused = False
+        self._flush()
+
+    # -- bytes in ---------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - create_connection makes no other
+        self._transport = transport
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - one size
+        """Lend the read buffer."""
+        return self._view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Hand out the replies that are complete."""
+        reader = self._reader
+        self._last_read = self._time()
+        try:
+            reader.feed(self._buffer, 0, nbytes)
+            gets = reader.gets
+            inflight = self._inflight
+            while (reply := gets()) is not NO_REPLY:
+                if reply.__class__ is hiredis.PushNotification:
+                    if self._on_push is not None:
+                        self._on_push(reply)
+                    continue
+                future, _ = inflight.popleft()
+                if future.done():
+                    continue
+                if reply.__class__ is ReplyError:
+                    future.set_exception(reply)
+                else:
+                    future.set_result(reply)
+        except (ProtocolError, IndexError) as error:
+            # Bytes that are not RESP, or a reply that nobody asked for: out of step, nothing on this wire can be trusted.
+            self._lose(error)
+            return
+        if self._line:
+            self._admit()
+        if self.drained is not None and not self.load:
+            self.drained.set()
+
+    def eof_received(self) -> bool:
+        """Let the transport close: the server will say nothing more."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Fail everything that is under way."""
+        self._lose(exc or EOFError("the server closed the connection"))
+
+    def _lose(self, error: Exception) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.failure = error
+        self.abort()
+        if self._timer is not None:
+            self._timer.cancel()
+        text = f"the connection to {self.endpoint} broke: {error}"
+        for future, _ in self._inflight:
+            if not future.done():
+                future.set_exception(Fault(text, applied=True))
+        for _, future, _ in self._unsent:
+            if not future.done():
+                future.set_exception(Fault(text, applied=False))
+        for future, _ in self._line:
+            if not future.done():
+                future.set_result(None)
+        self._inflight.clear()
+        self._unsent.clear()
+        self._line.clear()
+        if self.drained is not None:
+            self.drained.set()
+        if self._on_lost is not None:
+            self._on_lost(self)
+
+    def _admit(self) -> None:
+        room = self._inflight_max - len(self._inflight) - len(self._unsent)
+        while room > 0 and self._line:
+            future, _ = self._line.popleft()
+            if not future.done():
+                future.set_result(None)
+                room -= 1
+
+    # -- deadlines --------------------------------------------------------------------------------------------------
+
+    def _arm(self, when: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = when
+        self._timer = self._loop.call_at(when, self._sweep)
+
+    def _sweep(self) -> None:
+        """Fail what is overdue; runs once per deadline, not once per request."""
+        now = self._time()
+        self._timer = None
+        self._timer_at = _NEVER
+        earliest = _NEVER
+        overdue = False
+        for future, deadline in self._inflight:
+            if deadline > now:
+                earliest = min(earliest, deadline)
+            elif not future.done():
+                overdue = True
+                future.set_exception(Fault(f"{self.endpoint} did not answer in time", applied=True))
+        for _, future, deadline in self._unsent:
+            if deadline > now:
+                earliest = min(earliest, deadline)
+            elif not future.done():
+                future.set_exception(Fault(f"{self.endpoint} takes no more bytes", applied=False))
+        for future, deadline in self._line:
+            if deadline > now:
+                earliest = min(earliest, deadline)
+            elif not future.done():
+                text = f"{self._inflight_max} requests to {self.endpoint} are under way (GRIDSYNC_INFLIGHT_MAX)"
+                future.set_exception(Fault(text, applied=False))
+        if overdue and now - self._last_read >= self._stall_s:
+            self._lose(TimeoutError(f"nothing was read for {now - self._last_read:.1f} s"))
+        elif earliest < _NEVER:
+            self._arm(earliest)
+
+
+async def connect(
+    endpoint: Endpoint,
+    *,
+    inflight_max: int,
+    stall_s: float,
+    met_before: bool,
+    on_push: Callable[[list[Any]], None] | None = None,
+    on_lost: Callable[[MuxWire], None] | None = None,
+) -> MuxWire:
+    """Open a connection and greet the server.
+
+    Raises:
+        Fault: A server that was met before cannot be reached now.
+        GridsyncError: It cannot be reached, refuses the credentials or does not speak TLS or RESP3.
+    """
+    loop = asyncio.get_running_loop()
+
+    def factory() -> MuxWire:
+        return MuxWire(
+            loop, endpoint, inflight_max=inflight_max, stall_s=stall_s, on_push=on_push, on_lost=on_lost
+        )
+
+    wire: MuxWire | None = None
+    try:
+        async with asyncio.timeout(endpoint.connect_timeout):
+            if endpoint.path is not None:
+                _, wire = await loop.create_unix_connection(factory, endpoint.path)
+            else:
+                transport, wire = await loop.create_connection(
+                    factory,
+                    endpoint.host,
+                    endpoint.port,
+                    ssl=endpoint.tls,
+                    server_hostname=endpoint.host if endpoint.tls is not None else None,
+                )
+                tune(transport.get_extra_info("socket"))
+            username, password = None, None
+            if endpoint.credentials is not None:
+                given = await endpoint.credentials.get_credentials_async()
+                username, password = given if len(given) == 2 else (None, given[0])  # noqa: PLR2004
+            deadline = loop.time() + endpoint.connect_timeout
+            replies = await asyncio.gather(
+                *wire.post_together(endpoint.hello(username, password), deadline), return_exceptions=True
+            )
+    except (OSError, EOFError, ProtocolError) as error:
+        if wire is not None:
+            wire.abort()
+        raise connect_failed(endpoint, error, met_before=met_before) from error
+    except BaseException:
+        if wire is not None:
+            wire.abort()
+        raise
+    broken = next((reply for reply in replies if isinstance(reply, Fault)), None)
+    if broken is not None:
+        cause = wire.failure or EOFError()
+        raise connect_failed(endpoint, cause, met_before=met_before) from broken
+    if failure := greeting_failed(endpoint, replies):
+        wire.abort()
+        raise failure
+    wire.id = replies[0][b"id"]
+    telemetry.connected(str(endpoint))
+    return wire
+
+
+class Node:
+    """One server as one asyncio process sees it: at most one shared connection, set up when it is needed.
+
+    Connecting is single-flight: a hundred callers that find the connection gone wait for one attempt.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, inflight_max: int, stall_s: float) -> None:
+        """Open nothing yet."""
+        self.endpoint = endpoint
+        self._inflight_max = inflight_max
+        self._stall_s = stall_s
+        self.wire: MuxWire | None = None
+        self._attempt: asyncio.Task[MuxWire] | None = None
+        self._met = False
+        self._closed = False
+
+    async def ready(self, deadline: float) -> MuxWire:
+        """Return a connected wire that has room.
+
+        Raises:
+            Fault: There is none before *deadline*; nothing was sent.
+            GridsyncError: The server cannot be reached for a reason that does not heal.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            if self._closed:
+                raise UsageError(f"this grid ({self.endpoint}) was closed; make a new one")
+            wire = self.wire
+            if wire is None or wire.closed:
+                if self._attempt is None:
+                    self._attempt = loop.create_task(self._connect(), name="gridsync-connect")
+                    self._attempt.add_done_callback(self._attempted)
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        # Shielded: one impatient caller must not take the attempt away from the others.
+                        wire = await asyncio.shield(self._attempt)
+                except TimeoutError:
+                    raise Fault(f"no connection to {self.endpoint} in time", applied=False) from None
+            await wire.room(deadline)
+            if not wire.closed:
+                return wire
+
+    async def _connect(self) -> MuxWire:
+        self.wire = await connect(
+            self.endpoint, inflight_max=self._inflight_max, stall_s=self._stall_s, met_before=self._met
+        )
+        self._met = True
+        return self.wire
+
+    def _attempted(self, task: asyncio.Task[MuxWire]) -> None:
+        self._attempt = None
+        if not task.cancelled():
+            task.exception()  # every caller may be gone by now: the exception counts as seen
+
+    async def close(self) -> None:
+        """Take no more requests, let those under way finish for a second, then cut the connection."""
+        self._closed = True
+        if self._attempt is not None:
+            self._attempt.cancel()
+        if self.wire is not None:
+            await self.wire.drain(DRAIN_S)
+            self.wire.abort()
+            self.wire = None

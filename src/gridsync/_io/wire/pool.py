@@ -1,0 +1,150 @@
+"""A LIFO pool of blocking wires: thread-safe, fork-safe, bounded.
+
+Taking and giving back are one ``list.pop`` and one ``list.append``, which the interpreter makes atomic; the lock is
+only taken when the pool is empty.  The most recently used wire goes out first, so a burst's spare wires grow idle.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING
+
+from gridsync._io.wire import blocking
+from gridsync._io.wire.faults import Fault
+from gridsync.errors import UsageError
+
+if TYPE_CHECKING:
+    from gridsync._io.wire.blocking import BlockingWire
+    from gridsync._io.wire.endpoint import Endpoint
+
+IDLE_CHECK_S = 0.5
+"""A wire that rested longer is looked at before it is used: the server may have closed it."""
+
+
+class Pool:
+    """All connections of one process to one server, for threads."""
+
+    def __init__(self, endpoint: Endpoint, *, size: int) -> None:
+        """Open nothing yet."""
+        self.endpoint = endpoint
+        self.size = size
+        self._met = False
+        self._closed = False
+        self._reset()
+        _pools.add(self)
+
+    def _reset(self) -> None:
+        self._idle: list[BlockingWire] = []
+        self._open = 0
+        self._waiting = 0
+        self._condition = threading.Condition(threading.Lock())
+
+    @property
+    def open(self) -> int:
+        """How many connections there are, in use or idle."""
+        return self._open
+
+    @property
+    def idle(self) -> int:
+        """How many of them rest."""
+        return len(self._idle)
+
+    def take(self, timeout: float) -> BlockingWire:
+        """Return a wire for the calling thread alone, opening one if there is room, else waiting for one.
+
+        Raises:
+            Fault: None came free within *timeout* seconds, or the server cannot be reached; nothing was sent.
+        """
+        while True:
+            try:
+                wire = self._idle.pop()
+            except IndexError:
+                return self._take_slowly(timeout)
+            if time.monotonic() - wire.idle_since < IDLE_CHECK_S or not wire.is_stale():
+                return wire
+            self.discard(wire)
+
+    def _take_slowly(self, timeout: float) -> BlockingWire:
+        deadline = time.monotonic() + timeout
+        with self._condition:
+            self._waiting += 1
+            try:
+                while True:
+                    if self._closed:
+                        raise UsageError(f"this grid ({self.endpoint}) was closed; make a new one")
+                    if self._idle:
+                        return self._idle.pop()
+                    if self._open < self.size:
+                        self._open += 1
+                        break
+                    rest = deadline - time.monotonic()
+                    if rest <= 0 or not self._condition.wait(rest):
+                        raise Fault(
+                            f"all {self.size} connections to {self.endpoint} were busy for {timeout:g} s; "
+                            f"raise REDIS_POOL_SIZE or use fewer threads",
+                            applied=False,
+                        )
+            finally:
+                self._waiting -= 1
+        # Never connect while holding the lock: the others would wait for a server that may not answer.
+        try:
+            wire = blocking.connect(
+                self.endpoint,
+                timeout=min(self.endpoint.connect_timeout, max(deadline - time.monotonic(), 0.001)),
+                met_before=self._met,
+            )
+        except BaseException:
+            self._forget()
+            raise
+        self._met = True
+        return wire
+
+    def give(self, wire: BlockingWire) -> None:
+        """Take a wire back; a closed one is forgotten."""
+        if self._closed or wire.closed:
+            self.discard(wire)
+            return
+        wire.idle_since = time.monotonic()
+        self._idle.append(wire)
+        if self._waiting:
+            with self._condition:
+                self._condition.notify()
+
+    def discard(self, wire: BlockingWire) -> None:
+        """Close a wire and make room for another."""
+        wire.close()
+        self._forget()
+
+    def _forget(self) -> None:
+        with self._condition:
+            self._open -= 1
+            self._condition.notify()
+
+    def close(self) -> None:
+        """Close the idle wires; one in use is closed when it is given back."""
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+        while self._idle:
+            self.discard(self._idle.pop())
+
+    def _after_fork(self) -> None:
+        # Close our copies of the descriptors; the parent's connections live on.  Wires in use belong to threads that
+        # the child does not have.
+        for wire in self._idle:
+            wire.close()
+        self._reset()
+
+
+_pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+def _reset_all() -> None:
+    for pool in list(_pools):
+        pool._after_fork()  # noqa: SLF001 - same module
+
+
+os.register_at_fork(after_in_child=_reset_all)

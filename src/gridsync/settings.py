@@ -1,0 +1,76 @@
+"""Settings from the environment: ``REDIS_*`` for the connection, ``GRIDSYNC_*`` for the rest.
+
+Every value can also be given by name: ``Settings(redis_url="redis://…")``.  A value that cannot be used raises
+`UsageError`, which names the variable and what is allowed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from gridsync.errors import UsageError
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+__all__ = ["Settings"]
+
+
+class Settings(BaseSettings):
+    """What a `Grid` needs to know; each field's variable is its name in capitals."""
+
+    model_config = SettingsConfigDict(env_prefix="", extra="forbid", frozen=True, validate_default=True)
+
+    redis_url: str = Field(
+        "embedded://",
+        min_length=1,
+        description="Where the server is: redis://, rediss://, valkey://, valkeys://, unix:// or embedded://",
+    )
+    redis_pool_size: int = Field(20, ge=1, le=10_000, description="most connections of a sync Grid")
+    redis_connection_timeout: float = Field(
+        5.0, gt=0, le=300, description="longest time to set up one connection, in seconds"
+    )
+    redis_command_timeout: float = Field(
+        3.0, gt=0, le=300, description="longest time of one call, its repeats included, in seconds"
+    )
+    gridsync_namespace: str = Field(
+        "gridsync", min_length=1, max_length=64, description="first part of every key; keeps applications apart"
+    )
+    gridsync_inflight_max: int = Field(
+        1000, ge=1, le=100_000, description="most commands under way on one asyncio connection; further ones wait"
+    )
+    gridsync_redis_server: str | None = Field(
+        None, description="path of the redis-server or valkey-server binary that embedded:// starts"
+    )
+
+    def __init__(self, **values: Any) -> None:
+        """Read the environment; *values* win over it.
+
+        Raises:
+            UsageError: A value is not usable; the message names its variable and what is allowed.
+        """
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise UsageError("; ".join(_explain(detail) for detail in error.errors())) from None
+
+    def __repr__(self) -> str:
+        """Show everything but the password."""
+        from gridsync._io.wire.endpoint import redacted  # noqa: PLC0415 - settings are read before any client is loaded
+
+        return f"Settings(redis_url={redacted(self.redis_url)!r}, gridsync_namespace={self.gridsync_namespace!r})"
+
+    __str__ = __repr__
+
+
+def _explain(detail: ErrorDetails) -> str:
+    name = str(detail["loc"][0]) if detail["loc"] else "settings"
+    field = Settings.model_fields.get(name)
+    if field is None:
+        known = ", ".join(sorted(Settings.model_fields))
+        return f"there is no setting {name!r}; there are {known}"
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    return f"{name.upper()}={detail['input']!r}: {message} ({field.description}; default {field.default!r})"
