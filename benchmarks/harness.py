@@ -1,0 +1,140 @@
+"""How a figure is taken: rows, and the loops that count finished operations.
+
+A measure is a plain function: it makes its client, proves that it works while warming up, counts for some seconds,
+and closes everything.  It checks every reply, because an operation that fails fast is not fast.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from typing import Any
+
+WARM_UP = 0.25
+"""The part of the measured time that is spent before it: connections, script caches, the interpreter's own caches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where to measure, and for how long."""
+
+    host: str
+    port: int
+    seconds: float
+
+    @property
+    def url(self) -> str:
+        """The server as a URL; everybody uses loopback TCP."""
+        return f"redis://{self.host}:{self.port}"
+
+
+Measure: TypeAlias = "Callable[[Bench], float]"
+"""Takes one figure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What ours is compared with."""
+
+    package: str
+    """The package on PyPI, or ``limit`` for a figure that is not to be passed."""
+    measure: Measure
+    target: float | None = None
+    """The ratio ours/peer that must be reached (for ``better="lower"``: not exceeded)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One subject: ours and its peers."""
+
+    name: str
+    unit: str
+    ours: Measure
+    peers: tuple[Peer, ...]
+    better: str = "higher"
+
+
+class WrongReplyError(AssertionError):
+    """An operation did not do what it was measured for."""
+
+
+def expect(reply: object, wanted: object) -> None:
+    """Stop the run unless *reply* is what was *wanted*."""
+    if reply != wanted:
+        raise WrongReplyError(f"got {reply!r}, wanted {wanted!r}")
+
+
+def aio(measure: Callable[[Bench], Coroutine[Any, Any, float]]) -> Measure:
+    """Make a measure of an asyncio function; each one has an event loop of its own."""
+
+    def run(bench: Bench) -> float:
+        return asyncio.run(measure(bench))
+
+    return run
+
+
+async def pace_tasks(bench: Bench, operations: Sequence[Callable[[], Awaitable[None]]]) -> float:
+    """Repeat each operation in a task of its own; return finished operations a second."""
+    await _tasks(operations, bench.seconds * WARM_UP)
+    return await _tasks(operations, bench.seconds)
+
+
+async def _tasks(operations: Sequence[Callable[[], Awaitable[None]]], seconds: float) -> float:
+    running = True
+
+    def stop() -> None:
+        nonlocal running
+        running = False
+
+    async def work(operation: Callable[[], Awaitable[None]]) -> int:
+        count = 0
+        while running:
+            await operation()
+            count += 1
+        return count
+
+    asyncio.get_running_loop().call_later(seconds, stop)
+    started = time.perf_counter()
+    counts = await asyncio.gather(*(work(operation) for operation in operations))
+    return sum(counts) / (time.perf_counter() - started)
+
+
+def pace_threads(bench: Bench, operations: Sequence[Callable[[], None]]) -> float:
+    """Repeat each operation in a thread of its own; return finished operations a second."""
+    _threads(operations, bench.seconds * WARM_UP)
+    return _threads(operations, bench.seconds)
+
+
+def _threads(operations: Sequence[Callable[[], None]], seconds: float) -> float:
+    running = True
+    counts: list[int] = []
+    failures: list[BaseException] = []
+
+    def work(operation: Callable[[], None]) -> None:
+        count = 0
+        try:
+            while running:
+                operation()
+                count += 1
+        except BaseException as failure:  # noqa: BLE001 - raised again below, in the thread that reports
+            failures.append(failure)
+        counts.append(count)
+
+    threads = [threading.Thread(target=work, args=(operation,)) for operation in operations]
+    started = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    threads[0].join(seconds)
+    running = False
+    for thread in threads:
+        thread.join()
+    elapsed = time.perf_counter() - started
+    if failures:
+        raise failures[0]
+    return sum(counts) / elapsed
