@@ -1,0 +1,1 @@
+"""What tests of gridsync, and of programs that use it, are made of."""
