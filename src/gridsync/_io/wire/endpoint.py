@@ -59,6 +59,8 @@ class Endpoint:
     client_name: str = "gridsync"
     shown: str = field(default="", compare=False)
     """The URL without its credentials."""
+    tls_options: dict[str, Any] = field(default_factory=dict, compare=False)
+    """The ``ssl_…`` options of the URL, for a plain redis-py client."""
 
     def __str__(self) -> str:
         """Host and port, or the socket's path."""
@@ -120,6 +122,7 @@ def parse(url: str, *, connect_timeout: float, credentials: CredentialProvider |
         connect_timeout=connect_timeout,
         client_name=options.get("client_name", "gridsync"),
         shown=shown,
+        tls_options={name: value for name, value in options.items() if name.startswith("ssl_")},
     )
 
 

@@ -1,0 +1,38 @@
+"""Arguments of the public API, checked and converted once: seconds in, milliseconds to the scripts."""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+
+from gridsync.errors import UsageError
+
+Seconds = float | int | timedelta
+
+
+def seconds(value: Seconds, what: str, *, least: float = 0.0) -> float:
+    """Return *value* as seconds.
+
+    Raises:
+        UsageError: It is not a number of seconds of at least *least*.
+    """
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        raise UsageError(f"{what} must be seconds (a number or a timedelta), not {value!r}")
+    if number < least or (least == 0.0 and number < 0):
+        raise UsageError(f"{what} must be at least {least:g} s, not {number:g} s")
+    return float(number)
+
+
+def name(value: str, what: str) -> str:
+    """Return *value* if it can name something.
+
+    Raises:
+        UsageError: It is empty, too long or not a string.
+    """
+    if not isinstance(value, str) or not value or len(value.encode()) > _NAME_BYTES_MAX:
+        raise UsageError(f"{what} must be a string of 1 to {_NAME_BYTES_MAX} bytes, not {value!r:.100}")
+    return value
+
+
+_NAME_BYTES_MAX = 512

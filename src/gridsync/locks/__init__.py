@@ -1,0 +1,9 @@
+"""Locks: exclusive leases with a fence.
+
+`Lock` and `AsyncLock` hand out leases: one acquisition, one handle, one fence.  See `gridsync.locks._core` for the
+states and failure points, and ``lua/`` for what is atomic.
+"""
+
+from gridsync.locks._api import AsyncLease, AsyncLock, Lease, Lock
+
+__all__ = ["AsyncLease", "AsyncLock", "Lease", "Lock"]
