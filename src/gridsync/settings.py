@@ -46,7 +46,7 @@ class Settings(BaseSettings):
         None, description="path of the redis-server or valkey-server binary that embedded:// starts"
     )
 
-    def __init__(self, **values: Any) -> None:
+    def __init__(self, **values: Any) -> None:  # noqa: ANN401 - checked by the fields
         """Read the environment; *values* win over it.
 
         Raises:

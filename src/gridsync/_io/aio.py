@@ -27,7 +27,7 @@ from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable, UsageErr
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from gridsync._io import Arg, Keep, Signal
+    from gridsync._io import Arg, Signal
     from gridsync._io.scripts import Operation
     from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.mux import MuxWire

@@ -8,7 +8,7 @@ in Redis and opens again.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hiredis
 
@@ -95,7 +95,8 @@ class ThreadHub:
                 self._wire = wire
                 threading.Thread(target=self._read, args=(wire,), name="gridsync-hub", daemon=True).start()
             try:
-                wire.send(hiredis.pack_command(("SUBSCRIBE", channel)))
+                words: tuple[Any, ...] = ("SUBSCRIBE", channel)
+                wire.send(hiredis.pack_command(words))
             except OSError as error:
                 wire.shutdown()
                 raise Unavailable(f"the connection for wake-ups to {wire.endpoint} broke: {error}") from error

@@ -81,7 +81,7 @@ class Keeper:
                     continue
             try:
                 self._turn()
-            except Exception:
+            except Exception:  # noqa: BLE001 - a watchdog that dies loses every lease
                 _log.exception("the watchdog stumbled; it goes on")
                 for item in list(self._items.values()):
                     item.due = max(item.due, monotonic() + TIMEOUT_MIN_S)
@@ -122,9 +122,7 @@ class Keeper:
                     replies[index] = error
         return replies
 
-    def _exchange_with_node(
-        self, calls: list[Call], indexes: list[int], replies: list[object], timeout: float
-    ) -> None:
+    def _exchange_with_node(self, calls: list[Call], indexes: list[int], replies: list[object], timeout: float) -> None:
         pool = self._route.pool(calls[0][1])
         wire = pool.take(timeout)
         try:

@@ -42,7 +42,7 @@ _MICROSECONDS = 1_000_000
 class Attempts(Protocol):
     """What `recover` needs of a driver."""
 
-    async def attempt(self, words: tuple[object, ...], keys: Sequence[object], deadline: float) -> Any:  # noqa: ANN401
+    async def attempt(self, words: tuple[Any, ...], keys: Sequence[object], deadline: float) -> Any:  # noqa: ANN401
         """Send *words* to the node of *keys* once; raises `Fault`, `ReplyError` or a final error."""
 
     async def sleep(self, seconds: float) -> None:
@@ -52,7 +52,9 @@ class Attempts(Protocol):
         """Return the clock of *deadline*."""
 
 
-class _Again(Exception):  # noqa: N818 - internal: the last attempt failed and may be repeated
+class _Again(Exception):
+    """The last attempt failed and may be repeated."""
+
     def __init__(self, cause: Exception) -> None:
         super().__init__(str(cause))
         self.cause = cause
@@ -101,7 +103,7 @@ async def recover(
 
     async def once() -> Any:  # noqa: ANN401
         last = seen[-1]
-        words = operation.words(tuple(keys), _with_repeat(args, repeat_index, attempts.monotonic() - started))
+        words = operation.words(keys, _with_repeat(args, repeat_index, attempts.monotonic() - started))
         try:
             if isinstance(operation, Script) and isinstance(last, ReplyError) and last.code == "NOSCRIPT":
                 # A SCRIPT LOAD stays loaded, where Redis 7.4 and newer forget what only EVAL brought.

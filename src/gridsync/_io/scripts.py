@@ -25,6 +25,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Category(StrEnum):
@@ -76,7 +80,7 @@ class Script:
     repeat_index: int | None
     """Zero-based place of ``repeat_us`` among the arguments."""
 
-    def words(self, keys: tuple[object, ...], args: tuple[object, ...]) -> tuple[object, ...]:
+    def words(self, keys: Sequence[object], args: Sequence[object]) -> tuple[Any, ...]:
         """Return the command that runs this script."""
         return ("EVALSHA", self.sha, len(keys), *keys, *args)
 
@@ -95,7 +99,7 @@ class Command:
     """The words before the keys."""
     repeat_index: None = None
 
-    def words(self, keys: tuple[object, ...], args: tuple[object, ...]) -> tuple[object, ...]:
+    def words(self, keys: Sequence[object], args: Sequence[object]) -> tuple[Any, ...]:
         """Return the command line."""
         return (*self.head, *keys, *args)
 

@@ -77,8 +77,8 @@ class LoopSignal(_Switch):
         if self._thrown:
             return True
         loop = asyncio.get_running_loop()
-        future = loop.create_future()
-        drop = self.on_set(lambda: call_in(loop, lambda: future.done() or future.set_result(None)))
+        future: asyncio.Future[None] = loop.create_future()
+        drop = self.on_set(lambda: call_in(loop, lambda: _finish(future)))
         try:
             async with asyncio.timeout(timeout):
                 await future
@@ -87,6 +87,11 @@ class LoopSignal(_Switch):
         finally:
             drop()
         return self._thrown
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:

@@ -28,7 +28,7 @@ from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from gridsync._io import Arg, Keep, Signal
+    from gridsync._io import Arg, Signal
     from gridsync._io.scripts import Operation
     from gridsync._io.wire.blocking import BlockingWire
     from gridsync._io.wire.endpoint import Endpoint
@@ -93,9 +93,7 @@ class SyncIO:
             if reply.__class__ is not ReplyError:
                 return reply
             failure = reply
-        return await recover(
-            self, operation, keys, args, failure=failure, started=started, deadline=started + limit
-        )
+        return await recover(self, operation, keys, args, failure=failure, started=started, deadline=started + limit)
 
     def _send(self, words: tuple[Any, ...], keys: Sequence[object], limit: float) -> Any:  # noqa: ANN401
         pool = self._route.pool(keys)
@@ -162,7 +160,7 @@ class SyncIO:
 
     async def sleep(self, seconds: float) -> None:
         """Block for *seconds*."""
-        time.sleep(seconds)
+        time.sleep(seconds)  # noqa: ASYNC251 - blocking is what this driver does
 
     def ear(self, token: str, channel: str) -> ThreadEar:
         """Return the ear of a waiter."""

@@ -7,6 +7,7 @@ would cost one ``poll`` before every ``send`` and ``recv``.  TLS sockets need th
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import struct
@@ -61,10 +62,8 @@ class BlockingWire:
 
     def shutdown(self) -> None:
         """End the connection from another thread: whoever reads from it gets an error."""
-        try:
+        with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
 
     def set_timeout(self, seconds: float) -> None:
         """Bound each read and write."""
@@ -117,7 +116,7 @@ class BlockingWire:
         """Send all *requests* in one write and return their replies in order, error replies among them."""
         self.set_timeout(timeout)
         try:
-            self._socket.sendall(b"".join(map(hiredis.pack_command, requests)))
+            self._socket.sendall(b"".join([hiredis.pack_command(request) for request in requests]))
             return [self.read(timeout) for _ in requests]
         except (OSError, EOFError, ProtocolError) as error:
             self.close()
@@ -143,7 +142,7 @@ class BlockingWire:
             count = receive(buffer)
             if not count:
                 raise EOFError("the server closed the connection")
-            reader.feed(buffer, 0, count)
+            reader.feed(buffer, 0, count)  # type: ignore[arg-type] # takes any buffer; its stub says bytes
             reply = reader.gets()
             if reply is not NO_REPLY:
                 return reply
@@ -196,7 +195,7 @@ def connect(endpoint: Endpoint, *, timeout: float, met_before: bool) -> Blocking
             username, password = given if len(given) == 2 else (None, given[0])  # noqa: PLR2004
         wire.set_timeout(timeout)
         requests = endpoint.hello(username, password)
-        wire.send(b"".join(map(hiredis.pack_command, requests)))
+        wire.send(b"".join([hiredis.pack_command(request) for request in requests]))
         replies = [wire.read(timeout) for _ in requests]
     except BlockingIOError:
         _close(connection)
@@ -210,7 +209,7 @@ def connect(endpoint: Endpoint, *, timeout: float, met_before: bool) -> Blocking
     if failure := greeting_failed(endpoint, replies):
         wire.close()
         raise failure
-    wire.id = replies[0][b"id"]
+    wire.id = int(replies[0][b"id"])
     telemetry.connected(str(endpoint))
     return wire
 

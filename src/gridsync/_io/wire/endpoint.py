@@ -66,13 +66,13 @@ class Endpoint:
         """Host and port, or the socket's path."""
         return self.path or f"{self.host}:{self.port}"
 
-    def hello(self, username: str | None, password: str | None) -> list[tuple[str | int, ...]]:
+    def hello(self, username: str | None, password: str | None) -> list[tuple[Any, ...]]:
         """Return the commands that open a session; they leave in one write."""
         words: list[str | int] = ["HELLO", 3]
         if password is not None:
             words += ["AUTH", username or "default", password]
         words += ["SETNAME", self.client_name]
-        commands: list[tuple[str | int, ...]] = [tuple(words)]
+        commands: list[tuple[Any, ...]] = [tuple(words)]
         if self.db:
             commands.append(("SELECT", self.db))
         return commands
@@ -91,7 +91,7 @@ def parse(url: str, *, connect_timeout: float, credentials: CredentialProvider |
         allowed = ", ".join(f"{s}://" for s in (*SCHEMES, "embedded"))
         raise InvalidURL(f"{shown!r} is not a connection URL: it must begin with one of {allowed}")
     try:
-        options: dict[str, Any] = parse_url(re.sub("^valkey", "redis", url))
+        options: dict[str, Any] = parse_url(re.sub("^valkey", "redis", url))  # type: ignore[no-untyped-call]
         path = urlsplit(url).path
     except ValueError as error:
         raise InvalidURL(f"{shown!r} cannot be read: {error}") from None
@@ -161,7 +161,7 @@ def greeting_failed(endpoint: Endpoint, replies: Sequence[object]) -> Exception 
         if reply.code in {"WRONGPASS", "NOAUTH"} or "AUTH" in text:
             return AuthenticationFailed(f"{endpoint} refused the credentials of {endpoint.shown}: {text}")
         if reply.code == "NOPROTO" or "unknown command" in text.lower():
-            return Misconfigured(f"{endpoint} does not speak RESP3 ({text}); gridsync needs Redis or Valkey 7.0 or newer")
+            return Misconfigured(f"{endpoint} does not speak RESP3 ({text}); use Redis or Valkey 7.0 or newer")
         if "DB index" in text:
             return InvalidURL(f"{endpoint.shown!r}: the server has no database {endpoint.db} ({text})")
         return as_public(reply, "the greeting")

@@ -14,8 +14,8 @@ from gridsync.errors import (
 )
 
 
-class Fault(Exception):  # noqa: N818 - a fault is not yet an error: it may still be repeated
-    """A request that got no reply."""
+class Fault(Exception):
+    """A request that got no reply; not yet an error, since it may still be repeated."""
 
     def __init__(self, message: str, *, applied: bool) -> None:
         """*applied* is whether the request may have been applied."""

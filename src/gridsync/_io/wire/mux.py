@@ -201,7 +201,7 @@ class MuxWire(asyncio.BufferedProtocol):
         reader = self._reader
         self._last_read = self._time()
         try:
-            reader.feed(self._buffer, 0, nbytes)
+            reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type] # takes any buffer; its stub says bytes
             gets = reader.gets
             inflight = self._inflight
             while (reply := gets()) is not NO_REPLY:
@@ -217,7 +217,7 @@ class MuxWire(asyncio.BufferedProtocol):
                 else:
                     future.set_result(reply)
         except (ProtocolError, IndexError) as error:
-            # Bytes that are not RESP, or a reply that nobody asked for: out of step, nothing on this wire can be trusted.
+            # Bytes that are not RESP, or a reply that nobody asked for: nothing on this wire can be trusted.
             self._lose(error)
             return
         if self._line:
@@ -323,9 +323,7 @@ async def connect(
     loop = asyncio.get_running_loop()
 
     def factory() -> MuxWire:
-        return MuxWire(
-            loop, endpoint, inflight_max=inflight_max, stall_s=stall_s, on_push=on_push, on_lost=on_lost
-        )
+        return MuxWire(loop, endpoint, inflight_max=inflight_max, stall_s=stall_s, on_push=on_push, on_lost=on_lost)
 
     wire: MuxWire | None = None
     try:
@@ -346,7 +344,7 @@ async def connect(
                 given = await endpoint.credentials.get_credentials_async()
                 username, password = given if len(given) == 2 else (None, given[0])  # noqa: PLR2004
             deadline = loop.time() + endpoint.connect_timeout
-            replies = await asyncio.gather(
+            replies: list[Any] = await asyncio.gather(
                 *wire.post_together(endpoint.hello(username, password), deadline), return_exceptions=True
             )
     except (OSError, EOFError, ProtocolError) as error:
