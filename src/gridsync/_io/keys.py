@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
+_PART_ESCAPES = {**_ESCAPES, ord(":"): "%3A"}
 
 
 PROCESS_CHARS = 12
@@ -51,8 +52,12 @@ def lock(namespace: str, name: str) -> LockKeys:
 
 
 def limit(namespace: str, limiter: str, subject: str) -> str:
-    """Return the key of one subject of a limiter: a sorted set, cumulative cost and hit id → time.  It expires."""
-    return tag(namespace, "limit", f"{limiter}:{subject}")
+    """Return the key of one subject of a limiter: a sorted set, cumulative cost and hit id → time.  It expires.
+
+    A colon ends the limiter's name, so the limiter ``a:b`` and the subject ``c`` never meet ``a`` and ``b:c``.
+    """
+    name = f"{limiter.translate(_PART_ESCAPES)}:{subject.translate(_ESCAPES)}"
+    return f"{{{namespace.translate(_ESCAPES)}:limit:{name}}}"
 
 
 class EventKeys(NamedTuple):
@@ -72,10 +77,6 @@ class EventKeys(NamedTuple):
     def stream(self, name: str) -> str:
         """Return the key of one stream ``<version>-0``."""
         return f"{self.base}:s:{name.translate(_ESCAPES)}"
-
-    def group(self, name: str) -> str:
-        """Return the key of what is kept about one consumer group: a hash, ``floor`` how far it surely has got."""
-        return f"{self.base}:g:{name.translate(_ESCAPES)}"
 
 
 def events(namespace: str, store: str) -> EventKeys:

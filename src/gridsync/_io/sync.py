@@ -86,14 +86,7 @@ class SyncIO:
         started = monotonic()
         failure: Fault | ReplyError
         try:
-            # `_send`, spelled out: between two system calls this thread holds the interpreter lock, and with many
-            # threads each microsecond there costs three.
-            pool = self._route.pool(keys)
-            wire = pool.take(limit)
-            try:
-                reply = wire.exchange(_pack(operation.words(keys, args)), limit)
-            finally:
-                pool.give(wire)
+            reply = self._send(operation.words(keys, args), keys, limit)
         except Fault as fault:
             failure = fault
         else:

@@ -1,0 +1,16 @@
+"""Limits: how much is admitted in any window of time, shared by all processes and exact.
+
+::
+
+    limiter = grid.limiter("orders", "100/second", "5000/minute")
+    if not limiter.hit("member-7"):
+        ...
+
+``_rate.py`` reads rules, ``_api.py`` says what a limiter does, ``_core.py`` how a subject is stored, and ``lua/`` what
+is atomic: ``hit_one`` for one rule, ``hit`` for several, ``peek`` to look.
+"""
+
+from gridsync.limits._api import AsyncLimiter, Decision, Limiter
+from gridsync.limits._rate import Rate
+
+__all__ = ["AsyncLimiter", "Decision", "Limiter", "Rate"]

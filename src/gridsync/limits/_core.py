@@ -1,0 +1,84 @@
+"""What a limiter decides: which script answers, under which key, and as which hit.
+
+Everything that counts happens in the scripts, on the server's clock.  All numbers here are integers, times are in
+microseconds.
+
+One subject of one limiter is one sorted set.  An entry is an admitted hit: its score is the time of admission
+(microseconds since 2025-01-01), its member is ``<cumulative cost><mark><hit>``.  The difference of two cumulative
+costs is what was admitted between them, so what a window holds takes two look-ups, however much it holds; and every
+window of the limiter reads the same log.  The mark is ``:`` while the log still counts from zero and ``+`` once its
+head was trimmed.  The hit is ten characters that name the call: a repeat after a lost reply looks for them among the
+entries since its first attempt, and is not counted again when it finds them.
+
+An entry takes 27 bytes while a log holds at most 128 of them and 118 bytes above that (Redis 8.2, `MEMORY USAGE`).
+Entries may be merged into their newer neighbour without ever admitting more, which is how a log can be kept short at
+the price of precision.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from gridsync._io import Category, Command, load
+from gridsync._io.keys import PROCESS_CHARS, limit
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gridsync._io import IO, Arg
+
+_HIT_ONE = load("gridsync.limits", "hit_one")
+_HIT = load("gridsync.limits", "hit")
+_PEEK = load("gridsync.limits", "peek")
+_RESET = Command("limits.reset", Category.LAST_WINS, ("UNLINK",))
+
+_COUNTER_CHARS = 5
+
+
+class Verdict(NamedTuple):
+    """What a script answered."""
+
+    retry_us: int
+    """0 admitted, -1 never, else how long until the same call would be admitted."""
+    remaining: int
+    reset_us: int
+    rule: int = 0
+    """The rule that binds, counted from 0."""
+
+
+class Windows:
+    """The sliding windows of one limiter, for every subject."""
+
+    __slots__ = ("_hit", "_io", "_name", "_namespace", "_peek_args", "_prefix", "_rule_args")
+
+    def __init__(self, io: IO, namespace: str, name: str, rules: Sequence[tuple[int, int]]) -> None:
+        """Prepare what does not change from call to call; *rules* are limit and window in microseconds."""
+        self._io, self._namespace, self._name = io, namespace, name
+        self._prefix = limit(namespace, name, "").removesuffix("}")
+        flat: tuple[int, ...] = tuple(number for rule in rules for number in rule)
+        longest = max(window for _, window in rules)
+        self._peek_args = (longest, *flat)
+        self._hit, self._rule_args = (_HIT_ONE, flat) if len(rules) == 1 else (_HIT, self._peek_args)
+
+    async def hit(self, subject: str, cost: int) -> Verdict:
+        """Take *cost*, or nothing."""
+        # A token is the process's part and a hexadecimal counter.  Ids only have to differ from those of the last
+        # seconds on the same key, so five characters of each do: a million hits of one process pass before one returns.
+        token = self._io.token()
+        hit = token[:_COUNTER_CHARS] + token[PROCESS_CHARS:][-_COUNTER_CHARS:].rjust(_COUNTER_CHARS, "0")
+        args: tuple[Arg, ...] = (hit, 0, cost, *self._rule_args)
+        return Verdict(*await self._io.run(self._hit, (self._key(subject),), args))
+
+    async def peek(self, subject: str, cost: int) -> Verdict:
+        """Tell what `hit` would say, and take nothing."""
+        return Verdict(*await self._io.run(_PEEK, (self._key(subject),), (cost, *self._peek_args)))
+
+    async def reset(self, subject: str) -> None:
+        """Forget the subject."""
+        await self._io.run(_RESET, (self._key(subject),))
+
+    def _key(self, subject: str) -> str:
+        # The common case of `keys.limit`, without its two translations: they cost a tenth of a whole decision.
+        if "{" in subject or "}" in subject or "%" in subject:
+            return limit(self._namespace, self._name, subject)
+        return f"{self._prefix}{subject}}}"

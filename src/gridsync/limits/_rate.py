@@ -1,0 +1,86 @@
+"""Rates: how many units in how many seconds, as a user writes them."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from gridsync.errors import InvalidLimit
+
+LIMIT_MAX = 10**14
+"""The largest limit.  Scripts count modulo 2**52, and a log may hold a few windows' worth."""
+WINDOW_MIN_S = 0.001
+WINDOW_MAX_S = 366 * 86_400
+
+_NAMES = {"millisecond": 0.001, "second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800}
+_SHORT = {"ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3_600, "d": 86_400}
+_UNITS: dict[str, float] = {**_SHORT, **_NAMES, **{f"{name}s": seconds for name, seconds in _NAMES.items()}}
+_TEXT = re.compile(
+    r"\s*(?P<limit>[0-9][0-9_]{0,30})\s*(?:/|\bper\b)\s*(?P<count>[0-9]+(?:\.[0-9]+)?)?\s*(?P<unit>[a-z]+)\s*"
+)
+_HOW = "write '100/second', '10/s', '5000/minute' or '10 per 30 seconds' (ms, second, minute, hour, day, week)"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """At most *limit* units in any *per_s* seconds.
+
+    The window slides: it is every stretch of that length, not the calendar's second or minute.
+
+    Args:
+        limit: Units, from 1 to 10**14.
+        per_s: Length of the window in seconds, from 0.001 to 31,622,400 (366 days), counted in whole
+            microseconds.
+
+    Raises:
+        InvalidLimit: A number is out of these bounds.
+    """
+
+    limit: int
+    per_s: float
+
+    def __post_init__(self) -> None:
+        """Refuse what the scripts could not count exactly."""
+        if isinstance(self.limit, bool) or not isinstance(self.limit, int) or not 1 <= self.limit <= LIMIT_MAX:
+            raise InvalidLimit(f"a limit must be a whole number from 1 to 10**14, not {self.limit!r}")
+        if (
+            isinstance(self.per_s, bool)
+            or not isinstance(self.per_s, int | float)
+            or not math.isfinite(self.per_s)
+            or not WINDOW_MIN_S <= self.per_s <= WINDOW_MAX_S
+        ):
+            raise InvalidLimit(
+                f"a window must last from 0.001 to {WINDOW_MAX_S} seconds (366 days), not {self.per_s!r}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> Rate:
+        """Read a rate such as ``"100/second"`` or ``"10 per 30 seconds"``.
+
+        Raises:
+            InvalidLimit: It cannot be read; the message shows what can.
+        """
+        found = _TEXT.fullmatch(text.lower()) if isinstance(text, str) else None
+        if found is None:
+            raise InvalidLimit(f"cannot read the rate limit {text!r}; {_HOW}")
+        unit = found["unit"]
+        seconds = _UNITS.get(unit)
+        if seconds is None:
+            raise InvalidLimit(f"the rate limit {text!r} has an unknown unit of time {unit!r}; {_HOW}")
+        try:
+            return cls(int(found["limit"]), float(found["count"] or 1) * seconds)
+        except InvalidLimit as wrong:
+            raise InvalidLimit(f"the rate limit {text!r} cannot be kept: {wrong}") from None
+
+    @property
+    def window_us(self) -> int:
+        """The window in microseconds."""
+        return round(self.per_s * 1_000_000)
+
+    def __str__(self) -> str:
+        """Return it as `parse` reads it."""
+        for name, seconds in _NAMES.items():
+            if seconds == self.per_s:
+                return f"{self.limit}/{name}"
+        return f"{self.limit} per {self.window_us / 1_000_000:.15g} seconds"

@@ -1,0 +1,114 @@
+#!lua
+-- hit: take cost from several sliding windows at once, all or none, or say when it will fit.
+-- KEYS[1] log zset: <cumulative cost><mark><hit> -> when it was admitted, us since 2025-01-01
+-- ARGV[1] hit string: ten characters that no other hit of these minutes has
+-- ARGV[2] repeat_us integer, us
+-- ARGV[3] cost integer, units
+-- ARGV[4] longest integer, us: the longest of the windows
+-- ARGV[5..] rules integer, units and us: limit and window of each rule in turn
+-- Returns {retry_us (0 admitted, -1 never), remaining, reset_us, rule}: the rule that binds, counted from 0
+-- Category idempotent
+-- Cost O(r log n) for r rules and the n hits that the longest window holds; a repeat reads at most 10,000 of them
+
+-- hit_one.lua is this script for one rule and says why things are done as they are.
+local RING = 4503599627370496
+local key, hit = KEYS[1], ARGV[1]
+local cost, longest = tonumber(ARGV[3]), tonumber(ARGV[4])
+local clock = redis.call('TIME')
+local now = (clock[1] - 1735689600) * 1000000 + clock[2]
+
+local newest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
+local last, total, mark = -longest, 0, ':'
+if newest[1] then
+  last = tonumber(newest[2])
+  if last - now > longest then
+    redis.call('ZREMRANGEBYSCORE', key, now, '+inf')
+    redis.call('ZADD', key, now, newest[1])
+    last = now
+  end
+end
+local at = math.max(now, last + 1)
+local idle = last <= at - longest
+if newest[1] and not idle then
+  total, mark = tonumber(string.sub(newest[1], 1, -12)), string.sub(newest[1], -11, -11)
+end
+
+-- What each rule's window holds; `base` is left as the newest entry that the longest window has let go.
+local base
+local function used_within(window)
+  if last <= at - window then return 0 end
+  local expired = redis.call('ZREVRANGEBYSCORE', key, at - window, '-inf', 'LIMIT', 0, 1)[1]
+  if window == longest then base = expired end
+  if not expired and mark == ':' then return total end
+  expired = expired or redis.call('ZRANGE', key, 0, 0)[1]
+  return (total - tonumber(string.sub(expired, 1, -12))) % RING
+end
+
+-- When the oldest entry was admitted after which at most `room` was admitted.
+local function found_with(room)
+  local fits, fails, guess, found = 0, room + 1, math.floor(room / cost), last
+  while fails - fits > 1 do
+    local pair = redis.call('ZREVRANGE', key, guess, guess + 1, 'WITHSCORES')
+    local newer, older = RING, RING
+    if pair[1] then newer = (total - tonumber(string.sub(pair[1], 1, -12))) % RING end
+    if pair[3] then older = (total - tonumber(string.sub(pair[3], 1, -12))) % RING end
+    if newer > room then
+      fails = pair[1] and guess or redis.call('ZCARD', key)
+    elseif older > room then
+      return tonumber(pair[2])
+    else
+      fits, found = guess + 1, tonumber(pair[4])
+    end
+    guess = math.floor((fits + fails) / 2)
+  end
+  return found
+end
+
+local repeated = false
+if ARGV[2] ~= '0' then
+  local since = now - tonumber(ARGV[2]) - 100000
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, since, '+inf', 'LIMIT', 0, 10000)) do
+    repeated = repeated or string.sub(member, -10) == hit
+  end
+end
+local take = repeated and 0 or cost
+
+-- Admitted: the rule binds that has least left.  Denied: the one that keeps us out longest.
+local admitted, denied
+for rule = 0, (#ARGV - 4) / 2 - 1 do
+  local limit, window = tonumber(ARGV[5 + 2 * rule]), tonumber(ARGV[6 + 2 * rule])
+  local used = used_within(window)
+  local reset = math.max(0, last + window - now)
+  if used + take > limit and not repeated then
+    local retry = cost <= limit and found_with(limit - cost) + window - now or math.huge
+    if not denied or retry > denied[1] then denied = {retry, math.max(0, limit - used), reset, rule} end
+  elseif not admitted or limit - used - take < admitted[2] then
+    admitted = {0, limit - used - take, reset, rule, window}
+  end
+end
+if denied then
+  if denied[1] == math.huge then denied[1] = -1 end
+  return denied
+end
+if repeated then
+  admitted[2] = math.max(0, admitted[2])
+  return {0, admitted[2], admitted[3], admitted[4]}
+end
+
+if idle then
+  if newest[1] then redis.call('UNLINK', key) end
+elseif base and total % 16 + cost >= 16 then
+  local rank = redis.call('ZRANK', key, base)
+  if rank > 0 then
+    redis.call('ZREMRANGEBYRANK', key, 0, math.min(rank, 64) - 1)
+    mark = '+'
+  end
+end
+total = total + cost
+if total >= RING then total, mark = total - RING, '+' end
+redis.call('ZADD', key, at, string.format('%.0f', total) .. mark .. hit)
+local life = at + longest - now
+if redis.call('PTTL', key) * 1000 < life then
+  redis.call('PEXPIRE', key, math.ceil((life + longest / 4) / 1000))
+end
+return {0, admitted[2], at + admitted[5] - now, admitted[4]}

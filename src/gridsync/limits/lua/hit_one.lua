@@ -1,0 +1,97 @@
+#!lua
+-- hit_one: take cost from one sliding window now, or say when it will fit.  The lean twin of hit.lua.
+-- KEYS[1] log zset: <cumulative cost><mark><hit> -> when it was admitted, us since 2025-01-01
+-- ARGV[1] hit string: ten characters that no other hit of these minutes has
+-- ARGV[2] repeat_us integer, us
+-- ARGV[3] cost integer, units
+-- ARGV[4] limit integer, units
+-- ARGV[5] window integer, us
+-- Returns {retry_us (0 admitted, -1 never), remaining, reset_us}
+-- Category idempotent
+-- Cost O(log n) in the hits that the window holds; a repeat reads at most 10,000 of them
+
+local RING = 4503599627370496 -- 2^52: cumulative costs count modulo this, so that they stay exact for ever
+local key, hit = KEYS[1], ARGV[1]
+local cost, limit, window = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local clock = redis.call('TIME')
+local now = (clock[1] - 1735689600) * 1000000 + clock[2]
+
+-- The newest entry tells when (last) and what (total) was admitted in all.  The newest expired one is the base:
+-- the difference is what the window holds, whatever lies between.
+local newest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
+local last, total, mark, used, base = -window, 0, ':', 0, nil
+if newest[1] then
+  last = tonumber(newest[2])
+  if last - now > window then
+    -- The server's clock was set back by more than a window.  Count what lies in the future as admitted now.
+    redis.call('ZREMRANGEBYSCORE', key, now, '+inf')
+    redis.call('ZADD', key, now, newest[1])
+    last = now
+  end
+end
+local at = math.max(now, last + 1) -- no two entries share a microsecond, and the log's time never runs back
+local idle = last <= at - window
+if newest[1] and not idle then
+  total, mark = tonumber(string.sub(newest[1], 1, -12)), string.sub(newest[1], -11, -11)
+  base = redis.call('ZREVRANGEBYSCORE', key, at - window, '-inf', 'LIMIT', 0, 1)[1]
+  if base then
+    used = total - tonumber(string.sub(base, 1, -12))
+  elseif mark == ':' then -- nothing was ever trimmed: the log counts from 0
+    used = total
+  else -- trimmed under a shorter window: what is left counts
+    used = total - tonumber(string.sub(redis.call('ZRANGE', key, 0, 0)[1], 1, -12))
+  end
+  if used < 0 then used = used + RING end
+end
+
+if ARGV[2] ~= '0' then
+  local since = now - tonumber(ARGV[2]) - 100000
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, since, '+inf', 'LIMIT', 0, 10000)) do
+    if string.sub(member, -10) == hit then
+      return {0, math.max(0, limit - used), math.max(0, last + window - now)}
+    end
+  end
+end
+
+if used + cost > limit then
+  local reset = math.max(0, last + window - now)
+  if cost > limit then return {-1, math.max(0, limit - used), reset} end
+  -- It fits once everything up to some entry has expired and at most `room` was admitted after that entry: find the
+  -- oldest such entry, counted from the newest (0).  If every hit cost the same as this one, the guess is exact.
+  local room = limit - cost
+  local fits, fails, guess, found = 0, room + 1, math.floor(room / cost), last
+  while fails - fits > 1 do
+    local pair = redis.call('ZREVRANGE', key, guess, guess + 1, 'WITHSCORES')
+    local newer, older = RING, RING
+    if pair[1] then newer = (total - tonumber(string.sub(pair[1], 1, -12))) % RING end
+    if pair[3] then older = (total - tonumber(string.sub(pair[3], 1, -12))) % RING end
+    if newer > room then
+      fails = pair[1] and guess or redis.call('ZCARD', key)
+    elseif older > room then
+      found = tonumber(pair[2])
+      break
+    else
+      fits, found = guess + 1, tonumber(pair[4])
+    end
+    guess = math.floor((fits + fails) / 2)
+  end
+  return {found + window - now, math.max(0, limit - used), reset}
+end
+
+if idle then
+  if newest[1] then redis.call('UNLINK', key) end
+elseif base and total % 16 + cost >= 16 then
+  local rank = redis.call('ZRANK', key, base)
+  if rank > 0 then
+    redis.call('ZREMRANGEBYRANK', key, 0, math.min(rank, 64) - 1)
+    mark = '+'
+  end
+end
+total = total + cost
+if total >= RING then total, mark = total - RING, '+' end
+redis.call('ZADD', key, at, string.format('%.0f', total) .. mark .. hit)
+local life = at + window - now
+if redis.call('PTTL', key) * 1000 < life then
+  redis.call('PEXPIRE', key, math.ceil((life + window / 4) / 1000))
+end
+return {0, limit - used - cost, life}

@@ -1,0 +1,67 @@
+#!lua flags=no-writes
+-- peek: say what hit.lua would answer now, and take nothing.
+-- KEYS[1] log zset: <cumulative cost><mark><hit> -> when it was admitted, us since 2025-01-01
+-- ARGV[1] cost integer, units
+-- ARGV[2] longest integer, us: the longest of the windows
+-- ARGV[3..] rules integer, units and us: limit and window of each rule in turn
+-- Returns {retry_us (0 would be admitted, -1 never), remaining, reset_us, rule}: the rule that binds, counted from 0
+-- Category read
+-- Cost O(r log n) for r rules and the n hits that the longest window holds
+
+-- The first half of hit.lua; hit_one.lua says why things are done as they are.
+local RING = 4503599627370496
+local key = KEYS[1]
+local cost, longest = tonumber(ARGV[1]), tonumber(ARGV[2])
+local clock = redis.call('TIME')
+local now = (clock[1] - 1735689600) * 1000000 + clock[2]
+
+local newest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
+local last, total, mark, ahead = -longest, 0, ':', math.huge
+if newest[1] then
+  last, total, mark = tonumber(newest[2]), tonumber(string.sub(newest[1], 1, -12)), string.sub(newest[1], -11, -11)
+  -- A clock that was set back: hits would move the future's entries to now.
+  if last - now > longest then last, ahead = now, now end
+end
+local at = math.max(now, last + 1)
+
+local function used_within(window)
+  if last <= at - window then return 0 end
+  local expired = redis.call('ZREVRANGEBYSCORE', key, at - window, '-inf', 'LIMIT', 0, 1)[1]
+  if not expired and mark == ':' then return total end
+  expired = expired or redis.call('ZRANGE', key, 0, 0)[1]
+  return (total - tonumber(string.sub(expired, 1, -12))) % RING
+end
+
+local function found_with(room)
+  local fits, fails, guess, found = 0, room + 1, math.floor(room / cost), last
+  while fails - fits > 1 do
+    local pair = redis.call('ZREVRANGE', key, guess, guess + 1, 'WITHSCORES')
+    local newer, older = RING, RING
+    if pair[1] then newer = (total - tonumber(string.sub(pair[1], 1, -12))) % RING end
+    if pair[3] then older = (total - tonumber(string.sub(pair[3], 1, -12))) % RING end
+    if newer > room then
+      fails = pair[1] and guess or redis.call('ZCARD', key)
+    elseif older > room then
+      return math.min(ahead, tonumber(pair[2]))
+    else
+      fits, found = guess + 1, math.min(ahead, tonumber(pair[4]))
+    end
+    guess = math.floor((fits + fails) / 2)
+  end
+  return found
+end
+
+local admitted, denied
+for rule = 0, (#ARGV - 2) / 2 - 1 do
+  local limit, window = tonumber(ARGV[3 + 2 * rule]), tonumber(ARGV[4 + 2 * rule])
+  local used = used_within(window)
+  local reset = math.max(0, last + window - now)
+  if used + cost > limit then
+    local retry = cost <= limit and found_with(limit - cost) + window - now or math.huge
+    if not denied or retry > denied[1] then denied = {retry, math.max(0, limit - used), reset, rule} end
+  elseif not admitted or limit - used < admitted[2] then
+    admitted = {0, limit - used, reset, rule}
+  end
+end
+if denied and denied[1] == math.huge then denied[1] = -1 end
+return denied or admitted

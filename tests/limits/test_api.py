@@ -1,0 +1,177 @@
+"""What a user of a limiter sees."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gridsync._io.aio import AsyncIO
+from gridsync._io.keys import limit
+from gridsync._io.sync import SyncIO
+from gridsync._io.wire.endpoint import parse
+from gridsync.errors import InvalidLimit, ServerError, UsageError
+from gridsync.limits import AsyncLimiter, Decision, Limiter, Rate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import redis
+
+    from gridsync.testing.servers import RedisServer
+    from tests.limits.conftest import PlainIO
+
+
+@pytest.fixture
+def driver(flushed: RedisServer) -> Iterator[SyncIO]:
+    driver = SyncIO(parse(flushed.url, connect_timeout=5), pool_size=8, timeout=5)
+    yield driver
+    driver.close()
+
+
+def test_a_decision_tells_what_is_left_and_when_to_come_back(driver: SyncIO) -> None:
+    limiter = Limiter(driver, "t", "orders", "2 per 10 seconds")
+    first = limiter.hit("ada")
+    assert first == Decision(allowed=True, limit=2, remaining=1, retry_after=0.0, reset_after=10.0, rule=Rate(2, 10))
+    assert limiter.hit("ada").remaining == 0
+    denied = limiter.hit("ada")
+    assert not denied
+    assert denied.allowed is False
+    assert denied.retry_after is not None
+    assert 0 < denied.retry_after <= denied.reset_after <= 10.0
+    assert limiter.hit("bob"), "each key has windows of its own"
+    limiter.reset("ada")
+    assert limiter.hit("ada").remaining == 1
+
+
+def test_the_rule_that_binds_is_named(driver: SyncIO) -> None:
+    limiter = Limiter(driver, "t", "orders", "3/minute", "5/hour")
+    assert [limiter.hit("ada").rule for _ in range(3)] == [Rate(3, 60)] * 3
+    denied = limiter.hit("ada")
+    assert (denied.rule, denied.limit, denied.remaining) == (Rate(3, 60), 3, 0)
+    denied = limiter.hit("ada", cost=3)
+    assert (denied.rule, denied.limit, denied.remaining) == (Rate(5, 3600), 5, 2)
+    assert limiter.hit("bob", cost=4).retry_after is None
+
+
+def test_a_cost_above_the_limit_says_never_and_takes_nothing(driver: SyncIO) -> None:
+    limiter = Limiter(driver, "t", "bytes", "1000/s")
+    never = limiter.hit("ada", cost=1001)
+    assert (never.allowed, never.retry_after, never.remaining, never.reset_after) == (False, None, 1000, 0.0)
+    assert limiter.hit("ada", cost=1000)
+
+
+def test_peek_takes_nothing(driver: SyncIO, client: redis.Redis) -> None:
+    limiter = Limiter(driver, "t", "orders", "2/minute")
+    assert limiter.peek("ada").remaining == 2
+    assert client.dbsize() == 0
+    limiter.hit("ada", cost=2)
+    peeked = limiter.peek("ada")
+    assert not peeked
+    assert peeked.remaining == 0
+
+
+def test_waiting_as_long_as_told_is_enough(driver: SyncIO) -> None:
+    """One wait, one more hit, and it is admitted: a client that obeys is never denied twice."""
+    limiter = Limiter(driver, "t", "orders", "2 per 50 ms")
+    waited = threading.Event()
+    for _ in range(10):
+        while decision := limiter.hit("ada"):
+            pass
+        assert decision.retry_after is not None
+        waited.wait(decision.retry_after)
+        assert limiter.hit("ada")
+
+
+def test_every_key_expires_after_every_call(driver: SyncIO, client: redis.Redis) -> None:
+    limiter, both = Limiter(driver, "t", "a", "20/minute"), Limiter(driver, "t", "b", "20/s", "30/minute")
+    for _ in range(40):
+        for one in (limiter, both):
+            one.hit("ada", 1)
+            one.peek("ada")
+            key = limit("t", one.name, "ada")
+            assert 60_000 <= client.pttl(key) <= 75_001
+
+
+def test_eight_threads_never_exceed_the_limit(driver: SyncIO, client: redis.Redis) -> None:
+    """Not in any window, wherever it starts."""
+    limiter = Limiter(driver, "t", "orders", "40 per 100 ms", "100 per 300 ms")
+    decisions: list[Decision] = []
+
+    def work() -> None:
+        decisions.extend(limiter.hit("ada") for _ in range(250))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    log: dict[str, float] = {}
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        log |= dict(client.zrange(limit("t", "orders", "ada"), 0, -1, withscores=True))
+    assert len(decisions) == 2000
+    assert sum(map(bool, decisions)) >= 40
+    times = sorted(int(score) for score in log.values())
+    for most, window in ((40, 100_000), (100, 300_000)):
+        assert all(sum(start <= at < start + window for at in times) <= most for start in times)
+
+
+async def test_the_async_twin_says_the_same(flushed: RedisServer) -> None:
+    io = AsyncIO(parse(flushed.url, connect_timeout=5), inflight_max=1000, timeout=5)
+    try:
+        limiter = AsyncLimiter(io, "t", "orders", "30/minute", "1000/hour")
+        decisions = await asyncio.gather(*(limiter.hit("ada") for _ in range(50)))
+        assert sum(map(bool, decisions)) == 30
+        assert not await limiter.peek("ada")
+        await limiter.reset("ada")
+        assert (await limiter.hit("ada")).remaining == 29
+    finally:
+        await io.close()
+
+
+def test_a_key_that_holds_something_else_is_a_server_error(driver: SyncIO, client: redis.Redis) -> None:
+    client.set(limit("t", "orders", "ada"), "not a log", ex=60)
+    limiter = Limiter(driver, "t", "orders", "2/minute")
+    for call in (limiter.hit, limiter.peek):
+        with pytest.raises(ServerError) as caught:
+            call("ada")
+        assert caught.value.code == "WRONGTYPE"
+    assert client.get(limit("t", "orders", "ada")) == "not a log"
+
+
+@pytest.mark.parametrize("subject", ["ada", "a:b", "{x}", "50%", "}", "größe", "a b\n"])
+def test_a_key_is_one_subject_in_one_slot(io: PlainIO, client: redis.Redis, subject: str) -> None:
+    Limiter(io, "n{s}", "lim:it%", "5/s").hit(subject)
+    (key,) = client.keys()
+    assert key == limit("n{s}", "lim:it%", subject)
+    assert (key.count("{"), key.count("}"), key[0], key[-1]) == (1, 1, "{", "}")
+
+
+def test_names_and_subjects_with_colons_do_not_meet() -> None:
+    assert limit("n", "a:b", "c") != limit("n", "a", "b:c")
+
+
+@pytest.mark.parametrize("key", ["", None, 7, b"ada", "\udc80"])
+def test_a_key_must_be_a_string_that_says_something(io: PlainIO, key: object) -> None:
+    limiter = Limiter(io, "t", "orders", "5/s")
+    for call in (limiter.hit, limiter.peek, limiter.reset):
+        with pytest.raises(UsageError, match="'orders'"):
+            call(key)
+    assert io.sent == 0
+
+
+@pytest.mark.parametrize("cost", [0, -1, 1.0, "1", True, None, 10**14 + 1])
+def test_a_cost_must_be_a_positive_whole_number(io: PlainIO, cost: object) -> None:
+    with pytest.raises(UsageError, match="whole number from 1"):
+        Limiter(io, "t", "orders", "5/s").hit("ada", cost)
+    assert io.sent == 0
+
+
+def test_a_limiter_needs_a_name_and_rules(io: PlainIO) -> None:
+    with pytest.raises(UsageError, match="name"):
+        Limiter(io, "t", "", "5/s")
+    with pytest.raises(InvalidLimit, match="no rule"):
+        Limiter(io, "t", "orders")
+    with pytest.raises(InvalidLimit, match="at most 16"):
+        Limiter(io, "t", "orders", *["5/s"] * 17)
+    assert repr(Limiter(io, "t", "orders", "5/s", "10 per 30 s")) == "<Limiter 'orders' 5/second, 10 per 30 seconds>"
