@@ -1,0 +1,418 @@
+"""SimIO: the third driver.  Virtual time, the shipped retry layer, one multiplexed connection per process.
+
+It follows AsyncIO where the two could differ: calls on a connection keep their order, an overdue request keeps its
+place, a peer that is silent for a whole command timeout counts as dead, a broken hub wakes every ear.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gridsync._io.keys import PROCESS_CHARS
+from gridsync._io.retry import recover
+from gridsync._io.wire.faults import Fault, ReplyError, as_public
+from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
+from gridsync.testing._scheduler import Promise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from gridsync._io import Arg, Keep
+    from gridsync._io.scripts import Operation
+    from gridsync.testing._network import Connection
+    from gridsync.testing._process import Process
+    from gridsync.testing._scheduler import Task
+
+T = TypeVar("T")
+BLOCK_GRACE_S = 0.5
+_DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
+
+def _name(coroutine: Coroutine[Any, Any, Any]) -> str:
+    return getattr(coroutine, "__qualname__", "work")
+
+
+class SimSignal:
+    """A switch in virtual time."""
+
+    def __init__(self, io: SimIO) -> None:
+        """Start unset."""
+        self._io = io
+        self._thrown: Promise[None] = Promise()
+
+    def set(self) -> None:
+        """Throw it."""
+        self._thrown.set(None)
+
+    def is_set(self) -> bool:
+        """Tell whether it was thrown."""
+        return self._thrown.done
+
+    def on_set(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call *callback* when it is thrown; returns what takes that back."""
+        wanted = [callback]
+
+        def call() -> None:
+            for one in wanted:
+                one()
+
+        self._thrown.when_done(call)
+        return wanted.clear
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait at most *timeout* seconds."""
+        return await self._io.settled(self._thrown, timeout)
+
+
+class SimEar:
+    """Where one waiter hears its wake-ups."""
+
+    def __init__(self, hub: _Hub, token: str, channel: str) -> None:
+        """Register with *hub*."""
+        self._hub = hub
+        self._token = token
+        self._channel = channel
+        self._heard: Promise[None] = Promise()
+        hub.ears[token] = self
+
+    async def open(self) -> None:
+        """Return when the subscription is confirmed."""
+        await self._hub.open(self._channel)
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait at most *timeout* seconds for a wake-up."""
+        if not await self._hub.io.settled(self._heard, max(timeout, 0)):
+            return False
+        self._heard = Promise()
+        return True
+
+    def wake(self) -> None:
+        """End a `wait`."""
+        self._heard.set(None)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._hub.ears.pop(self._token, None)
+
+
+class _Hub:
+    """The subscriber's connection of one process."""
+
+    def __init__(self, io: SimIO) -> None:
+        self.io = io
+        self.ears: dict[str, SimEar] = {}
+        self._connection: Connection | None = None
+        self._confirmed: dict[str, Promise[None]] = {}
+
+    async def open(self, channel: str) -> None:
+        deadline = self.io.monotonic() + self.io.timeout
+        if self._connection is None or not self._connection.open:
+            try:
+                connection = await self.io.process.connect(self._take, self._lost)
+            except Fault as error:
+                raise Unavailable(str(error)) from error
+            if self._connection is None or not self._connection.open:
+                self._connection = connection
+                self._confirmed.clear()
+            else:
+                connection.break_client()  # another waiter was faster
+        confirmed = self._confirmed.get(channel)
+        if confirmed is None:
+            confirmed = self._confirmed[channel] = Promise()
+            sent = self._connection.send(("SUBSCRIBE", channel))
+            sent.when_done(lambda: self._answered(sent, confirmed))
+        if not await self.io.settled(confirmed, deadline - self.io.monotonic()):
+            raise Unavailable(f"the subscription to {channel!r} was not confirmed in time")
+
+    @staticmethod
+    def _answered(sent: Promise[Any], confirmed: Promise[None]) -> None:
+        try:
+            sent.result()
+        except Fault as error:
+            confirmed.fail(Unavailable(str(error)))
+        else:
+            confirmed.set(None)
+
+    def _take(self, message: list[Any]) -> None:
+        ear = self.ears.get(message[2].decode())
+        if ear is not None:
+            ear.wake()
+
+    def _lost(self) -> None:
+        self._confirmed.clear()
+        for ear in list(self.ears.values()):
+            ear.wake()
+
+
+class SimIO:
+    """Everything a core may ask of the world, for the tasks of one simulated process."""
+
+    def __init__(self, process: Process, *, timeout: float) -> None:
+        """Open nothing yet.
+
+        Args:
+            process: Where it lives.
+            timeout: The command timeout, in seconds.
+        """
+        self.process = process
+        self.timeout = timeout
+        self._scheduler = process.scheduler
+        self._hub = _Hub(self)
+        self._main: Connection | None = None
+        self._connecting: Promise[Connection] | None = None
+        self._kept: list[Keep] = []
+        self._keeper: Connection | None = None
+        self._keeper_news: Promise[None] | None = None
+        random = process.random
+        self._prefix = "".join(random.choice(_DIGITS) for _ in range(PROCESS_CHARS))
+        self._tokens = 0
+
+    # -- commands ---------------------------------------------------------------------------------------------------
+
+    async def run(
+        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), *, timeout: float | None = None
+    ) -> Any:  # noqa: ANN401
+        """Run a script or command; see `IO.run`."""
+        self._must_live()
+        limit = self.timeout if timeout is None else timeout
+        started = self.monotonic()
+        await self._breathe()
+        try:
+            return await self.attempt(operation.words(tuple(keys), tuple(args)), keys, started + limit)
+        except (Fault, ReplyError) as error:
+            failure = error
+        return await recover(self, operation, keys, args, failure=failure, started=started, deadline=started + limit)
+
+    async def attempt(self, words: tuple[Any, ...], keys: Sequence[object], deadline: float) -> Any:  # noqa: ANN401, ARG002
+        """Send *words* once, for `recover`; *deadline* is on the clock of `monotonic`."""
+        self._must_live()
+        connection = await self._connected(deadline)
+        sent = connection.send(words)
+        if not await self.settled(sent, deadline - self.monotonic()):
+            silent = self._scheduler.now_us - connection.last_read_us
+            if silent >= self.timeout * 1e6:
+                connection.break_client()
+            raise Fault("the server did not answer in time", applied=True)
+        return sent.result()
+
+    async def _connected(self, deadline: float) -> Connection:
+        if self._main is not None and self._main.open:
+            return self._main
+        connecting = self._connecting
+        if connecting is None:
+            connecting = self._connecting = Promise()
+            self.process.start(self._connect(connecting), "connect")
+        if not await self.settled(connecting, deadline - self.monotonic()):
+            raise Fault("no connection in time", applied=False)
+        return connecting.result()
+
+    async def _connect(self, connecting: Promise[Connection]) -> None:
+        try:
+            self._main = await self.process.connect()
+        except Fault as error:
+            self._connecting = None
+            connecting.fail(error)
+        else:
+            self._connecting = None
+            connecting.set(self._main)
+
+    async def block(
+        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg], *, wait: float, stop: SimSignal
+    ) -> Any:  # noqa: ANN401
+        """Run a blocking command on a connection of its own; see `IO.block`."""
+        self._must_live()
+        if stop.is_set():
+            return None
+        await self._breathe()
+        try:
+            connection = await self.process.connect()
+        except Fault as error:
+            raise Unavailable(str(error)) from error
+        unblock = lambda: self.process.after_latency(lambda: self.process.server.unblock(connection))  # noqa: E731
+        drop = stop.on_set(unblock)
+        try:
+            sent = connection.send(operation.words(tuple(keys), tuple(args)))
+            if not await self.settled(sent, wait + BLOCK_GRACE_S):
+                raise OutcomeUnknown(f"{operation.name}: no answer; what it may have received is still pending")
+            return sent.result()
+        except Fault as error:
+            raise OutcomeUnknown(f"{operation.name}: {error}; what it may have received is still pending") from error
+        except ReplyError as error:
+            raise as_public(error, operation.name) from error
+        finally:
+            drop()
+            connection.break_client()
+
+    # -- tasks and time ---------------------------------------------------------------------------------------------
+
+    async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
+        """Run all of them side by side."""
+        tasks = [self.process.start(coroutine, _name(coroutine)) for coroutine in coroutines]
+        failed: list[Task] = []
+
+        def ended(task: Task) -> None:
+            if task.error is not None or task.cancelled:
+                failed.append(task)
+                for other in tasks:
+                    other.cancel()
+
+        for task in tasks:
+            task.finished.when_done(lambda task=task: ended(task))  # type: ignore[misc] # bound now
+        try:
+            for task in tasks:
+                await self._ended(task)
+        except asyncio.CancelledError:
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                await self._ended(task)
+            raise
+        for task in failed:
+            if task.error is not None:
+                raise task.error
+        return [task.finished.result() for task in tasks]
+
+    @staticmethod
+    async def _ended(task: Task) -> None:
+        gate: Promise[None] = Promise()
+        task.finished.when_done(lambda: gate.set(None))
+        await gate
+
+    async def sleep(self, seconds: float) -> None:
+        """Let *seconds* of this process's clock pass."""
+        self._must_live()
+        await self.settled(Promise(), seconds)
+
+    async def settled(self, promise: Promise[Any], timeout: float | None) -> bool:
+        """Wait for *promise*, at most *timeout* seconds of this process's clock; true if it is settled."""
+        until = 1 << 62 if timeout is None else self._scheduler.now_us + self.process.true_us(max(timeout, 0))
+        return await self._scheduler.wait(promise, until)
+
+    async def _breathe(self) -> None:
+        """Let others run, so that a pause can fall between the look at the clock and the sending."""
+        gate: Promise[None] = Promise()
+        self._scheduler.at(self._scheduler.now_us, lambda: gate.set(None))
+        await gate
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run *coroutine* to its end in a task that nobody cancels."""
+        if not self.process.alive:
+            coroutine.close()
+            return
+        task = self.process.start(coroutine, f"clean-up {_name(coroutine)}")
+        task.finished.when_done(lambda: self._cleaned(task))
+
+    def _cleaned(self, task: Task) -> None:
+        if task.error is not None:
+            self.process.log(f"{task.name} failed: {task.error!r}")
+            if not isinstance(task.error, GridsyncError):
+                self.process.unexpected(task)
+
+    # -- waiting ----------------------------------------------------------------------------------------------------
+
+    def ear(self, token: str, channel: str) -> SimEar:
+        """Return the ear of a waiter."""
+        return SimEar(self._hub, token, channel)
+
+    def signal(self) -> SimSignal:
+        """Return a new switch."""
+        return SimSignal(self)
+
+    # -- the watchdog -----------------------------------------------------------------------------------------------
+
+    def keep(self, item: Keep) -> None:
+        """Renew *item* when it is due, until it ends or is taken back."""
+        self._must_live()
+        self._kept.append(item)
+        if self._keeper_news is None:
+            self._keeper_news = Promise()
+            self.process.start(self._watch(), "watchdog")
+        else:
+            self._keeper_news.set(None)
+
+    def unkeep(self, item: Keep) -> None:
+        """Take *item* back."""
+        self._kept = [kept for kept in self._kept if kept is not item]
+
+    async def _watch(self) -> None:
+        while self._kept:
+            self._keeper_news = Promise()
+            now = self.monotonic()
+            rest = min(item.due for item in self._kept) - now
+            if rest > 0:
+                await self.settled(self._keeper_news, rest)
+                continue
+            await self._renew_what_is_due(now)
+        self._keeper_news = None
+
+    async def _renew_what_is_due(self, now: float) -> None:
+        """Do what `gridsync._io.keeper.Keeper` does in one turn."""
+        items = list(self._kept)
+        asked = []
+        for item in items:
+            if item.due > now:
+                continue
+            call = item.request(now)
+            if call is None:
+                self._settle(item, None, now)
+            else:
+                asked.append((item, call))
+        if not asked:
+            return
+        timeout = min(1.0, max(0.01, min(item.deadline for item in items) - now))
+        await self._breathe()
+        try:
+            if self._keeper is None or not self._keeper.open:
+                self._keeper = await self.process.connect()
+            replies = await self._exchange([call for _, call in asked], self._keeper, timeout)
+        except Fault as error:
+            replies = [error] * len(asked)
+        for (item, _), reply in zip(asked, replies, strict=True):
+            self._settle(item, reply, now)
+
+    async def _exchange(self, calls: list[Any], connection: Connection, timeout: float) -> list[Any]:
+        until = self.monotonic() + timeout
+        sent = [connection.send(script.words(tuple(keys), tuple(args))) for script, keys, args in calls]
+        replies = [await self._one(promise, until, connection) for promise in sent]
+        for place, reply in enumerate(replies):
+            if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
+                script, keys, args = calls[place]
+                _loaded = connection.send(("SCRIPT", "LOAD", script.source))
+                again = connection.send(script.words(tuple(keys), tuple(args)))
+                replies[place] = await self._one(again, until, connection)
+        return replies
+
+    async def _one(self, promise: Promise[Any], until: float, connection: Connection) -> Any:  # noqa: ANN401
+        if not await self.settled(promise, until - self.monotonic()):
+            connection.break_client()
+        try:
+            return promise.result()
+        except (Fault, ReplyError) as error:
+            return error
+
+    def _settle(self, item: Keep, reply: object, sent: float) -> None:
+        if not item.settle(reply, sent):
+            self.unkeep(item)
+
+    # -- the rest ---------------------------------------------------------------------------------------------------
+
+    def monotonic(self) -> float:
+        """Return seconds on this process's clock, which starts anywhere and drifts."""
+        self._must_live()
+        return self.process.monotonic()
+
+    def token(self) -> str:
+        """Return a new identifier."""
+        self._tokens += 1
+        return f"{self._prefix}{self._tokens:x}"
+
+    def note(self, kind: str, **facts: Any) -> None:  # noqa: ANN401 - whatever the checker wants to know
+        """Write a line of history: what this process saw or did at this moment."""
+        self._must_live()
+        self.process.note(kind, facts)
+
+    def _must_live(self) -> None:
+        # A killed program does nothing more, also not in the ``finally`` blocks that Python runs when it is dropped.
+        if not self.process.alive:
+            raise GeneratorExit

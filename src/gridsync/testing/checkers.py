@@ -1,0 +1,130 @@
+"""What a history must satisfy.  Each checker takes the history of a simulation and raises `Violation`.
+
+The time in a history is true time, which no process can see: a checker knows better than the program.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gridsync.testing.history import Event, History
+
+
+@dataclass(slots=True)
+class _Held:
+    """One interval in which a process was sure to hold a lease."""
+
+    name: str
+    owner: str
+    process: str
+    fence: int
+    start_us: int
+    end_us: int
+
+
+def mutual_exclusion(history: History) -> int:
+    """Check that no two processes ever act on one lease at the same moment, and that fences rise; count the leases.
+
+    Expects the events ``acquired`` and ``released`` with the facts *name*, *owner* and *fence*; a ``working`` event
+    with the same facts says that the holder believed in its lease at that moment.  A lease counts as held from
+    ``acquired`` to its last ``working`` or ``released``: what a holder does not do, it can't do wrongly.
+    """
+    held: dict[str, _Held] = {}
+    for event in history.of("acquired", "working", "released"):
+        lease = held.get(event.owner)
+        if event.kind == "acquired" and lease is None:
+            held[event.owner] = _Held(event.name, event.owner, event.process, event.fence, event.at_us, event.at_us)
+        elif lease is not None:
+            lease.end_us = event.at_us
+    by_name: dict[str, list[_Held]] = defaultdict(list)
+    for lease in held.values():
+        by_name[lease.name].append(lease)
+    for name, leases in by_name.items():
+        _check_one_lock(history, name, leases)
+    return len(held)
+
+
+def _check_one_lock(history: History, name: str, leases: list[_Held]) -> None:
+    leases.sort(key=lambda lease: lease.start_us)
+    last: _Held | None = None
+    for lease in leases:
+        if last is not None:
+            if lease.start_us < last.end_us:
+                raise history.fail(
+                    f"{lease.process} and {last.process} both held {name!r} at {lease.start_us / 1e6:.6f} s"
+                )
+            if lease.fence <= last.fence:
+                raise history.fail(f"the fence of {name!r} went from {last.fence} to {lease.fence}")
+        if last is None or lease.end_us >= last.end_us:
+            last = lease
+
+
+def never_more_than(history: History, limit: int, window_us: int, admitted: Iterable[tuple[int, int]]) -> int:
+    """Check that no window holds more than *limit*; returns the fullest window.
+
+    Args:
+        history: Where to tell of a violation.
+        limit: How much one window may hold.
+        window_us: The length of the half-open window, in microseconds.
+        admitted: Pairs of the moment of admission on the server's clock, in microseconds, and the cost.
+    """
+    entries = sorted(admitted)
+    total = fullest = first = 0
+    for at_us, cost in entries:
+        total += cost
+        while entries[first][0] <= at_us - window_us:
+            total -= entries[first][1]
+            first += 1
+        fullest = max(fullest, total)
+        if total > limit:
+            raise history.fail(f"{total} admitted within {window_us} us up to {at_us}, the limit is {limit}")
+    return fullest
+
+
+def exactly_once(history: History, acknowledged: Iterable[str], unsure: Iterable[str], stored: Iterable[str]) -> None:
+    """Check that what was acknowledged is stored once, and that nothing else is but what may be."""
+    counts: dict[str, int] = defaultdict(int)
+    for item in stored:
+        counts[item] += 1
+    allowed = set(acknowledged)
+    if lost := sorted(item for item in allowed if counts[item] == 0):
+        raise history.fail(f"acknowledged and not stored: {lost}")
+    if doubled := sorted(item for item, count in counts.items() if count > 1):
+        raise history.fail(f"stored more than once: {doubled}")
+    if strange := sorted(set(counts) - allowed - set(unsure)):
+        raise history.fail(f"stored though refused: {strange}")
+
+
+def gapless(history: History, what: str, numbers: Iterable[int], start: int = 1) -> None:
+    """Check that *numbers* count up by one from *start*."""
+    for expected, number in enumerate(numbers, start):
+        if number != expected:
+            raise history.fail(f"{what}: {number} where {expected} was due")
+
+
+def delivered_at_least_once(history: History, stored: Iterable[str], finished: bool) -> None:  # noqa: FBT001
+    """Check that every stored item was handled, once the group had time to finish.
+
+    Expects ``handled`` events with the fact *item*.
+    """
+    handled = {event.item for event in history.of("handled")}
+    if finished and (missing := sorted(set(stored) - handled)):
+        raise history.fail(f"stored and never handled: {missing}")
+    if strange := sorted(handled - set(stored)):
+        raise history.fail(f"handled and never stored: {strange}")
+
+
+def nothing_after(history: History, first: str, then: str, same: str) -> None:
+    """Check that no *then* event follows a *first* event with the same fact *same*."""
+    seen: dict[object, Event] = {}
+    for event in history.of(first, then):
+        key = event.facts[same]
+        if event.kind == then and key in seen:
+            raise history.fail(f"{then} of {key!r} after its {first}: {event}")
+        if event.kind == first:
+            seen[key] = event

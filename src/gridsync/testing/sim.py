@@ -1,0 +1,239 @@
+"""Run a program of several processes against a simulated Redis, in virtual time, as a seed decides.
+
+The cores and Lua scripts are the shipped ones, and so is the retry layer; only the clock, the network and the server's
+commands are simulated.  The same seed gives the same run, so a failure that shows once in a thousand seeds is a test:
+
+    from gridsync.testing import Faults, Simulation
+
+    async def worker(io):
+        ...
+
+    def test_x():
+        for seed in range(200):
+            sim = Simulation(seed, faults=Faults(reply_lost=0.05))
+            sim.start("a", worker)
+            sim.start("b", worker)
+            sim.run(until=60.0)
+
+Inside `worker` nothing may be awaited but what the io gives: there is no asyncio loop.
+"""
+
+from __future__ import annotations
+
+import random as random_module
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from gridsync.testing._network import Server, Weather
+from gridsync.testing._process import Process
+from gridsync.testing._scheduler import Scheduler, Task
+from gridsync.testing._simio import SimIO
+from gridsync.testing.faults import Faults
+from gridsync.testing.history import History
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+__all__ = ["Faults", "SimIO", "Simulation"]
+
+COMMAND_TIMEOUT_S = 3.0
+
+
+class Simulation:
+    """One run of one seed."""
+
+    def __init__(
+        self,
+        seed: int | str,
+        *,
+        faults: Faults | None = None,
+        timeout: float = COMMAND_TIMEOUT_S,
+        strict: bool = True,
+    ) -> None:
+        """Set the stage; nothing happens before `run`.
+
+        Args:
+            seed: Decides everything that is left to chance.
+            faults: What may go wrong; nothing by default.
+            timeout: The command timeout of every process, in seconds.
+            strict: Refuse scripts that touch keys which they did not declare.
+        """
+        self.seed = seed
+        self.faults = faults or Faults()
+        self.timeout = timeout
+        self.random = Random(f"gridsync {seed}")
+        self.scheduler = Scheduler(self.random)
+        self.history = History(seed, lambda: self.scheduler.now_us)
+        self.log = self.history.log
+        self.weather = Weather(self.faults, self.random)
+        drift = self.random.randint(-self.faults.drift_ppm, self.faults.drift_ppm)
+        self.server = Server(self.scheduler, self.weather, self.log, drift, strict=strict)
+        self._processes: dict[str, Process] = {}
+        self._started: list[Task] = []
+        self._unexpected: list[Task] = []
+        self._ran = False
+
+    @property
+    def now(self) -> float:
+        """True time since the start, in seconds; no process can see it."""
+        return self.scheduler.now_us / 1e6
+
+    def process(self, name: str) -> Process:
+        """Return the process *name*, booted at its first mention; a killed one stays dead."""
+        if name not in self._processes:
+            self._processes[name] = Process(self, name)
+        return self._processes[name]
+
+    def io(self, name: str) -> SimIO:
+        """Return the driver of the process *name*."""
+        return self.process(name).io
+
+    def start(self, name: str, work: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> Task:  # noqa: ANN401
+        """Start ``work(io, *args)`` in the process *name*; its exceptions fail the run."""
+        process = self.process(name)
+        task = process.start(work(process.io, *args), getattr(work, "__qualname__", "work"))
+        self._started.append(task)
+        return task
+
+    def at(self, seconds: float, call: Callable[[], object]) -> None:
+        """Call *call* at a moment of true time."""
+        self.scheduler.at(int(seconds * 1e6), lambda: (call(), None)[1])
+
+    # -- faults by hand ---------------------------------------------------------------------------------------------
+
+    def next_requests(self, *fates: str) -> None:
+        """Script what happens to the next requests.
+
+        Args:
+            fates: ``fine``, ``request_lost``, ``reply_lost``, ``late`` or ``slow``, one per request.
+        """
+        self.weather.script.extend(fates)
+
+    def kill(self, name: str) -> None:
+        """Let a process vanish: no clean-up; what it sent still arrives."""
+        process = self.process(name)
+        process.alive = False
+        self.log(name, "fault: killed")
+        for connection in process.connections:
+            connection.break_client()
+
+    def pause(self, name: str, seconds: float) -> None:
+        """Let a process stand still while time goes on."""
+        process = self.process(name)
+        if process.frozen or not process.alive:
+            return
+        self.log(name, f"fault: paused for {seconds:.3f} s")
+        process.frozen = True
+        end_us = self.scheduler.now_us + int(seconds * 1e6)
+        self.scheduler.at(end_us, lambda: self._resume(process))
+
+    def _resume(self, process: Process) -> None:
+        self.log(process.name, "goes on")
+        self.scheduler.thaw(process)
+
+    def cut(self, name: str) -> None:
+        """Break all connections of a process, with whatever is under way."""
+        self.log(name, "fault: cut")
+        for connection in list(self.process(name).connections):
+            if self.weather.chance(0.5):
+                connection.break_both()
+            else:
+                connection.break_client()
+
+    def restart_server(self, away: float = 0.5, *, lose_data: bool = False) -> None:
+        """Stop the server and start it again after *away* seconds."""
+        if self.server.up:
+            self.log("server", f"fault: away for {away:.3f} s{', all data lost' if lose_data else ''}")
+            self.server.stop(lose_data=lose_data)
+            self.scheduler.at(self.scheduler.now_us + int(away * 1e6), self._server_back)
+
+    def _server_back(self) -> None:
+        self.log("server", "is back")
+        self.server.up = True
+
+    def flush_scripts(self) -> None:
+        """Let the server forget all scripts."""
+        self.log("server", "fault: scripts flushed")
+        self.server.engine.forget_scripts()
+
+    def jump_server_clock(self, seconds: float) -> None:
+        """Set the server's wall clock forward or back."""
+        self.log("server", f"fault: clock jumps by {seconds:.3f} s")
+        self.server.jump(int(seconds * 1e6))
+
+    # -- running ----------------------------------------------------------------------------------------------------
+
+    def run(self, until: float = 60.0) -> None:
+        """Let it happen, once; afterwards every process is gone, and the history and the server's data remain.
+
+        Args:
+            until: When to stop, in seconds of true time.
+
+        Raises:
+            Exception: What a started task raised; its notes tell the seed and the last events.
+        """
+        if self._ran:
+            message = "a simulation runs once: make a new one"
+            raise RuntimeError(message)
+        self._ran = True
+        self._plan_faults()
+        # Pauses between retries are drawn from the global generator, so the seed must decide there as well.
+        before = random_module.getstate()
+        random_module.seed(f"gridsync {self.seed}")
+        try:
+            self.scheduler.run(int(until * 1e6))
+        except Exception as error:
+            error.add_note(self.history.story())
+            raise
+        finally:
+            random_module.setstate(before)
+            for process in self._processes.values():
+                process.alive = False
+            self.scheduler.close()
+        for task in [*self._unexpected, *self._started]:
+            if task.error is not None:
+                task.error.add_note(f"in {task.name}; {self.history.story()}")
+                raise task.error
+
+    def unexpected(self, task: Task) -> None:
+        """Take note of a failure that `run` shall raise."""
+        self._unexpected.append(task)
+
+    def _plan_faults(self) -> None:
+        faults = self.faults
+        draw = self.random.uniform
+        self._often(faults.cut_every_s, lambda: self._any(self.cut))
+        self._often(faults.pause_every_s, lambda: self._any(lambda name: self.pause(name, draw(0, faults.pause_s))))
+        self._often(faults.kill_every_s, lambda: self._any(self.kill))
+        self._often(faults.cancel_every_s, self._cancel_one)
+        self._often(
+            faults.restart_every_s,
+            lambda: self.restart_server(draw(0, faults.restart_s), lose_data=faults.restart_loses_data),
+        )
+        self._often(faults.flush_scripts_every_s, self.flush_scripts)
+        jump = faults.clock_jump_s
+        self._often(faults.clock_jump_every_s, lambda: self.jump_server_clock(draw(-jump, jump)))
+
+    def _often(self, every_s: float, call: Callable[[], None]) -> None:
+        if every_s <= 0:
+            return
+
+        def happen() -> None:
+            call()
+            plan()
+
+        def plan() -> None:
+            wait_us = int(self.random.expovariate(1 / every_s) * 1e6) + 1
+            self.scheduler.at(self.scheduler.now_us + wait_us, happen)
+
+        plan()
+
+    def _any(self, call: Callable[[str], None]) -> None:
+        alive = [name for name, process in self._processes.items() if process.alive]
+        if alive:
+            call(self.random.choice(alive))
+
+    def _cancel_one(self) -> None:
+        going = [task for task in self._started if not task.done and task.host.alive]
+        if going:
+            self.random.choice(going).cancel()
