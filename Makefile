@@ -28,10 +28,12 @@ faults: $(READY)test ## Run the long tests, whose servers are killed, frozen and
 	@$(BIN)/python -m pytest -m faults $(ARGS)
 
 lint: $(READY)test $(READY)lint ## Check style (ruff), types (mypy) and house rules (tests/api).
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q tests/api
+	@failed=0; \
+	$(BIN)/ruff check . || failed=1; \
+	$(BIN)/ruff format --check . || failed=1; \
+	$(BIN)/mypy || failed=1; \
+	$(BIN)/python -m pytest -q tests/api || failed=1; \
+	exit $$failed
 
 format: $(READY)lint ## Format the code and repair what ruff can repair.
 	@$(BIN)/ruff check --fix-only .

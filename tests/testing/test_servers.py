@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,11 @@ ONCE = Retry(NoBackoff(), 0)
 KINDS = pytest.mark.parametrize("kind", server_kinds(), ids=str)
 
 
-def test_at_least_one_kind_of_server_is_found():
-    """Without one, every test that asks for `server` would be skipped silently."""
-    assert server_kinds()
+def test_every_kind_of_server_that_must_be_tested_is_found():
+    """Without one, every test that asks for `server` would be skipped, or run against fewer kinds, unnoticed."""
+    found = {f"{kind.product}-{kind.version.split('.')[0]}" for kind in server_kinds()}
+    assert found
+    assert found >= set(os.environ.get("GRIDSYNC_TEST_KINDS", "").split())
 
 
 @KINDS

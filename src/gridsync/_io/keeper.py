@@ -48,15 +48,17 @@ class Keeper:
     def keep(self, item: Keep) -> None:
         """Renew *item* when it is due, until it ends or is taken back."""
         self._items[id(item)] = item
-        if self._thread is None or item.due < self._next:
+        # What comes later than the next look needs no waking: a wake-up costs as much as a command.
+        if item.due < self._next:
             with self._condition:
+                self._next = min(self._next, item.due)
                 if self._thread is None and not self._closed:
                     self._thread = threading.Thread(target=self._run, name="gridsync-keeper", daemon=True)
                     self._thread.start()
                 self._condition.notify()
 
     def unkeep(self, item: Keep) -> None:
-        """Take *item* back."""
+        """Take *item* back; the thread still looks when it would have been due."""
         self._items.pop(id(item), None)
 
     def close(self) -> None:
@@ -73,8 +75,11 @@ class Keeper:
             with self._condition:
                 if self._closed:
                     return
-                # list() of a dict is one step of the interpreter, so `keep` needs no lock for its insertion.
-                self._next = min((item.due for item in list(self._items.values())), default=float("inf"))
+                if self._next <= monotonic():
+                    # list() of a dict is one step of the interpreter, so `keep` needs no lock for its insertion.  First
+                    # to "never", so that an item inserted too late for the list takes the lock and says when it is due.
+                    self._next = float("inf")
+                    self._next = min((item.due for item in list(self._items.values())), default=float("inf"))
                 rest = self._next - monotonic()
                 if rest > 0:
                     self._condition.wait(min(rest, threading.TIMEOUT_MAX))

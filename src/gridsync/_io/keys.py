@@ -78,6 +78,10 @@ class EventKeys(NamedTuple):
         """Return the key of one stream ``<version>-0``."""
         return f"{self.base}:s:{name.translate(_ESCAPES)}"
 
+    def group(self, name: str) -> str:
+        """Return the key of what is kept about one consumer group: a hash, ``floor`` how far it surely has got."""
+        return f"{self.base}:g:{name.translate(_ESCAPES)}"
+
 
 def events(namespace: str, store: str) -> EventKeys:
     """Return the keys of the event store *store*."""

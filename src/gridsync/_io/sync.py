@@ -86,7 +86,14 @@ class SyncIO:
         started = monotonic()
         failure: Fault | ReplyError
         try:
-            reply = self._send(operation.words(keys, args), keys, limit)
+            # `_send`, spelled out: between two system calls this thread holds the interpreter lock, and with many
+            # threads each microsecond there costs three.
+            pool = self._route.pool(keys)
+            wire = pool.take(limit)
+            try:
+                reply = wire.exchange(_pack(operation.words(keys, args)), limit)
+            finally:
+                pool.give(wire)
         except Fault as fault:
             failure = fault
         else:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-__all__ = ["RedisServer", "ServerKind", "server_kinds"]
+__all__ = ["RedisServer", "ServerKind", "free_port", "server_kinds"]
 
 _READY_WITHIN_S = 10.0
 _STOPPED_WITHIN_S = 5.0
@@ -193,7 +193,7 @@ class RedisServer:
         attempts = 1 if self.port or self.socket_path else 5
         for attempt in range(attempts):
             if self.socket_path is None and (not self.port or attempt):
-                self.port = _free_port()
+                self.port = free_port()
             config = self.directory / "server.conf"
             config.write_text("".join(f"{name} {value}\n" for name, value in self._directives()), encoding="utf-8")
             with (self.directory / "log").open("wb") as log:
@@ -315,7 +315,8 @@ class RedisServer:
         return False
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a loopback port that is free at this moment; another process may take it before its user does."""
     with socket.socket() as probe:
         probe.bind((RedisServer.host, 0))
         port: int = probe.getsockname()[1]

@@ -34,12 +34,13 @@ class BlockingWire:
     After any failure in the middle of a request the wire is closed: an unread reply must never meet another request.
     """
 
-    __slots__ = ("_buffer", "_reader", "_secure", "_socket", "_timeout", "endpoint", "id", "idle_since")
+    __slots__ = ("_buffer", "_reader", "_secure", "_socket", "_timeout", "closed", "endpoint", "id", "idle_since")
 
     def __init__(self, endpoint: Endpoint, connection: socket.socket) -> None:
         """Wrap a connected socket; use `connect` instead."""
         self.endpoint = endpoint
         self.id = 0
+        self.closed = False
         self.idle_since = 0.0
         self._socket = connection
         self._secure = endpoint.tls is not None
@@ -47,17 +48,13 @@ class BlockingWire:
         self._buffer = bytearray(_BUFFER_BYTES)
         self._timeout = -1.0
 
-    @property
-    def closed(self) -> bool:
-        """Whether the wire can no longer be used."""
-        return self._socket.fileno() < 0
-
     def fileno(self) -> int:
         """Return the socket's descriptor."""
         return self._socket.fileno()
 
     def close(self) -> None:
         """Close the socket; safe to call twice."""
+        self.closed = True
         self._socket.close()
 
     def shutdown(self) -> None:
@@ -101,9 +98,15 @@ class BlockingWire:
             self.set_timeout(timeout)
         sent = False
         try:
-            self._socket.sendall(payload)
+            connection = self._socket
+            connection.sendall(payload)
             sent = True
-            return self.read(timeout)
+            # `read`, spelled out for the usual case: nothing is left over from before, and the reply is one piece.
+            buffer = self._buffer
+            reader = self._reader
+            reader.feed(buffer, 0, connection.recv_into(buffer))  # type: ignore[arg-type] # as in `_read_on`
+            reply = reader.gets()
+            return reply if reply is not NO_REPLY else self._read_on(timeout)
         except (OSError, EOFError, ProtocolError) as error:
             self.close()
             raise self._fault(error, timeout, sent=sent) from error
@@ -131,27 +134,24 @@ class BlockingWire:
 
     def read(self, timeout: float | None = None) -> Any:  # noqa: ANN401
         """Return the next reply (or push), waiting for it at most *timeout* seconds in all."""
+        reply = self._reader.gets()
+        return reply if reply is not NO_REPLY else self._read_on(timeout)
+
+    def _read_on(self, timeout: float | None) -> Any:  # noqa: ANN401
+        # The kernel's timeout starts anew with each piece of a reply, ours does not.
+        deadline = None if timeout is None else time.monotonic() + timeout
         reader = self._reader
-        reply = reader.gets()
-        if reply is not NO_REPLY:
-            return reply
         buffer = self._buffer
-        receive = self._socket.recv_into
-        deadline = None
         while True:
-            count = receive(buffer)
+            count = self._socket.recv_into(buffer)
             if not count:
                 raise EOFError("the server closed the connection")
             reader.feed(buffer, 0, count)  # type: ignore[arg-type] # takes any buffer; its stub says bytes
             reply = reader.gets()
             if reply is not NO_REPLY:
                 return reply
-            # Only a reply in pieces comes here: the kernel's timeout starts anew with each of them, ours does not.
-            if timeout is not None:
-                now = time.monotonic()
-                deadline = deadline or now + timeout
-                if now >= deadline:
-                    raise TimeoutError
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError
 
     def _fault(self, error: BaseException, timeout: float, *, sent: bool) -> Fault:
         if isinstance(error, BlockingIOError | TimeoutError):

@@ -1,0 +1,424 @@
+"""What users call: the event store and its consumer groups, each in a sync and an asyncio form."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Generic, Literal
+
+from gridsync._io import run_sync
+from gridsync.errors import UsageError
+from gridsync.streams._consumer import Consumed, Failure, Options, Session
+from gridsync.streams._core import Appended, Expected, Pages, Recorded, StoreCore, check_name
+from gridsync.streams._model import E
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+
+    from gridsync._io import IO
+
+ANY = Expected.ANY
+EXISTS = Expected.EXISTS
+NO_STREAM = Expected.NO_STREAM
+
+BATCH_MAX = 1000
+CLAIM_IDLE_MIN = 0.1
+"""Seconds: below this a slow network alone would make deliveries look abandoned."""
+
+_log = logging.getLogger("gridsync.streams")
+
+
+class EventStore(Generic[E]):
+    """Streams of events with expected versions, and one gapless order over all of them.
+
+    Guarantee: an append is written whole or not at all, once however often it is sent, and its positions follow the
+    last ones without a gap (tests/streams/test_store.py).
+    Not guaranteed: that a failover keeps the last appends; replication is asynchronous.
+    """
+
+    def __init__(self, io: IO, namespace: str, name: str, model: type[E] | Any) -> None:  # noqa: ANN401
+        """Open the store *name*; nothing is sent.
+
+        Args:
+            io: The driver.
+            namespace: The first part of every key.
+            name: The store; all its keys live in one hash slot.
+            model: A pydantic model class, a union of them (discriminated or not) or a sequence of them.
+
+        Raises:
+            UsageError: No model, or two models with the same type name.
+        """
+        self._core: StoreCore[E] = StoreCore(io, namespace, name, model)
+
+    def append(
+        self,
+        stream: str,
+        events: E | Sequence[E],
+        *,
+        expected_version: int | Expected = ANY,
+        event_ids: str | Sequence[str] | None = None,
+    ) -> Appended:
+        """Commit one or more events to *stream*, all or none of them.
+
+        Args:
+            stream: The stream's name, for example ``order-42``.
+            events: One model instance, or a sequence of up to 1000.
+            expected_version: The version the decision was made at: a number (0 for no event yet), ``NO_STREAM``,
+                ``EXISTS`` or ``ANY``.
+            event_ids: One id per event, unique in the stream; generated when left out.  Give ids of your own (say,
+                derived from the command) to make the same commit safe to repeat after a crash of *this* process.
+
+        Returns:
+            Version and position after the commit; `Appended.replayed` tells that it had been written before.
+
+        Raises:
+            WrongVersion: The stream is at another version, or only a part of these ids was written before.
+            UnknownEventType: A model that this store does not know.
+            InvalidEvent: Content that does not fit its model.
+            UsageError: Any other argument that cannot be used.
+            OutcomeUnknown: No answer in time; repeat it with the same `event_ids`, it will not be written twice.
+
+        Guarantee: with an expected version a replay is recognised as long as the stream exists; with ``ANY`` and
+        ``EXISTS`` among the newest 10 000 events of the store.  The id decides, the payload is not compared.
+        Cost: one round trip; O(log n) in the size of that window.
+        """
+        return run_sync(self._core.append(stream, events, expected_version, event_ids))
+
+    def read(self, stream: str, *, from_version: int = 1, limit: int | None = None) -> Iterator[Recorded[E]]:
+        """Iterate over one stream, oldest event first, to its present end.
+
+        Args:
+            stream: The stream; one without events yields nothing.
+            from_version: The first version to yield.
+            limit: The most events to yield; ``None`` for all.
+
+        Raises:
+            UnknownEventType: At an event whose type no model of this store claims.
+            InvalidEvent: At an event whose payload does not fit its model.
+
+        Cost: one round trip per 500 events, which is also what is held in memory.
+        """
+        pages, core = self._core.read(stream, from_version, limit), self._core
+        return _iterate(pages, lambda entry: core.in_stream(stream, entry))
+
+    def read_all(self, *, after: int = 0, limit: int | None = None) -> Iterator[Recorded[E]]:
+        """Iterate over all events of the store in commit order, to its present end.
+
+        Args:
+            after: The last position already seen; the first event yielded has the next one.
+            limit: The most events to yield; ``None`` for all.
+
+        Raises:
+            UnknownEventType: At an event whose type no model of this store claims.
+            InvalidEvent: At an event whose payload does not fit its model.
+
+        Guarantee: positions come without gap, and an event seen is never preceded by one that commits later: the last
+        position is all a reader has to remember.
+        Cost: one round trip per 500 events, which is also what is held in memory.
+        """
+        return _iterate(self._core.read_all(after, limit), self._core.in_log)
+
+    def group(self, name: str, *, start: Literal["first", "now"] = "first") -> ConsumerGroup[E]:
+        """Return the consumer group *name*: each event goes to one of the group's consumers.
+
+        Args:
+            name: The group; every process that uses this name shares its work.
+            start: Where a group begins that does not exist yet: at the ``first`` event, or with what is appended from
+                ``now`` on.  An existing group goes on where it is.
+        """
+        return ConsumerGroup(self._core, name, start)
+
+    def __repr__(self) -> str:
+        """Name and event types."""
+        return f"<EventStore {self._core.name!r} of {', '.join(self._core.codec.types)}>"
+
+
+class AsyncEventStore(Generic[E]):
+    """The asyncio twin of `EventStore`.
+
+    Guarantee: an append is written whole or not at all, once however often it is sent, and its positions follow the
+    last ones without a gap (tests/streams/test_store.py).
+    Not guaranteed: that a failover keeps the last appends; replication is asynchronous.
+    """
+
+    def __init__(self, io: IO, namespace: str, name: str, model: type[E] | Any) -> None:  # noqa: ANN401
+        """Open the store *name*; see `EventStore`."""
+        self._core: StoreCore[E] = StoreCore(io, namespace, name, model)
+
+    async def append(
+        self,
+        stream: str,
+        events: E | Sequence[E],
+        *,
+        expected_version: int | Expected = ANY,
+        event_ids: str | Sequence[str] | None = None,
+    ) -> Appended:
+        """Commit one or more events to *stream*, all or none of them; see `EventStore.append`.
+
+        A cancelled append may have been written: repeat it with the same *event_ids* to find out.
+        """
+        return await self._core.append(stream, events, expected_version, event_ids)
+
+    def read(self, stream: str, *, from_version: int = 1, limit: int | None = None) -> AsyncIterator[Recorded[E]]:
+        """Iterate over one stream, oldest event first, to its present end; see `EventStore.read`."""
+        pages, core = self._core.read(stream, from_version, limit), self._core
+        return _iterate_async(pages, lambda entry: core.in_stream(stream, entry))
+
+    def read_all(self, *, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded[E]]:
+        """Iterate over all events of the store in commit order, to its present end; see `EventStore.read_all`."""
+        return _iterate_async(self._core.read_all(after, limit), self._core.in_log)
+
+    def group(self, name: str, *, start: Literal["first", "now"] = "first") -> AsyncConsumerGroup[E]:
+        """Return the consumer group *name*; see `EventStore.group`."""
+        return AsyncConsumerGroup(self._core, name, start)
+
+    def __repr__(self) -> str:
+        """Name and event types."""
+        return f"<AsyncEventStore {self._core.name!r} of {', '.join(self._core.codec.types)}>"
+
+
+class ConsumerGroup(Generic[E]):
+    """Consumers that share the events of a store: each event is handled by one of them, at least once.
+
+    Guarantee: an event is acknowledged only after its handler returned, and only by the consumer it is with; what a
+    dead consumer held is taken over (tests/streams/test_consumer.py).
+    Not guaranteed: order between consumers, and exactly one handling: a consumer that dies between the end of its
+    handler and the acknowledgement has its event handled again, so handlers must be safe to repeat.
+    """
+
+    def __init__(self, core: StoreCore[E], name: str, start: Literal["first", "now"]) -> None:
+        """Made by `EventStore.group`."""
+        self._core = core
+        self._name = check_name("a consumer group", name)
+        self._from_now = _from_now(start)
+        self._stop = core.io.signal()
+
+    def consume(
+        self,
+        handler: Callable[[Recorded[E]], object],
+        *,
+        consumer: str | None = None,
+        concurrency: int = 1,
+        batch: int = 16,
+        claim_idle: float | timedelta = 30.0,
+        idle_stop: float | timedelta | None = None,
+        on_error: Callable[[Failure[E]], object] | None = None,
+    ) -> Consumed:
+        """Handle events in this thread until `stop` is called.
+
+        Args:
+            handler: Called with each event; when it returns, the event is acknowledged.  What it raises leaves the
+                event pending; it comes again, here or elsewhere, after *claim_idle*.
+            consumer: A name of your own that no other running consumer has; one that lives on after a crash gets its
+                pending events back at once.  Without one a new name is made and removed at the end.
+            concurrency: Only 1 here: call `consume` in more threads or processes instead.
+            batch: The most events taken at once, 1 to 1000; those that wait their turn are renewed too.
+            claim_idle: Seconds without a sign of life after which an event held by someone else is taken over.
+            idle_stop: Return after this many seconds without any event; ``None`` goes on for ever.
+            on_error: Called with each `Failure`; without one it is logged.
+
+        Returns:
+            What was handled, failed, lost to others and given back.
+
+        Raises:
+            UsageError: An argument that cannot be used.
+            Misconfigured: The server refuses for a reason that no retry heals.
+
+        Guarantee: while the handler runs, however long, its event is renewed and nobody else gets it; as long as the
+        server can be reached within *claim_idle*.
+        While the server is away it waits and tries again; a lost group is made again from its last noted position.
+        Cost: one blocking read per batch, on a connection of its own, and one script per event.
+        """
+        if inspect.iscoroutinefunction(handler):
+            raise UsageError("this handler is a coroutine function: use AsyncGrid, or pass a plain function")
+        if concurrency != 1:
+            raise UsageError(f"concurrency={concurrency}: a thread does one thing; call consume() in more threads")
+
+        async def handle(recorded: Recorded[E]) -> None:
+            handler(recorded)
+
+        async def complain(failure: Failure[E]) -> None:
+            (on_error or self._log)(failure)
+
+        options = _options(
+            self._core.io,
+            consumer,
+            concurrency=concurrency,
+            batch=batch,
+            claim_idle=claim_idle,
+            idle_stop=idle_stop,
+        )
+        return run_sync(self._session(options, handle, complain).run())
+
+    def stop(self) -> None:
+        """End every `consume` of this object: running handlers finish, nothing new is begun.
+
+        May be called from any thread, and from a signal handler.  It lasts: ask the store for a new group to go on.
+        """
+        self._stop.set()
+
+    def _session(
+        self,
+        options: Options,
+        handle: Callable[[Recorded[E]], Awaitable[None]],
+        complain: Callable[[Failure[E]], Awaitable[None]],
+    ) -> Session[E]:
+        return Session(
+            self._core, self._name, options, self._stop, from_now=self._from_now, handle=handle, complain=complain
+        )
+
+    def _log(self, failure: Failure[E]) -> None:
+        _log_failure(self._name, failure)
+
+    def __repr__(self) -> str:
+        """Name, store and whether it was stopped."""
+        return f"<{type(self).__name__} {self._name!r} of {self._core.name!r}{', stopped' * self._stop.is_set()}>"
+
+
+class AsyncConsumerGroup(Generic[E]):
+    """The asyncio twin of `ConsumerGroup`.
+
+    Guarantee: an event is acknowledged only after its handler returned, and only by the consumer it is with; what a
+    dead consumer held is taken over (tests/streams/test_consumer.py).
+    Not guaranteed: order between consumers, and exactly one handling; see `ConsumerGroup`.
+    """
+
+    def __init__(self, core: StoreCore[E], name: str, start: Literal["first", "now"]) -> None:
+        """Made by `AsyncEventStore.group`."""
+        self._core = core
+        self._name = check_name("a consumer group", name)
+        self._from_now = _from_now(start)
+        self._stop = core.io.signal()
+
+    async def consume(
+        self,
+        handler: Callable[[Recorded[E]], Awaitable[object] | object],
+        *,
+        consumer: str | None = None,
+        concurrency: int = 1,
+        batch: int = 16,
+        claim_idle: float | timedelta = 30.0,
+        idle_stop: float | timedelta | None = None,
+        on_error: Callable[[Failure[E]], Awaitable[object] | object] | None = None,
+    ) -> Consumed:
+        """Handle events in this task until `stop` is called; see `ConsumerGroup.consume`.
+
+        Args:
+            handler: A coroutine function, or a plain one that is quick: it holds up the loop while it runs.
+            consumer: A name of your own that no other running consumer has.
+            concurrency: How many handlers run side by side; with 1 this consumer handles its events in order.
+            batch: The most events taken at once, 1 to 1000; those that wait their turn are renewed too.
+            claim_idle: Seconds without a sign of life after which an event held by someone else is taken over.
+            idle_stop: Return after this many seconds without any event; ``None`` goes on for ever.
+            on_error: Called with each `Failure`; without one it is logged.
+
+        Returns:
+            What was handled, failed, lost to others and given back.
+
+        Raises:
+            UsageError: An argument that cannot be used.
+            Misconfigured: The server refuses for a reason that no retry heals.
+
+        Cancelling the task cancels the running handlers; nothing that was not handled is acknowledged, and what was
+        held goes back to the group at once.
+        """
+
+        async def handle(recorded: Recorded[E]) -> None:
+            done = handler(recorded)
+            if inspect.isawaitable(done):
+                await done
+
+        async def complain(failure: Failure[E]) -> None:
+            done = (on_error or self._log)(failure)
+            if inspect.isawaitable(done):
+                await done
+
+        options = _options(
+            self._core.io,
+            consumer,
+            concurrency=concurrency,
+            batch=batch,
+            claim_idle=claim_idle,
+            idle_stop=idle_stop,
+        )
+        return await self._session(options, handle, complain).run()
+
+    def stop(self) -> None:
+        """End every `consume` of this object: running handlers finish, nothing new is begun.
+
+        May be called from any thread or task, and from a signal handler.  It lasts: ask the store for a new group to
+        go on.
+        """
+        self._stop.set()
+
+    def _session(
+        self,
+        options: Options,
+        handle: Callable[[Recorded[E]], Awaitable[None]],
+        complain: Callable[[Failure[E]], Awaitable[None]],
+    ) -> Session[E]:
+        return Session(
+            self._core, self._name, options, self._stop, from_now=self._from_now, handle=handle, complain=complain
+        )
+
+    def _log(self, failure: Failure[E]) -> None:
+        _log_failure(self._name, failure)
+
+    def __repr__(self) -> str:
+        """Name, store and whether it was stopped."""
+        return f"<{type(self).__name__} {self._name!r} of {self._core.name!r}{', stopped' * self._stop.is_set()}>"
+
+
+def _iterate(pages: Pages, decode: Callable[[Any], Recorded[E]]) -> Iterator[Recorded[E]]:
+    while entries := run_sync(pages.next()):
+        # Decoded one by one, so that what stands before an unreadable event is still seen.
+        for entry in entries:
+            yield decode(entry)
+
+
+async def _iterate_async(pages: Pages, decode: Callable[[Any], Recorded[E]]) -> AsyncIterator[Recorded[E]]:
+    while entries := await pages.next():
+        for entry in entries:
+            yield decode(entry)
+
+
+def _from_now(start: str) -> bool:
+    if start not in ("first", "now"):
+        raise UsageError(f"start={start!r}: a group starts at 'first' or 'now'")
+    return start == "now"
+
+
+def _options(
+    io: IO,
+    consumer: str | None,
+    *,
+    concurrency: int,
+    batch: int,
+    claim_idle: float | timedelta,
+    idle_stop: float | timedelta | None,
+) -> Options:
+    """Check the arguments of `consume` and convert them, once."""
+    name = io.token() if consumer is None else check_name("a consumer", consumer)
+    if concurrency < 1 or not 1 <= batch <= BATCH_MAX:
+        raise UsageError(f"concurrency={concurrency} must be at least 1, batch={batch} must be 1 to {BATCH_MAX}")
+    idle_s, stop_s = _seconds(claim_idle), None if idle_stop is None else _seconds(idle_stop)
+    if not CLAIM_IDLE_MIN <= idle_s < float("inf") or (stop_s is not None and not stop_s >= 0):
+        raise UsageError(
+            f"claim_idle={claim_idle} must be at least {CLAIM_IDLE_MIN} s and idle_stop={idle_stop} not negative"
+        )
+    return Options(name, consumer is not None, concurrency, batch, idle_s, stop_s)
+
+
+def _seconds(value: float | timedelta) -> float:
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+
+
+def _log_failure(group: str, failure: Failure[Any]) -> None:
+    _log.error(
+        "group %r: the event at position %d was not handled and stays pending: %r",
+        group,
+        failure.position,
+        failure.error,
+        exc_info=failure.error,
+    )

@@ -1,0 +1,385 @@
+"""Consuming: one `consume` call of a group in queue mode, from the first read to the clean end.
+
+Redis structure: a consumer group on the log.  Its pending list is the only memory of who works on what; this process
+remembers nothing that it could not read there again.  A delivery is ours until someone else claims it, which they may
+once it has been idle for `claim_idle`; so whatever is held, handled or waiting its turn, is renewed from a place of
+its own (`Holding`), and an acknowledgement counts only while the delivery is still ours (`ack.lua`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic
+
+from gridsync._io import Category, Command, load
+from gridsync.errors import GridsyncError, OutcomeUnknown, ServerError, Unavailable
+from gridsync.streams._model import E
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from gridsync._io import Arg, Script, Signal
+    from gridsync.streams._core import Recorded, StoreCore
+
+JOIN: Final = load("gridsync.streams", "join")
+ACK: Final = load("gridsync.streams", "ack")
+RENEW: Final = load("gridsync.streams", "renew")
+LEAVE: Final = load("gridsync.streams", "leave")
+TEND: Final = load("gridsync.streams", "tend")
+# A repeat would claim the next ones, and the first ones would wait in the pending list without anybody knowing.
+CLAIM: Final = Command("streams.claim", Category.NEVER, ("XAUTOCLAIM",))
+
+BLOCK_MAX: Final = 5.0
+"""Seconds of one blocking read at most: the bound of everything that a wake-up should have told."""
+PAUSE_MIN: Final = 0.1
+PAUSE_MAX: Final = 5.0
+"""Seconds between attempts while the server is away, doubling."""
+DEAD_AFTER: Final = 3600.0
+"""Seconds without a sign of life after which a consumer that holds nothing is removed."""
+
+_START: Final = b"0-0"
+_GONE: Final = frozenset({"NOGROUP", "UNBLOCKED"})
+"""The group was lost: deleted, flushed, evicted, or not yet there on a promoted replica."""
+_FINAL: Final = frozenset({"ERR", "WRONGTYPE"})
+"""What no waiting heals; anything else that a server answers (LOADING, READONLY, OOM, …) passes."""
+
+_log = logging.getLogger("gridsync.streams")
+
+
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """What one `consume` call did."""
+
+    handled: int
+    """Deliveries whose handler returned and that were acknowledged."""
+    failed: int
+    """Deliveries that stay pending because the handler raised or the event could not be read."""
+    stolen: int
+    """Deliveries that another consumer had claimed before this one could acknowledge or begin them."""
+    returned: int
+    """Deliveries taken but not begun, given back at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Generic[E]):
+    """A delivery that was not handled: it stays pending and comes again after `claim_idle`."""
+
+    error: Exception
+    """What the handler raised; `UnknownEventType` or `InvalidEvent` if the event could not be read."""
+    position: int
+    """The event's position in the store."""
+    recorded: Recorded[E] | None
+    """The event; ``None`` if it could not be read."""
+    raw: dict[bytes, bytes]
+    """The stored fields: ``i`` id, ``s`` stream, ``v`` version, ``t`` type, ``d`` payload, ``w`` time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How one `consume` call behaves; checked in `_api.py`."""
+
+    consumer: str
+    """The name in the group; a given one (`known`) may have pending deliveries from an earlier life."""
+    known: bool
+    concurrency: int
+    batch: int
+    claim_idle: float
+    idle_stop: float | None
+
+
+class Holding:
+    """A `Keep`: tells the server that deliveries are in work, also while the handler keeps the caller busy."""
+
+    def __init__(self, log: str, group: str, consumer: str, idle: float, now: float) -> None:
+        """Renew three times before *idle* seconds have passed."""
+        self.held: dict[bytes, None] = {}
+        self._keys = (log,)
+        self._head = (group, consumer)
+        self._idle = idle
+        self.due = now + idle / 3
+        self.deadline = now + idle
+
+    def request(self, now: float) -> tuple[Script, Sequence[str], Sequence[Arg]] | None:
+        """Ask for everything held at this moment."""
+        held = tuple(self.held)
+        if not held:
+            self._renewed(now)
+            return None
+        return RENEW, self._keys, (*self._head, *held)
+
+    def settle(self, reply: Any, sent: float) -> bool:  # noqa: ANN401
+        """Forget what was taken over by others; after an error try again sooner."""
+        if isinstance(reply, Exception):
+            self.due = sent + self._idle / 12
+        elif reply is not None:
+            for lost in reply:
+                self.held.pop(lost, None)
+            self._renewed(sent)
+        return True
+
+    def _renewed(self, at: float) -> None:
+        self.due = at + self._idle / 3
+        self.deadline = at + self._idle
+
+
+class Session(Generic[E]):
+    """One `consume` call."""
+
+    def __init__(
+        self,
+        store: StoreCore[E],
+        group: str,
+        options: Options,
+        stop: Signal,
+        *,
+        from_now: bool,
+        handle: Callable[[Recorded[E]], Awaitable[None]],
+        complain: Callable[[Failure[E]], Awaitable[None]],
+    ) -> None:
+        """Prepare; nothing is sent before `run`."""
+        self._io = store.io
+        self._store = store
+        self._group = group
+        self._options = options
+        self._stop = stop
+        self._from_now = from_now
+        self._handle = handle
+        self._complain = complain
+        self._log_key = store.keys.log
+        self._group_key = store.keys.group(group)
+        now = self._io.monotonic()
+        self._holding = Holding(self._log_key, group, options.consumer, options.claim_idle, now)
+        self._held = self._holding.held
+        self._queue: deque[Any] = deque()
+        self._unacked: list[bytes] = []
+        self._fetching: Signal | None = None
+        self._ended = False
+        self._joined = False
+        # Counts how often the group was lost: a delivery of a lost group means nothing in the new one.
+        self._life = 0
+        # Where in our own pending list to look for deliveries that this process does not know of; None: nowhere.
+        self._own: bytes | None = _START if options.known else None
+        self._cursor = _START
+        self._claim_due = self._quiet_since = now
+        self._pause = PAUSE_MIN
+        self._handled = self._failed = self._stolen = self._returned = 0
+
+    async def run(self) -> Consumed:
+        """Consume until stopped, idle for long enough, or broken in a way that no retry heals."""
+        self._io.keep(self._holding)
+        clean = False
+        try:
+            await self._io.gather(*(self._work() for _ in range(self._options.concurrency)))
+            clean = True
+        finally:
+            self._io.unkeep(self._holding)
+            if clean:
+                await self._leave()
+            else:
+                # Cancelled or broken: what was not acknowledged goes back, even if nobody waits for it.
+                self._io.spawn(self._leave())
+        return Consumed(self._handled, self._failed, self._stolen, self._returned)
+
+    async def _work(self) -> None:
+        while (entry := await self._next()) is not None:
+            await self._deliver(entry)
+            self._quiet_since = self._io.monotonic()
+
+    async def _next(self) -> Any:  # noqa: ANN401
+        """Return the next delivery, ``None`` at the end; one worker fetches, the others wait for it."""
+        while not self._ended and not self._stop.is_set():
+            if self._queue:
+                entry = self._queue.popleft()
+                if entry[0] in self._held:
+                    return entry
+                self._stolen += 1
+            elif self._fetching is None:
+                fetched = self._fetching = self._io.signal()
+                try:
+                    await self._fetch()
+                finally:
+                    self._fetching = None
+                    fetched.set()
+            else:
+                await self._fetching.wait()
+        self._ended = True
+        return None
+
+    async def _deliver(self, entry: Any) -> None:  # noqa: ANN401
+        entry_id, life, recorded = entry[0], self._life, None
+        try:
+            recorded = self._store.in_log(entry)
+            await self._handle(recorded)
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises must not end the consumer
+            # No longer renewed, so it is claimed after claim_idle, by whoever looks first.
+            self._held.pop(entry_id, None)
+            self._failed += 1
+            raw = dict(zip(entry[1][::2], entry[1][1::2], strict=False))
+            await self._report(Failure(error, int(entry_id[:-2]), recorded, raw))
+            return
+        if life == self._life:
+            self._unacked.append(entry_id)
+            await self._acknowledge()
+        else:
+            self._held.pop(entry_id, None)
+            self._stolen += 1
+
+    async def _report(self, failure: Failure[E]) -> None:
+        try:
+            await self._complain(failure)
+        except Exception:  # noqa: BLE001 - nor what its on_error raises
+            _log.exception("on_error of group %r failed at position %d", self._group, failure.position)
+
+    async def _acknowledge(self) -> None:
+        """Acknowledge everything handled; while the server is away it stays held and is tried again before a read."""
+        ids, self._unacked = self._unacked, []
+        try:
+            # Repeated by the driver; a second run finds nothing pending, which is the same success.
+            codes = await self._io.run(ACK, (self._log_key,), (self._group, self._options.consumer, *ids))
+        except (Unavailable, OutcomeUnknown, ServerError) as error:
+            if not _is_gone(error):
+                self._unacked = ids + self._unacked
+                _raise_if_final(error)
+                _log.warning("group %r could not acknowledge %d deliveries yet: %s", self._group, len(ids), error)
+                return
+            codes = [-1] * len(ids)
+            self._lost_group()
+        for entry_id, code in zip(ids, codes, strict=True):
+            self._held.pop(entry_id, None)
+            if code < 0:
+                self._stolen += 1
+            else:
+                self._handled += 1
+
+    async def _fetch(self) -> None:
+        """Put deliveries into the queue, oldest debts first: our own, abandoned ones, new ones."""
+        try:
+            if not self._joined:
+                await self._join()
+            if self._unacked:
+                await self._acknowledge()
+            if self._own is not None:
+                await self._read_own(self._own)
+            elif self._io.monotonic() >= self._claim_due:
+                await self._claim()
+            else:
+                await self._read_new()
+        except (Unavailable, OutcomeUnknown, ServerError) as error:
+            if _is_gone(error):
+                self._lost_group()
+                return
+            _raise_if_final(error)
+            # Deliveries may have become ours without our knowing: look there before reading on.
+            self._own = _START
+            _log.warning("group %r cannot read, next attempt in %.1f s: %s", self._group, self._pause, error)
+            await self._stop.wait(self._pause)
+            self._pause = min(self._pause * 2, PAUSE_MAX)
+        else:
+            self._pause = PAUSE_MIN
+
+    def _lost_group(self) -> None:
+        _log.warning(
+            "group %r is gone from %s; it is made again where it surely had got to", self._group, self._log_key
+        )
+        self._joined = False
+        self._life += 1
+        self._held.clear()
+        self._queue.clear()
+        self._unacked.clear()
+
+    async def _join(self) -> None:
+        # Once lost, "now" would skip what was appended since: a group that is nowhere noted starts at the beginning.
+        from_now = self._from_now and self._life == 0
+        keys = (self._log_key, self._store.keys.meta, self._group_key)
+        await self._io.run(JOIN, keys, (self._group, int(from_now)))
+        self._joined = True
+
+    def _enqueue(self, entries: Any) -> list[bytes]:  # noqa: ANN401
+        """Take deliveries that are not in work here already; returns the ids of those whose event is gone."""
+        gone = []
+        for entry in entries:
+            if entry[1] is None:
+                gone.append(entry[0])
+            elif entry[0] not in self._held:
+                self._held[entry[0]] = None
+                self._queue.append(entry)
+        return gone
+
+    async def _read_own(self, after: bytes) -> None:
+        """Read one page of our own pending list, moving on from page to page."""
+        head = (*self._read_head(), "STREAMS")
+        read = Command("streams.read_own", Category.IDEMPOTENT, head)
+        entries = _entries(await self._io.run(read, (self._log_key,), (after,)))
+        self._own = entries[-1][0] if entries else None
+        if gone := self._enqueue(entries):
+            self._forget(gone)
+            await self._io.run(ACK, (self._log_key,), (self._group, self._options.consumer, *gone))
+
+    async def _claim(self) -> None:
+        """Take over what others left idle.  The cursor is kept, so the head of the list cannot hide the rest."""
+        options = self._options
+        idle_ms = max(1, round(options.claim_idle * 1000))
+        args: list[Arg] = [self._group, options.consumer, idle_ms, self._cursor, "COUNT", options.batch]
+        reply = await self._io.run(CLAIM, (self._log_key,), args)
+        self._cursor = reply[0]
+        self._enqueue(reply[1])
+        self._forget(reply[2])
+        if self._cursor == _START:
+            self._claim_due = self._io.monotonic() + options.claim_idle / 3
+            dead_after = max(DEAD_AFTER, 2 * options.claim_idle)
+            await self._io.run(TEND, (self._log_key, self._group_key), (self._group, round(dead_after * 1000)))
+
+    async def _read_new(self) -> None:
+        options, now = self._options, self._io.monotonic()
+        wait = min(self._claim_due - now, BLOCK_MAX)
+        if options.idle_stop is not None:
+            wait = min(wait, self._quiet_since + options.idle_stop - now)
+        # BLOCK 0 would be for ever, and the server counts in whole milliseconds.
+        wait_ms = max(1, round(wait * 1000))
+        head = (*self._read_head(), "BLOCK", str(wait_ms), "STREAMS")
+        read = Command("streams.read_new", Category.NEVER, head)
+        reply = await self._io.block(read, (self._log_key,), (">",), wait=wait_ms / 1000, stop=self._stop)
+        self._enqueue(_entries(reply))
+        if not self._queue and options.idle_stop is not None:
+            self._ended = self._io.monotonic() >= self._quiet_since + options.idle_stop
+
+    def _read_head(self) -> tuple[str, ...]:
+        options = self._options
+        return ("XREADGROUP", "GROUP", self._group, options.consumer, "COUNT", str(options.batch))
+
+    def _forget(self, gone: Sequence[bytes]) -> None:
+        if gone:
+            _log.error("group %r: %d pending events were deleted unhandled, first %r", self._group, len(gone), gone[0])
+
+    async def _leave(self) -> None:
+        """Give back what is not acknowledged and take this consumer out of the group."""
+        unhandled = [entry[0] for entry in self._queue if entry[0] in self._held]
+        self._returned = len(unhandled)
+        self._queue.clear()
+        try:
+            if self._unacked:
+                await self._acknowledge()
+            args: tuple[Arg, ...] = (self._group, self._options.consumer, *self._held)
+            while self._joined and await self._io.run(LEAVE, (self._log_key,), args):
+                pass
+        except GridsyncError as error:
+            if not _is_gone(error):
+                _log.warning("group %r: %s leaves without word: %s", self._group, self._options.consumer, error)
+
+
+def _is_gone(error: GridsyncError) -> bool:
+    return isinstance(error, ServerError) and error.code in _GONE
+
+
+def _raise_if_final(error: GridsyncError) -> None:
+    if isinstance(error, ServerError) and error.code in _FINAL:
+        raise error
+
+
+def _entries(reply: Any) -> Any:  # noqa: ANN401
+    """Return the entries of the one stream that was read; a map in RESP3, pairs in RESP2, null when there are none."""
+    if not reply:
+        return []
+    return next(iter(reply.values())) if isinstance(reply, dict) else reply[0][1]

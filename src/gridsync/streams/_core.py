@@ -1,0 +1,234 @@
+"""The event store: what is decided on this side of `append.lua`.
+
+Redis structures: a stream ``<version>-0`` per aggregate and one log ``<position>-0`` for all of them, both with the
+payload; a hash of versions, a hash with the last position, and a sorted set of the newest event ids.  The ids are our
+own counters, so a clock that jumps changes nothing, and positions have no gap because the script that gives them out
+is the commit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Generic
+
+from gridsync._io import Category, Command, load
+from gridsync._io.keys import events as event_keys
+from gridsync.errors import InvalidEvent, UsageError, WrongVersion
+from gridsync.streams._model import Codec, E
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gridsync._io import IO
+
+APPEND: Final = load("gridsync.streams", "append")
+RANGE: Final = Command("streams.range", Category.READ, ("XRANGE",))
+
+COMMIT_MAX: Final = 1000
+"""Events in one commit: a script blocks the server while it runs."""
+PAGE: Final = 500
+"""Entries that one read brings at most."""
+RECENT: Final = 10_000
+"""How many of the newest events are remembered by id, for replays without an expected version."""
+
+_WRITTEN, _REPLAYED, _CONFLICT = 0, 1, 2
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Expected(Enum):
+    """What a stream must look like for an append, besides a version number."""
+
+    ANY = -1
+    """Append whatever the version is."""
+    EXISTS = -2
+    """Append only if the stream has at least one event."""
+    NO_STREAM = 0
+    """Append only if the stream has no event yet; the same as version 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The answer to an append."""
+
+    version: int
+    """The stream's version after the last event of this commit; the first event has version 1."""
+    position: int
+    """The position of that event among all events of the store; the first has position 1."""
+    event_ids: tuple[str, ...]
+    """The ids of the events, as given or generated."""
+    replayed: bool
+    """Whether these events had been written before: then nothing was written, and this is the first answer again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded(Generic[E]):
+    """An event as it stands in the store."""
+
+    event: E
+    """The event itself."""
+    id: str
+    """Its id, unique in its stream."""
+    stream: str
+    """The stream it belongs to."""
+    version: int
+    """Its place in the stream, from 1, without gaps."""
+    position: int
+    """Its place among all events of the store, from 1, without gaps, in commit order."""
+    type: str
+    """The type name it was stored under."""
+    time_us: int
+    """When the server committed it, in microseconds since 1970.  For people: order by `position`, clocks jump."""
+
+    @property
+    def time(self) -> datetime:
+        """When the server committed it, in UTC."""
+        return _EPOCH + timedelta(microseconds=self.time_us)
+
+
+class StoreCore(Generic[E]):
+    """One event store: its keys, its models, and the calls."""
+
+    def __init__(self, io: IO, namespace: str, name: str, model: Any) -> None:  # noqa: ANN401
+        """Build the codec and the key names once."""
+        self.io = io
+        self.name = check_name("an event store", name)
+        self.codec: Codec[E] = Codec(model)
+        self.keys = event_keys(namespace, name)
+
+    async def append(
+        self, stream: str, events: E | Sequence[E], expected: int | Expected, event_ids: str | Sequence[str] | None
+    ) -> Appended:
+        """Commit *events*; see `EventStore.append`."""
+        wanted = _expected(expected)
+        # One event is the common case and stays free of loops; everything else is a sequence.
+        batch = events if isinstance(events, list | tuple) else _as_list(events)
+        if not batch or len(batch) > COMMIT_MAX:
+            raise UsageError(
+                f"a commit takes 1 to {COMMIT_MAX} events, not {len(batch)}; split it into several appends"
+            )
+        # The ids are chosen here, once: however often the request is sent again, it is the same commit.
+        ids = self._new_ids(len(batch)) if event_ids is None else _given_ids(event_ids, len(batch))
+        args: list[str | bytes | int] = [check_name("a stream", stream), wanted, RECENT]
+        for event, event_id in zip(batch, ids, strict=True):
+            args += (event_id, *self.codec.dump(event))
+        keys = self.keys
+        # A lost reply may mean written: the script finds the same ids and gives the first answer again.
+        reply = await self.io.run(APPEND, (keys.meta, keys.versions, keys.log, keys.recent, keys.stream(stream)), args)
+        code, version = reply[0], reply[1]
+        if code <= _REPLAYED:
+            return Appended(version, reply[2], ids, code == _REPLAYED)
+        shown = expected.name if isinstance(expected, Expected) else expected
+        if code == _CONFLICT:
+            message = (
+                f"stream {stream!r} of {self.name!r} is at version {version}, expected {shown}; nothing was appended: "
+                "read what is new, decide again and append at that version"
+            )
+        else:
+            message = (
+                f"some of these event ids are in stream {stream!r} of {self.name!r} already, but not all in this "
+                "order; nothing was appended: repeat a commit as it was, or give new events new ids"
+            )
+        raise WrongVersion(message, stream=stream, expected=shown, actual=version)
+
+    def read(self, stream: str, from_version: int, limit: int | None) -> Pages:
+        """Return the pages of one stream."""
+        if from_version < 1:
+            raise UsageError(f"from_version={from_version}: versions begin at 1")
+        return Pages(self.io, self.keys.stream(check_name("a stream", stream)), from_version, limit)
+
+    def read_all(self, after: int, limit: int | None) -> Pages:
+        """Return the pages of the log."""
+        if after < 0:
+            raise UsageError(f"after={after}: positions begin at 1, 0 reads from the start")
+        return Pages(self.io, self.keys.log, after + 1, limit)
+
+    def in_stream(self, stream: str, entry: Any) -> Recorded[E]:  # noqa: ANN401 - [id, [field, value, ...]]
+        """Decode an entry of one stream."""
+        fields = _fields(entry[1])
+        return self._recorded(fields, stream, _number(entry[0]), int(fields[b"p"]))
+
+    def in_log(self, entry: Any) -> Recorded[E]:  # noqa: ANN401
+        """Decode an entry of the log."""
+        fields = _fields(entry[1])
+        return self._recorded(fields, fields[b"s"].decode(), int(fields[b"v"]), _number(entry[0]))
+
+    def _recorded(self, fields: dict[bytes, bytes], stream: str, version: int, position: int) -> Recorded[E]:
+        name = fields[b"t"].decode()
+        where = f"event {version} of stream {stream!r} in {self.name!r} (position {position})"
+        event = self.codec.load(name, fields[b"d"], where)
+        return Recorded(event, fields[b"i"].decode(), stream, version, position, name, int(fields[b"w"]))
+
+    def _new_ids(self, count: int) -> tuple[str, ...]:
+        token = self.io.token()
+        return (token,) if count == 1 else tuple(f"{token}-{k}" for k in range(count))
+
+
+class Pages:
+    """A cursor over one stream: each call of `next` is one read of bounded size.
+
+    Made of ids of our own, the cursor stays valid for ever: a reader may pause as long as it likes and sees what was
+    appended meanwhile.
+    """
+
+    def __init__(self, io: IO, key: str, start: int, limit: int | None) -> None:
+        """Start at entry number *start*, bring *limit* entries at most."""
+        if limit is not None and limit < 0:
+            raise UsageError(f"limit={limit}: it cannot be negative; None reads to the end")
+        self._io = io
+        self._key = key
+        self._next = start
+        self._left = limit
+
+    async def next(self) -> list[Any]:
+        """Return the next raw entries; none at the end."""
+        count = PAGE if self._left is None else min(PAGE, self._left)
+        if count == 0:
+            return []
+        entries: list[Any] = await self._io.run(RANGE, (self._key,), (f"{self._next}-0", "+", "COUNT", count))
+        if entries:
+            self._next = _number(entries[-1][0]) + 1
+        if self._left is not None:
+            self._left = self._left - len(entries) if len(entries) == count else 0
+        return entries
+
+
+def check_name(what: str, name: str) -> str:
+    """Return *name*, or say what is wrong with it."""
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"{what} needs a name that is a string and not empty, got {name!r}")
+    return name
+
+
+def _as_list(events: Any) -> Sequence[Any]:  # noqa: ANN401
+    """Return one event as a list of one, and refuse what was surely meant otherwise."""
+    if isinstance(events, dict | str | bytes):
+        raise InvalidEvent(f"events are instances of the store's models, got {type(events).__name__} {events!r:.80}")
+    return (events,)
+
+
+def _expected(expected: int | Expected) -> int:
+    if isinstance(expected, Expected):
+        return expected.value
+    if isinstance(expected, bool) or not isinstance(expected, int) or expected < 0:
+        raise UsageError(f"expected_version={expected!r}: give a version from 0 on, ANY, NO_STREAM or EXISTS")
+    return expected
+
+
+def _given_ids(given: str | Sequence[str], count: int) -> tuple[str, ...]:
+    ids = (given,) if isinstance(given, str) else tuple(given)
+    if len(ids) != count or len(set(ids)) != count or not all(isinstance(i, str) and i for i in ids):
+        raise UsageError(
+            f"event_ids={given!r}: {count} events need {count} different ids that are strings and not empty"
+        )
+    return ids
+
+
+def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _number(entry_id: bytes) -> int:
+    """Return the number before ``-0``."""
+    return int(entry_id[:-2])

@@ -1,0 +1,124 @@
+"""A Redis in a container, from the image that GRIDSYNC_TEST_IMAGE names."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING
+
+import docker
+import pytest
+import redis
+from docker.errors import DockerException
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from testcontainers.core.config import testcontainers_config
+from testcontainers.core.container import DockerContainer
+
+from gridsync.testing._certificates import write_certificates
+from gridsync.testing.servers import free_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+# The reaper is an image of its own, which a machine without a registry cannot have; fixtures remove what they start.
+testcontainers_config.ryuk_disabled = True
+testcontainers_config.tc_host_override = "127.0.0.1"
+
+IMAGE = os.environ.get("GRIDSYNC_TEST_IMAGE") or "redis:7-alpine"
+CERTIFICATES = "/tmp"  # noqa: S108 - inside the container, where every image has it
+READY_WITHIN_S = 30.0
+
+
+@pytest.fixture(scope="session")
+def image() -> str:
+    """The image's name; skips where no engine answers, or where an image that nobody named cannot be had."""
+    try:
+        engine = docker.from_env(timeout=60)
+    except DockerException as error:
+        pytest.skip(f"no container engine answers: {error}")
+    try:
+        engine.ping()
+    except DockerException as error:
+        engine.close()
+        pytest.skip(f"no container engine answers: {error}")
+    try:
+        engine.images.get(IMAGE)
+    except docker.errors.ImageNotFound:
+        if "GRIDSYNC_TEST_IMAGE" in os.environ:
+            raise
+        try:
+            engine.images.pull(IMAGE)
+        except DockerException as error:
+            pytest.skip(
+                f"the image {IMAGE} is not here and cannot be pulled; name one with GRIDSYNC_TEST_IMAGE: {error}"
+            )
+    finally:
+        engine.close()
+    return IMAGE
+
+
+class RedisInContainer:
+    """One container with a Redis on a fixed port of the loopback address, so that it keeps its port when restarted."""
+
+    def __init__(
+        self, image: str, *arguments: str, password: str | None = None, certificates: Path | None = None
+    ) -> None:
+        # Every address of the container, of which the engine hands on the one port below.
+        command = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", *arguments]  # noqa: S104
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        if password is not None:
+            command += ["--requirepass", password]
+            self.url = f"redis://:{password}@127.0.0.1:{self.port}/0"
+        if certificates is not None:
+            command += ["--port", "0", "--tls-port", "6379", "--tls-auth-clients", "no"]
+            for option, file in (("ca-cert", "ca.pem"), ("cert", "server.pem"), ("key", "server.key")):
+                command += [f"--tls-{option}-file", f"{CERTIFICATES}/{file}"]
+            self.url = f"rediss://127.0.0.1:{self.port}/0?ssl_ca_certs={certificates / 'ca.pem'}"
+        self.container = DockerContainer(image).with_command(command)
+        self.container.ports["6379/tcp"] = ("127.0.0.1", self.port)
+        if certificates is not None:
+            for file in ("ca.pem", "server.pem", "server.key"):
+                self.container.with_copy_into_container(
+                    (certificates / file).read_bytes(), f"{CERTIFICATES}/{file}", 0o644
+                )
+
+    def wait(self) -> None:
+        """Return when it answers PING."""
+        deadline = time.monotonic() + READY_WITHIN_S
+        with redis.Redis.from_url(self.url, socket_timeout=1, retry=Retry(NoBackoff(), 0)) as client:
+            while time.monotonic() < deadline:
+                with suppress(redis.ConnectionError, redis.TimeoutError):
+                    client.ping()
+                    return
+                time.sleep(0.02)
+        pytest.fail(f"no PONG within {READY_WITHIN_S:g} s; the container says:\n{self.container.get_logs()}")
+
+    def restart(self) -> None:
+        """Stop and start the container; its clients see their connections end and refused for a while."""
+        self.container.get_wrapped_container().restart(timeout=5)
+        self.wait()
+
+
+@pytest.fixture
+def start_redis(image: str) -> Iterator[Callable[..., RedisInContainer]]:
+    """Start containers that end with the test."""
+    with ExitStack() as stack:
+
+        def start(*arguments: str, password: str | None = None, certificates: Path | None = None) -> RedisInContainer:
+            running = RedisInContainer(image, *arguments, password=password, certificates=certificates)
+            stack.enter_context(running.container)
+            running.wait()
+            return running
+
+        yield start
+
+
+@pytest.fixture
+def certificates(tmp_path: Path) -> Path:
+    """A directory with an authority and a server certificate for 127.0.0.1."""
+    write_certificates(tmp_path)
+    return tmp_path
