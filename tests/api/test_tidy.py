@@ -9,6 +9,8 @@ import pkgutil
 import re
 import subprocess
 import sys
+import tomllib
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,7 +148,7 @@ def test_a_script_keeps_its_contract(path: Path):
     source = path.read_text(encoding="utf-8")
     script = parse(path.stem, source)
     body = code(source)
-    assert source.splitlines()[0] == "#!lua"
+    assert source.splitlines()[0] in {"#!lua", "#!lua flags=no-writes"}
     assert source.splitlines()[1].startswith(f"-- {path.stem}: "), "the second line says what the script does"
     assert check_parameters("KEYS", script.keys, body) + check_parameters("ARGV", script.args, body) == []
     for declared in (script.keys, script.args):
@@ -195,6 +197,12 @@ def public_modules() -> Iterator[ModuleType]:
 PUBLIC = [module for module in public_modules() if not module.__name__.startswith("gridsync.cli")]
 
 
+def listed(module: ModuleType) -> list[str]:
+    """Return what a module offers: its ``__all__``, or else what it defines without an underscore."""
+    defined = (name for name, value in vars(module).items() if getattr(value, "__module__", "") == module.__name__)
+    return list(getattr(module, "__all__", None) or (name for name in defined if not name.startswith("_")))
+
+
 def own_members(cls: type) -> Iterator[tuple[str, Any]]:
     """Yield the public members of a class that gridsync itself wrote, inherited ones included."""
     for name in dir(cls):
@@ -204,11 +212,11 @@ def own_members(cls: type) -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda module: module.__name__)
-def test_public_names_are_listed_and_documented(module: ModuleType):
+def test_public_names_are_documented(module: ModuleType):
     """Every public name has a docstring, and so does every public method and property."""
     assert module.__doc__, f"{module.__name__} has no docstring"
     undocumented = []
-    for name in getattr(module, "__all__", ()):
+    for name in listed(module):
         value = getattr(module, name)
         if not (inspect.isclass(value) or inspect.isroutine(value)):
             continue
@@ -224,9 +232,6 @@ def test_public_names_are_listed_and_documented(module: ModuleType):
                 and not inspect.getdoc(getattr(value, member))
             ]
     assert not undocumented, f"{module.__name__}: {undocumented}"
-    assert hasattr(module, "__all__") or not any(
-        getattr(value, "__module__", None) == module.__name__ for value in vars(module).values()
-    ), f"{module.__name__} defines names and has no __all__"
 
 
 def twins() -> Iterator[tuple[type, type]]:
@@ -317,6 +322,22 @@ def test_no_file_names_a_path_of_the_machine_it_was_written_on():
         text = path.read_bytes().decode(errors="ignore")
         found += [f"{path.relative_to(ROOT)}: {name}" for name in mine if name in text]
     assert not found
+
+
+def test_locked_versions_cover_what_the_project_asks_for():
+    """If this fails, a dependency was added without `make lock`."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras, groups = project["project"]["optional-dependencies"], project["dependency-groups"]
+    asked = {
+        "demo": [*project["project"]["dependencies"], *extras["embedded"], *extras["cli"], *groups["build"]],
+        "test": [*project["project"]["dependencies"], *chain(*extras.values()), *groups["test"]],
+        **{name: groups[name] for name in ("lint", "docs", "bench", "lock")},
+    }
+    for name, requirements in asked.items():
+        text = (ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8")
+        pinned = set(re.findall(r"^([a-z0-9-]+)==", text, re.MULTILINE))
+        wanted = {re.split(r"[^a-z0-9-]", requirement)[0] for requirement in requirements} - {"gridsync-redis"}
+        assert wanted <= pinned, f"{name}.txt lacks {wanted - pinned}"
 
 
 def test_requirements_name_no_index():
