@@ -36,15 +36,15 @@ WORLD = frozenset({
 })
 # fmt: on
 """Clients, clocks, loops, threads and random sources."""
-MAY_TOUCH_THE_WORLD = ("_io", "_supervisor", "embedded", "grid", "testing", "cli", "contrib")
+MAY_TOUCH_THE_WORLD = ("_io", "_embedded", "embedded", "grid", "testing", "cli", "contrib")
 
 BELOW = {
     "errors": (),
     "_units": ("errors",),
     "_io": ("errors", "_units"),
     "settings": ("errors", "_units", "_io"),
-    "_supervisor": (),
-    "embedded": ("errors", "_units", "_supervisor"),
+    "_embedded": ("errors", "_units"),
+    "embedded": ("errors", "_units", "_embedded"),
     **dict.fromkeys(PRIMITIVES, ("errors", "_units", "_io")),
     "grid": ("errors", "_units", "_io", "settings", "embedded", *PRIMITIVES),
 }
