@@ -1,6 +1,6 @@
 """Both drivers behind one face, so that every claim is made for sync and asyncio alike."""
 
-# ruff: noqa: ANN401 - test doubles for two kinds of everything
+# ruff: noqa: ANN401, D102 - test doubles for two kinds of everything
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ class World:
     """One driver: makes stores, and opens further drivers of its kind, as other processes would have."""
 
     def __init__(self, url: str, *, is_async: bool) -> None:
+        self.url = url
         self._endpoint = parse(url, connect_timeout=1.0)
         self.is_async = is_async
         self._open: list[SyncIO | AsyncIO] = []

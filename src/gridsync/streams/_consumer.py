@@ -328,8 +328,11 @@ class Session(Generic[E]):
         self._forget(reply[2])
         if self._cursor == _START:
             self._claim_due = self._io.monotonic() + options.claim_idle / 3
-            dead_after = max(DEAD_AFTER, 2 * options.claim_idle)
-            await self._io.run(TEND, (self._log_key, self._group_key), (self._group, round(dead_after * 1000)))
+            await self._tend()
+
+    async def _tend(self) -> None:
+        dead_after_ms = round(max(DEAD_AFTER, 2 * self._options.claim_idle) * 1000)
+        await self._io.run(TEND, (self._log_key, self._group_key), (self._group, dead_after_ms))
 
     async def _read_new(self) -> None:
         options, now = self._options, self._io.monotonic()
@@ -364,6 +367,8 @@ class Session(Generic[E]):
             args: tuple[Arg, ...] = (self._group, self._options.consumer, *self._held)
             while self._joined and await self._io.run(LEAVE, (self._log_key,), args):
                 pass
+            if self._joined:
+                await self._tend()
         except GridsyncError as error:
             if not _is_gone(error):
                 _log.warning("group %r: %s leaves without word: %s", self._group, self._options.consumer, error)

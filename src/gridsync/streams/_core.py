@@ -146,19 +146,33 @@ class StoreCore(Generic[E]):
 
     def in_stream(self, stream: str, entry: Any) -> Recorded[E]:  # noqa: ANN401 - [id, [field, value, ...]]
         """Decode an entry of one stream."""
-        fields = _fields(entry[1])
-        return self._recorded(fields, stream, _number(entry[0]), int(fields[b"p"]))
+        try:
+            fields = _fields(entry[1])
+            version, position = _number(entry[0]), int(fields[b"p"])
+        except (KeyError, ValueError) as error:
+            raise self._foreign(entry) from error
+        return self._recorded(fields, stream, version, position)
 
     def in_log(self, entry: Any) -> Recorded[E]:  # noqa: ANN401
         """Decode an entry of the log."""
-        fields = _fields(entry[1])
-        return self._recorded(fields, fields[b"s"].decode(), int(fields[b"v"]), _number(entry[0]))
+        try:
+            fields = _fields(entry[1])
+            stream, version, position = fields[b"s"].decode(), int(fields[b"v"]), _number(entry[0])
+        except (KeyError, ValueError) as error:
+            raise self._foreign(entry) from error
+        return self._recorded(fields, stream, version, position)
 
     def _recorded(self, fields: dict[bytes, bytes], stream: str, version: int, position: int) -> Recorded[E]:
-        name = fields[b"t"].decode()
+        try:
+            name, data = fields[b"t"].decode(), fields[b"d"]
+            event_id, time_us = fields[b"i"].decode(), int(fields[b"w"])
+        except (KeyError, ValueError) as error:
+            raise self._foreign((position, fields)) from error
         where = f"event {version} of stream {stream!r} in {self.name!r} (position {position})"
-        event = self.codec.load(name, fields[b"d"], where)
-        return Recorded(event, fields[b"i"].decode(), stream, version, position, name, int(fields[b"w"]))
+        return Recorded(self.codec.load(name, data, where), event_id, stream, version, position, name, time_us)
+
+    def _foreign(self, entry: Any) -> InvalidEvent:  # noqa: ANN401
+        return InvalidEvent(f"entry {entry[0]!r} of {self.name!r} was not written by gridsync: its fields are not ours")
 
     def _new_ids(self, count: int) -> tuple[str, ...]:
         token = self.io.token()

@@ -1,1 +1,0 @@
-"""What `gridsync.embedded` is made of."""
