@@ -136,8 +136,8 @@ class Limiter(_Limiter):
             lost reply, within the longest window, counts once (tests/limits/).
         Not guaranteed: the count across a failover, which loses what was not yet replicated, across a step of the
             server's clock, or under an eviction policy that drops keys.
-        Cost: one round trip and one script of O(log n) in the hits that the longest window holds; 27 bytes for each
-            of them up to 128, about 120 bytes above.
+        Cost: one round trip and one script of O(log n) in the hits that the longest window holds; 26 bytes for each
+            of them up to 128, about 100 bytes above.
         """
         self._check(key, cost)
         return self._decision(run_sync(self._windows.hit(key, cost)))
