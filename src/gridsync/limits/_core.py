@@ -54,7 +54,7 @@ class Windows:
     async def hit(self, subject: str, cost: int) -> Verdict:
         """Take *cost*, or nothing."""
         # Ids only have to differ from those of the last seconds on the same key, so the end of a token is enough: its
-        # counter, and before it as much of the process's random name as fits (four characters of it after 16 million hits).
+        # counter, and before it as much of the process's random name as fits: four characters after 16 million hits.
         args: tuple[Arg, ...] = (self._io.token()[-10:], 0, cost, *self._rule_args)
         verdict: Verdict = await self._io.run(self._hit, (self._key(subject),), args)
         return verdict
