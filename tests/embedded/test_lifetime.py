@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +16,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gridsync import embedded
+from gridsync._embedded.descriptors import close
 from gridsync.embedded import open_embedded
 from gridsync.errors import UsageError
-from tests.embedded.helpers import USER, alive, ask, eventually, kill
+from tests.embedded.helpers import USER, alive, ask, can_lock, eventually, executable, kill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,6 +91,7 @@ def test_data_survives_when_appendonly(tmp_path: Path) -> None:
     with open_embedded(url) as server:
         assert server.pid != first
         assert ask(server.url, "GET", "k") == b"$1\r\nv\r\n"
+    assert "Received SIGTERM" in (tmp_path / "server.log.old").read_text()
 
 
 def test_data_survives_a_kill_of_everybody_when_appendonly(user: MakeUser, tmp_path: Path) -> None:
@@ -129,10 +135,23 @@ def test_a_private_directory_goes_even_if_the_supervisor_was_killed() -> None:
     assert not server.directory.exists()
 
 
+def test_a_private_directory_stays_while_somebody_else_is_served_there() -> None:
+    """Otherwise a parent that closes would pull the directory from under a server that its child has started."""
+    server = open_embedded("embedded://")
+    kill(server.supervisor_pid)
+    eventually(lambda: not server.running)
+    with open_embedded(f"embedded://{server.directory}") as again:
+        server.close()
+        assert ask(again.url, "PING") == b"+PONG\r\n"
+        assert server.directory.exists()
+    eventually(lambda: not alive(again.supervisor_pid))
+    shutil.rmtree(server.directory)
+
+
 def test_a_terminated_supervisor_ends_the_server(tmp_path: Path) -> None:
     """Otherwise an orderly stop of all processes would end with a kill."""
     with open_embedded(f"embedded://{tmp_path}") as server:
-        os.kill(server.supervisor_pid, 15)
+        os.kill(server.supervisor_pid, signal.SIGTERM)
         eventually(lambda: not alive(server.pid) and not alive(server.supervisor_pid))
 
 
@@ -152,7 +171,7 @@ def test_fork_does_not_keep_it_alive(user: MakeUser) -> None:
         "sys.stdin.read()",
         "import os, signal\n"
         "child = os.fork()\n"
-        "if not child: signal.pause()\n"
+        "if not child: signal.alarm(100), signal.pause()\n"
         "print(child, flush=True)\n"
         "sys.stdin.read()",
     )
@@ -166,6 +185,37 @@ def test_fork_does_not_keep_it_alive(user: MakeUser) -> None:
         assert alive(child)
     finally:
         kill(child)
+
+
+def test_a_fork_in_the_middle_of_an_open_keeps_nothing_alive(user: MakeUser, tmp_path: Path) -> None:
+    """Otherwise a thread that forks at the wrong moment would hand its child the lock of the directory."""
+    fork_meanwhile = (
+        "import json, os, signal, sys, threading, warnings\n"
+        "from gridsync import embedded\n"
+        "warnings.simplefilter('ignore', DeprecationWarning)\n"  # 3.12 and later: fork with threads
+        "embedded.GRACE_S = 0.0\n"
+        "def come_and_go():\n"
+        "    for _ in range(8): embedded.open_embedded(sys.argv[1], timeout=30).close()\n"
+        "thread = threading.Thread(target=come_and_go)\n"
+        "thread.start()\n"
+        "children = []\n"
+        "while thread.is_alive():\n"
+        "    if len(children) == 100: os.kill(children[0], signal.SIGKILL); os.waitpid(children.pop(0), 0)\n"
+        "    children.append(os.fork())\n"
+        "    if not children[-1]: signal.alarm(100), signal.pause()\n"
+        "print(json.dumps({'children': children}), flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    one = user(f"embedded://{tmp_path}", fork_meanwhile)
+    children = one.got["children"]
+    one.kill()
+    try:
+        with (tmp_path / "gridsync.lock").open("rb") as lock:
+            eventually(lambda: can_lock(lock.fileno()))
+        assert all(alive(child) for child in children)
+    finally:
+        for child in children:
+            kill(child)
 
 
 def test_a_forked_child_cannot_take_the_server_from_its_parent() -> None:
@@ -198,6 +248,30 @@ def test_a_user_coming_while_the_last_one_leaves_gets_a_server(tmp_path: Path, m
             assert ask(server.url, "PING") == b"+PONG\r\n"
 
 
+def test_a_user_at_the_door_of_a_dying_supervisor_tries_again(tmp_path: Path) -> None:
+    """Otherwise who comes in the last moment would get a broken connection instead of a server."""
+    with open_embedded(f"embedded://{tmp_path}") as server:
+        os.kill(server.supervisor_pid, signal.SIGSTOP)
+        waiting = embedded._join_or_start(tmp_path, {}, private=False)
+        assert waiting is not None
+        kill(server.supervisor_pid)
+        assert embedded._greeting(waiting, time.monotonic() + 20) is None
+        with open_embedded(f"embedded://{tmp_path}") as again:
+            assert ask(again.url, "PING") == b"+PONG\r\n"
+
+
+def test_a_user_let_in_and_never_greeted_tries_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The same when the supervisor goes while its server is still loading."""
+    script = 'case "$1" in --version) echo "Redis server v=8.0.0";; *) exec sleep 600;; esac'
+    monkeypatch.setenv("GRIDSYNC_REDIS_SERVER", str(executable(tmp_path / "server", script)))
+    starter, other = (embedded._join_or_start(tmp_path, {}, private=False) for _ in range(2))
+    assert starter is not None
+    assert other is not None
+    close(starter)
+    other.shutdown(socket.SHUT_WR)
+    assert embedded._greeting(other, time.monotonic() + 20) is None
+
+
 def test_users_that_come_and_go_always_find_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same with rivals: each of four processes opens and closes ten times, without any grace."""
     monkeypatch.setattr(embedded, "GRACE_S", 0.0)
@@ -215,14 +289,14 @@ def test_users_that_come_and_go_always_find_a_server(tmp_path: Path, monkeypatch
     assert [rival.wait() for rival in rivals] == [0] * 4
 
 
-def test_a_user_within_the_grace_keeps_the_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_user_within_the_grace_keeps_the_server(user: MakeUser, tmp_path: Path) -> None:
     """Otherwise every restart of the only user would lose the data."""
-    monkeypatch.setattr(embedded, "GRACE_S", 60.0)
-    with open_embedded(f"embedded://{tmp_path}") as server:
-        first = server.pid
-    with open_embedded(f"embedded://{tmp_path}") as server:
-        assert server.pid == first
-        os.kill(server.supervisor_pid, 15)
+    patient = USER.replace("server =", "import gridsync.embedded\ngridsync.embedded.GRACE_S = 60.0\nserver =")
+    one = user(f"embedded://{tmp_path}", patient)
+    got = one.got
+    one.leave()
+    assert user(f"embedded://{tmp_path}").got == got
+    os.kill(got["supervisor"], signal.SIGTERM)
 
 
 def test_close_twice_is_close_once(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Both drivers behind one face, so that every claim is made for sync and asyncio alike."""
 
-# ruff: noqa: ANN401, D102 - test doubles for two kinds of everything
+# ruff: noqa: ANN401 - test doubles for two kinds of everything
 
 from __future__ import annotations
 

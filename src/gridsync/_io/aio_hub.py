@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from gridsync._io.hub import pauses, unconfirmed
 from gridsync._io.wire import mux
 from gridsync._io.wire.faults import Fault
-from gridsync.errors import Unavailable
+from gridsync.errors import UsageError
 
 if TYPE_CHECKING:
     from gridsync._io.wire.endpoint import Endpoint
@@ -65,35 +66,46 @@ class AsyncHub:
         self.confirmed: set[str] = set()
 
     async def open(self, channel: str) -> None:
-        """Return when *channel* is subscribed.
+        """Return when *channel* is subscribed, connecting anew as often as the command timeout allows.
 
         Raises:
             Unavailable: The server did not confirm within the command timeout.
         """
+        last: Fault | None = None
         try:
             async with asyncio.timeout(self._timeout):
-                async with self._lock:
-                    if self._wire is None or self._wire.closed:
-                        self._wire = await mux.connect(
-                            self._endpoint,
-                            inflight_max=1,
-                            stall_s=self._timeout,
-                            met_before=self._met,
-                            on_push=self._take,
-                            on_lost=self._lost,
-                        )
-                        self._met = True
-                    asked = self._asked.get(channel)
-                    if asked is None:
-                        asked = self._asked[channel] = asyncio.get_running_loop().create_future()
-                        self._wire.post_push(("SUBSCRIBE", channel))
-                # Shielded: one impatient waiter must not cancel the confirmation for the others.
-                await asyncio.shield(asked)
+                for pause in pauses():
+                    try:
+                        await self._subscribe(channel)
+                    except Fault as error:
+                        last = error
+                        await asyncio.sleep(pause)
+                    else:
+                        return
         except TimeoutError:
-            text = f"{self._endpoint} did not confirm the subscription to {channel!r} in {self._timeout:g} s"
-            raise Unavailable(text) from None
-        except Fault as error:
-            raise Unavailable(str(error)) from error
+            pass
+        raise unconfirmed(self._endpoint, channel, self._timeout, last)
+
+    async def _subscribe(self, channel: str) -> None:
+        async with self._lock:
+            if self._closed:
+                raise UsageError(f"this grid ({self._endpoint}) was closed; make a new one")
+            if self._wire is None or self._wire.closed:
+                self._wire = await mux.connect(
+                    self._endpoint,
+                    inflight_max=1,
+                    stall_s=self._timeout,
+                    met_before=self._met,
+                    on_push=self._take,
+                    on_lost=self._lost,
+                )
+                self._met = True
+            asked = self._asked.get(channel)
+            if asked is None:
+                asked = self._asked[channel] = asyncio.get_running_loop().create_future()
+                self._wire.post_push(("SUBSCRIBE", channel))
+        # Shielded: one impatient waiter must not cancel the confirmation for the others.
+        await asyncio.shield(asked)
 
     def close(self) -> None:
         """End the connection."""

@@ -8,6 +8,7 @@ in Redis and opens again.
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import hiredis
@@ -16,13 +17,31 @@ from gridsync._io.clock import monotonic
 from gridsync._io.wire import blocking
 from gridsync._io.wire.endpoint import ProtocolError
 from gridsync._io.wire.faults import Fault
-from gridsync.errors import Unavailable
+from gridsync.errors import Unavailable, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from gridsync._io.wire.blocking import BlockingWire
     from gridsync._io.wire.endpoint import Endpoint
+
+
+PAUSE_S = 0.02
+PAUSE_MAX_S = 0.5
+
+
+def pauses() -> Iterator[float]:
+    """Return how long to wait between attempts to connect, in seconds, for ever."""
+    pause = PAUSE_S
+    while True:
+        yield pause
+        pause = min(2 * pause, PAUSE_MAX_S)
+
+
+def unconfirmed(endpoint: Endpoint, channel: str, timeout: float, last: Fault | None) -> Unavailable:
+    """Return the exception for a subscription that was not confirmed in time."""
+    why = f": {last}" if last is not None else ""
+    return Unavailable(f"{endpoint} did not confirm the subscription to {channel!r} in {timeout:g} s{why}")
 
 
 class ThreadEar:
@@ -75,7 +94,7 @@ class ThreadHub:
         self._closed = False
 
     def open(self, channel: str) -> None:
-        """Return when *channel* is subscribed.
+        """Return when *channel* is subscribed, connecting anew as often as the command timeout allows.
 
         Raises:
             Unavailable: The server did not confirm within the command timeout.
@@ -83,29 +102,42 @@ class ThreadHub:
         if channel in self._confirmed:
             return
         deadline = monotonic() + self._timeout
+        last: Fault | None = None
+        for pause in pauses():
+            try:
+                if self._subscribe(channel, deadline):
+                    return
+            except Fault as error:
+                last = error
+            rest = deadline - monotonic()
+            if rest <= 0:
+                break
+            time.sleep(min(pause, rest))
+        raise unconfirmed(self._endpoint(), channel, self._timeout, last)
+
+    def _subscribe(self, channel: str, deadline: float) -> bool:
         with self._lock:
+            if self._closed:
+                raise UsageError(f"this grid ({self._endpoint()}) was closed; make a new one")
             wire = self._wire
             if wire is None:
                 # Connecting under the lock is right here: every other waiter needs this very connection.
-                try:
-                    wire = blocking.connect(self._endpoint(), timeout=self._timeout, met_before=self._met)
-                except Fault as error:
-                    raise Unavailable(str(error)) from error
+                wire = blocking.connect(self._endpoint(), timeout=self._timeout, met_before=self._met)
                 self._met = True
                 self._wire = wire
                 threading.Thread(target=self._read, args=(wire,), name="gridsync-hub", daemon=True).start()
+            words: tuple[Any, ...] = ("SUBSCRIBE", channel)
             try:
-                words: tuple[Any, ...] = ("SUBSCRIBE", channel)
                 wire.send(hiredis.pack_command(words))
             except OSError as error:
                 wire.shutdown()
-                raise Unavailable(f"the connection for wake-ups to {wire.endpoint} broke: {error}") from error
+                raise Fault(f"the connection for wake-ups to {wire.endpoint} broke: {error}", applied=False) from error
             while channel not in self._confirmed:
                 rest = deadline - monotonic()
-                if self._wire is not wire or rest <= 0 or not self._changed.wait(rest):
-                    raise Unavailable(
-                        f"{wire.endpoint} did not confirm the subscription to {channel!r} in {self._timeout:g} s"
-                    )
+                if self._wire is not wire or rest <= 0:
+                    return False
+                self._changed.wait(rest)
+            return True
 
     def close(self) -> None:
         """End the connection; the thread ends with it."""

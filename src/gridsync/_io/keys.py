@@ -11,14 +11,13 @@ from typing import NamedTuple
 _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 _PART_ESCAPES = {**_ESCAPES, ord(":"): "%3A"}
 
-
 PROCESS_CHARS = 12
 """How many leading characters of an `IO.token` name the process that made it."""
 
 
 def wake_prefix(namespace: str) -> str:
     """Return the prefix of all wake-up channels; a script appends the first `PROCESS_CHARS` of a waiter's token."""
-    return f"{namespace.translate(_ESCAPES)}:wake:"
+    return f"{namespace.translate(_PART_ESCAPES)}:wake:"
 
 
 def wake_channel(namespace: str, token: str) -> str:
@@ -28,15 +27,15 @@ def wake_channel(namespace: str, token: str) -> str:
 
 def tag(namespace: str, wing: str, name: str) -> str:
     """Return the hash tag, braces included, that all keys of one entity share."""
-    return f"{{{namespace.translate(_ESCAPES)}:{wing}:{name.translate(_ESCAPES)}}}"
+    # A colon would let the namespace ``a:lock`` and the lock ``x`` meet ``a`` and its lock ``lock:x``.
+    return f"{{{namespace.translate(_PART_ESCAPES)}:{wing}:{name.translate(_ESCAPES)}}}"
 
 
 class LockKeys(NamedTuple):
     """The keys of one lock.  All of them expire."""
 
     state: str
-    """hash: ``o`` owner, ``t`` fence, ``m`` metadata, ``r`` handed over and not yet claimed; lives as long as the
-    lease."""
+    """hash: ``o`` owner, ``t`` fence; lives as long as the lease."""
     queue: str
     """sorted set: waiter → ticket (the order of arrival)."""
     alive: str
@@ -57,7 +56,7 @@ def limit(namespace: str, limiter: str, subject: str) -> str:
     A colon ends the limiter's name, so the limiter ``a:b`` and the subject ``c`` never meet ``a`` and ``b:c``.
     """
     name = f"{limiter.translate(_PART_ESCAPES)}:{subject.translate(_ESCAPES)}"
-    return f"{{{namespace.translate(_ESCAPES)}:limit:{name}}}"
+    return f"{{{namespace.translate(_PART_ESCAPES)}:limit:{name}}}"
 
 
 class EventKeys(NamedTuple):

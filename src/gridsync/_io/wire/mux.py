@@ -6,7 +6,8 @@ handed out in order.  States of an entry: *unsent* → *in flight* → done.  In
 - an entry enters ``_inflight`` in the same step as its bytes enter the transport, so the order of replies is the order
   of entries; a cancelled or timed-out entry in flight keeps its place and its reply is dropped;
 - an unsent entry that is done (cancelled, timed out) never leaves;
-- entries unsent and in flight together never exceed ``inflight_max``; further callers wait in line, with a deadline.
+- entries unsent and in flight together never exceed ``inflight_max``, and none is taken while the socket's buffer is
+  full; further callers wait in line, with a deadline.
 
 One timer per connection watches the earliest deadline (`asyncio.timeout` per call would halve the throughput).  If
 nothing at all was read for a whole command timeout while an entry waited, the peer counts as dead.
@@ -89,8 +90,8 @@ class MuxWire(asyncio.BufferedProtocol):
         return len(self._inflight) + len(self._unsent)
 
     def has_room(self) -> bool:
-        """Tell whether `post` may be called now."""
-        return len(self._inflight) + len(self._unsent) < self._inflight_max and not self._line
+        """Tell whether `post` may be called now: not too many requests are under way, and the socket takes bytes."""
+        return not (self._line or self._paused) and len(self._inflight) + len(self._unsent) < self._inflight_max
 
     def post(self, words: tuple[Any, ...], deadline: float) -> Future:
         """Queue one request; the future gets its reply, an error reply as `ReplyError`, or a `Fault`."""
@@ -122,7 +123,7 @@ class MuxWire(asyncio.BufferedProtocol):
         Raises:
             Fault: There was none before *deadline*, or the connection broke; nothing was sent.
         """
-        while not self.closed and not (len(self._inflight) + len(self._unsent) < self._inflight_max):
+        while not self.closed and (self._paused or self.load >= self._inflight_max):
             future = self._new_future()
             self._line.append((future, deadline))
             if deadline < self._timer_at:
@@ -177,13 +178,14 @@ class MuxWire(asyncio.BufferedProtocol):
             self._transport.write(b"".join(chunks))
 
     def pause_writing(self) -> None:
-        """Keep further requests unsent: the socket's buffer is full."""
+        """Keep further requests unsent and further callers in line: the socket's buffer is full."""
         self._paused = True
 
     def resume_writing(self) -> None:
         """Send what was kept back."""
         self._paused = False
         self._flush()
+        self._admit()
 
     # -- bytes in ---------------------------------------------------------------------------------------------------
 
@@ -260,7 +262,7 @@ class MuxWire(asyncio.BufferedProtocol):
             self._on_lost(self)
 
     def _admit(self) -> None:
-        room = self._inflight_max - len(self._inflight) - len(self._unsent)
+        room = 0 if self._paused else self._inflight_max - self.load
         while room > 0 and self._line:
             future, _ = self._line.popleft()
             if not future.done():

@@ -1,0 +1,1 @@
+"""What `gridsync.embedded` is made of."""

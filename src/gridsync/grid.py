@@ -1,0 +1,301 @@
+"""`Grid` and `AsyncGrid`: settings, a connection, and one factory per primitive."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+import redis
+import redis.asyncio
+from pydantic import BaseModel
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+from redis.retry import Retry
+
+from gridsync._io.aio import AsyncIO
+from gridsync._io.sync import SyncIO
+from gridsync._io.wire.endpoint import Endpoint, parse, redacted
+from gridsync.embedded import EmbeddedServer, open_embedded
+from gridsync.errors import UsageError
+from gridsync.limits import AsyncLimiter, Limiter
+from gridsync.locks import AsyncLock, Lock
+from gridsync.settings import Settings
+from gridsync.streams import AsyncEventStore, EventStore
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from redis.credentials import CredentialProvider
+
+    from gridsync._units import Seconds
+    from gridsync.limits import Rate
+
+__all__ = ["AsyncGrid", "Grid"]
+
+E = TypeVar("E", bound=BaseModel)
+
+
+class _Opened:
+    """A server that was found: the embedded one, if it is ours, and its endpoint."""
+
+    def __init__(self, settings: Settings, credentials: CredentialProvider | None) -> None:
+        self.embedded: EmbeddedServer | None = None
+        url = settings.redis_url
+        if url.startswith("embedded:"):
+            self.embedded = open_embedded(url, timeout=settings.redis_connection_timeout)
+            url = self.embedded.url
+        try:
+            self.endpoint: Endpoint = parse(
+                url, connect_timeout=settings.redis_connection_timeout, credentials=credentials
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        if self.embedded is not None:
+            self.embedded.close()
+
+
+def _settings(url: str | None, namespace: str | None, settings: Settings | None) -> Settings:
+    given = {"redis_url": url, "gridsync_namespace": namespace}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if settings is None:
+        return Settings(**chosen)
+    # Validated again: a copy with changes would take anything.
+    return Settings(**{**settings.model_dump(), **chosen}) if chosen else settings
+
+
+def _client_options(endpoint: Endpoint, settings: Settings) -> dict[str, Any]:
+    """Return the options of a plain redis-py client that repeats nothing and hides nothing.
+
+    redis-py 8.1 by itself repeats any command up to ten times, and skips its check for unread replies while
+    maintenance notifications are on.
+    """
+    options: dict[str, Any] = {
+        "protocol": 3,
+        "db": endpoint.db,
+        "credential_provider": endpoint.credentials,
+        "socket_timeout": settings.redis_command_timeout,
+        "socket_connect_timeout": settings.redis_connection_timeout,
+    }
+    if endpoint.path is not None:
+        options["unix_socket_path"] = endpoint.path
+    else:
+        options |= {"host": endpoint.host, "port": endpoint.port}
+        options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+    if endpoint.tls is not None:
+        options |= {"ssl": True, **endpoint.tls_options}
+    return options
+
+
+class Grid:
+    """The way in for threads: one connection manager, and a factory for each primitive.
+
+    Args:
+        url: Where the server is; default is ``REDIS_URL``, and without that ``embedded://``, a private server.
+        namespace: First part of every key; default is ``GRIDSYNC_NAMESPACE``, and without that ``gridsync``.
+        settings: Everything else; default is the environment.
+        credentials: A redis-py credential provider, instead of the URL's user and password.
+
+    Raises:
+        UsageError: A setting or the URL cannot be used.
+        Unavailable: No server answers there.
+        Misconfigured: The server refuses the credentials, or TLS does not match.
+
+    Thread-safe and fork-safe: the child of a fork opens connections of its own and holds none of its parent's leases.
+    Cost: one connection is opened at once, others when threads need them, at most ``REDIS_POOL_SIZE``.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        settings: Settings | None = None,
+        credentials: CredentialProvider | None = None,
+    ) -> None:
+        self.settings = _settings(url, namespace, settings)
+        self._opened = _Opened(self.settings, credentials)
+        self._client: redis.Redis | None = None
+        self._io = SyncIO(
+            self._opened.endpoint,
+            pool_size=self.settings.redis_pool_size,
+            timeout=self.settings.redis_command_timeout,
+        )
+        try:
+            self._io.connect()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def namespace(self) -> str:
+        """The first part of every key."""
+        return self.settings.gridsync_namespace
+
+    @property
+    def embedded(self) -> EmbeddedServer | None:
+        """The embedded server that this grid uses, if it does: its kind, version and directory."""
+        return self._opened.embedded
+
+    @property
+    def client(self) -> redis.Redis:
+        """A plain redis-py client on the same server, for everything that gridsync does not do.
+
+        It repeats nothing by itself and has connections of its own.
+        """
+        if self._client is None:
+            options = _client_options(self._opened.endpoint, self.settings)
+            self._client = redis.Redis(retry=Retry(NoBackoff(), 0), **options)
+        return self._client
+
+    def lock(self, name: str, *, ttl: Seconds = 10.0) -> Lock:
+        """Return the lock *name*, whose leases live *ttl* seconds without renewal."""
+        return Lock(self._io, self.namespace, name, ttl=ttl)
+
+    def limiter(self, name: str, *limits: str | Rate) -> Limiter:
+        """Return the limiter *name* with one or more *limits* such as ``"100/second"``, all of which must admit."""
+        return Limiter(self._io, self.namespace, name, *limits)
+
+    def events(self, name: str, model: type[E] | Any) -> EventStore[E]:  # noqa: ANN401 - a union is no type
+        """Return the event store *name*, whose events are *model*: a pydantic model or a union of them."""
+        return EventStore(self._io, self.namespace, name, model)
+
+    def close(self) -> None:
+        """Close every connection; leases still held are left to expire.  Safe to call twice."""
+        self._io.close()
+        if self._client is not None:
+            self._client.close()
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Grid {redacted(self.settings.redis_url)} namespace={self.namespace!r}>"
+
+
+class AsyncGrid:
+    """The way in for asyncio: one multiplexed connection for all tasks, and a factory for each primitive.
+
+    Use it as ``async with AsyncGrid(url) as grid``, or `open` and `close` it.
+
+    Args:
+        url: Where the server is; default is ``REDIS_URL``, and without that ``embedded://``, a private server.
+        namespace: First part of every key; default is ``GRIDSYNC_NAMESPACE``, and without that ``gridsync``.
+        settings: Everything else; default is the environment.
+        credentials: A redis-py credential provider, instead of the URL's user and password.
+
+    Raises:
+        UsageError: A setting or the URL cannot be used.
+
+    Belongs to the event loop in which it was opened.
+    Cost: one connection for all commands; one more for each blocking read, for wake-ups and for renewals.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str | None = None,
+        settings: Settings | None = None,
+        credentials: CredentialProvider | None = None,
+    ) -> None:
+        self.settings = _settings(url, namespace, settings)
+        self._credentials = credentials
+        self._opened: _Opened | None = None
+        self._driver: AsyncIO | None = None
+        self._client: redis.asyncio.Redis | None = None
+
+    async def open(self) -> Self:
+        """Connect; done by ``async with``.  Safe to call twice.
+
+        Raises:
+            UsageError: The URL cannot be used.
+            Unavailable: No server answers there.
+            Misconfigured: The server refuses the credentials, or TLS does not match.
+        """
+        if self._driver is None:
+            self._opened = await asyncio.to_thread(_Opened, self.settings, self._credentials)
+            self._driver = AsyncIO(
+                self._opened.endpoint,
+                inflight_max=self.settings.gridsync_inflight_max,
+                timeout=self.settings.redis_command_timeout,
+            )
+            try:
+                await self._driver.connect()
+            except BaseException:
+                await self.close()
+                raise
+        return self
+
+    @property
+    def _io(self) -> AsyncIO:
+        if self._driver is None:
+            raise UsageError("this AsyncGrid is not open; use `async with AsyncGrid(…) as grid` or `await grid.open()`")
+        return self._driver
+
+    @property
+    def namespace(self) -> str:
+        """The first part of every key."""
+        return self.settings.gridsync_namespace
+
+    @property
+    def embedded(self) -> EmbeddedServer | None:
+        """The embedded server that this grid uses, if it does: its kind, version and directory."""
+        return None if self._opened is None else self._opened.embedded
+
+    @property
+    def client(self) -> redis.asyncio.Redis:
+        """A plain redis-py client on the same server, for everything that gridsync does not do.
+
+        It repeats nothing by itself and has connections of its own.
+        """
+        if self._client is None:
+            if self._opened is None:
+                raise UsageError("this AsyncGrid is not open; use `async with AsyncGrid(…) as grid`")
+            options = _client_options(self._opened.endpoint, self.settings)
+            self._client = redis.asyncio.Redis(retry=redis.asyncio.retry.Retry(NoBackoff(), 0), **options)
+        return self._client
+
+    def lock(self, name: str, *, ttl: Seconds = 10.0) -> AsyncLock:
+        """Return the lock *name*, whose leases live *ttl* seconds without renewal."""
+        return AsyncLock(self._io, self.namespace, name, ttl=ttl)
+
+    def limiter(self, name: str, *limits: str | Rate) -> AsyncLimiter:
+        """Return the limiter *name* with one or more *limits* such as ``"100/second"``, all of which must admit."""
+        return AsyncLimiter(self._io, self.namespace, name, *limits)
+
+    def events(self, name: str, model: type[E] | Any) -> AsyncEventStore[E]:  # noqa: ANN401 - a union is no type
+        """Return the event store *name*, whose events are *model*: a pydantic model or a union of them."""
+        return AsyncEventStore(self._io, self.namespace, name, model)
+
+    async def close(self) -> None:
+        """Finish what is under way, then close every connection; leases still held are left to expire."""
+        driver, self._driver = self._driver, None
+        if driver is not None:
+            await driver.close()
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+        if self._opened is not None:
+            await asyncio.to_thread(self._opened.close)
+            self._opened = None
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        state = "open" if self._driver is not None else "closed"
+        return f"<AsyncGrid {redacted(self.settings.redis_url)} namespace={self.namespace!r} {state}>"
