@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# ruff: noqa: ANN401, ASYNC220, D102 - handlers and drivers of either kind; a child that is started at once
+# ruff: noqa: ANN401, ASYNC220 - handlers and drivers of either kind; a child that is started at once
 import asyncio
 import itertools
 import subprocess
