@@ -56,10 +56,11 @@ class PlainIO:
 
     def set_clock(self, now_us: int) -> None:
         """Let the scripts read *now_us* (microseconds since 2025) from now on, instead of the server's clock."""
-        self._frozen = True
         seconds, micros = divmod(now_us, 1_000_000)
         self.client.hset("clock", mapping={"0": EPOCH_S + seconds, "1": micros})
-        self.client.expire("clock", 600)
+        if not self._frozen:
+            self._frozen = True
+            self.client.expire("clock", 600)
 
     def _script(self, source: str) -> Any:  # noqa: ANN401 - redis-py's own
         if self._frozen:

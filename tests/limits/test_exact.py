@@ -69,7 +69,7 @@ def test_every_answer_is_that_of_brute_force(io: PlainIO, client: redis.Redis, t
         oracle.hit(1, now - shortest // 2)
         client.zadd(key, {f"{total}+0000000000": now - 2 * longest, f"{total + 1}+0000000001": now - shortest // 2})
         client.pexpire(key, 10**9)
-    for _ in range(400):
+    for _ in range(360):
         now += _steps(rng, shortest)
         io.set_clock(now)
         cost = rng.choice(costs)
@@ -98,7 +98,7 @@ def test_every_answer_is_that_of_brute_force(io: PlainIO, client: redis.Redis, t
             assert ask(windows.peek("k", cost)).retry_us == 1
             io.set_clock(now + retry)
             assert ask(windows.peek("k", cost)).retry_us == 0
-        assert client.pttl(key) > 0 or not oracle.admitted, "a key without a TTL"
+        assert client.pttl(key) > 0 or not oracle.admitted
 
 
 def test_one_rule_gets_the_same_answers_from_both_scripts(io: PlainIO, client: redis.Redis) -> None:
@@ -146,9 +146,12 @@ def test_a_lowered_limit_takes_effect_at_once(io: PlainIO) -> None:
     assert ask(Windows(io, "t", "w", [(51, HOUR)]).hit("k", 1)) == Verdict(0, 0, HOUR + 50)
 
 
-def test_a_server_clock_set_back_locks_nobody_out_for_longer_than_a_window(io: PlainIO) -> None:
+@pytest.mark.parametrize("rules", [[(3, HOUR)], [(3, HOUR), (4, 2 * HOUR)]], ids=["one rule", "two rules"])
+def test_a_server_clock_set_back_locks_nobody_out_for_longer_than_a_window(
+    io: PlainIO, rules: list[tuple[int, int]]
+) -> None:
     """Else a wrong clock, once corrected, would close every key for as long as it was wrong."""
-    windows = Windows(io, "t", "w", [(3, HOUR)])
+    windows = Windows(io, "t", "w", rules)
     io.set_clock(START + 1_000 * HOUR)
     for _ in range(3):
         assert ask(windows.hit("k", 1)).retry_us == 0
