@@ -1,0 +1,396 @@
+"""A proxy that breaks connections the way networks do, at the very request a test names.
+
+It stands between a client and a server, understands RESP, and runs in a thread of its own, so that sync and asyncio
+tests use it alike::
+
+    with RedisServer() as server, FaultProxy(server.url) as proxy:
+        grid = Grid(proxy.url)
+        proxy.on(Break.REPLY, "EVALSHA")     # the next script runs, and its reply is lost
+        grid.lock("job").acquire()
+
+Bytes are never duplicated, reordered or changed: TCP does not do that either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from collections import deque
+from enum import Enum
+from typing import TYPE_CHECKING, Self
+from urllib.parse import unquote, urlsplit
+
+import hiredis
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from types import TracebackType
+    from typing import Any
+
+__all__ = ["Break", "FaultProxy", "Rule"]
+
+Words = tuple[bytes, ...]
+
+_READ_BYTES = 1 << 16
+_ANSWER_WITHIN_S = 10.0
+_REMEMBERED = 10_000
+_ANSWERED_BY_PUSH = frozenset(
+    {b"SUBSCRIBE", b"UNSUBSCRIBE", b"PSUBSCRIBE", b"PUNSUBSCRIBE", b"SSUBSCRIBE", b"SUNSUBSCRIBE"}
+)
+
+
+class Break(Enum):
+    """What happens to a request that a `Rule` matches."""
+
+    REQUEST = "the connection is cut before the server sees the request"
+    REPLY = "the server runs the request, then the connection is cut without a reply"
+    HALF_REPLY = "the server runs the request, and the connection is cut in the middle of the reply"
+
+
+class Rule:
+    """One planned fault.
+
+    Attributes:
+        hits: How often it has happened.
+    """
+
+    def __init__(self, fault: Break, command: str | Callable[[Words], bool] | None, *, nth: int, times: int) -> None:
+        self.fault = fault
+        self.hits = 0
+        self._command = command
+        self._skip = nth - 1
+        self._left = times
+        self._hit = threading.Event()
+
+    def wait(self, timeout: float = _ANSWER_WITHIN_S) -> None:
+        """Block until it has happened at least once.
+
+        Raises:
+            TimeoutError: It did not happen within *timeout* seconds.
+        """
+        if not self._hit.wait(timeout):
+            raise TimeoutError(f"{self!r} did not happen within {timeout:g} s")
+
+    def __repr__(self) -> str:
+        return f"<Rule {self.fault.name} {self._command or 'any request'} hits={self.hits}>"
+
+    def _claims(self, words: Words) -> bool:
+        if not self._left:
+            return False
+        if isinstance(self._command, str):
+            # The second word is the SHA of a script or a subcommand.
+            if self._command.lower().encode() not in (word.lower() for word in words[:2]):
+                return False
+        elif self._command is not None and not self._command(words):
+            return False
+        if self._skip:
+            self._skip -= 1
+            return False
+        self._left -= 1
+        return True
+
+    def _happened(self) -> None:
+        self.hits += 1
+        self._hit.set()
+
+
+class FaultProxy:
+    """A proxy in front of one server; all faults can be switched while connections are open.
+
+    Args:
+        url: The server behind it: ``redis://…`` or ``unix://…``, not TLS.
+
+    Attributes:
+        delay_s: How long each piece of data is held back, each way, in seconds.
+        slice_bytes: How many bytes leave at a time, each way; 0 for as many as there are.
+        accepted: How many connections were made so far.
+
+    Not guaranteed: throughput; it is for tests.
+    """
+
+    host = "127.0.0.1"
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme not in {"redis", "valkey", "unix"}:
+            raise ValueError(f"a FaultProxy forwards to redis://… or unix://…, not to {parts.scheme}://…")
+        self._unix = unquote(parts.path) if parts.scheme == "unix" else None
+        self._target = (parts.hostname or "localhost", parts.port or 6379)
+        login, at, _ = parts.netloc.rpartition("@")
+        self._login = login + at
+        self._path = "" if self._unix else parts.path
+        self.delay_s = 0.0
+        self.slice_bytes = 0
+        self.accepted = 0
+        self.port = 0
+        self._rules: list[Rule] = []
+        self._requests: deque[Words] = deque(maxlen=_REMEMBERED)
+        self._links: set[_Link] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._listener: asyncio.Server | None = None
+        self._open = {"requests": asyncio.Event(), "replies": asyncio.Event()}
+        for event in self._open.values():
+            event.set()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="fault-proxy", daemon=True)
+        self._thread.start()
+        self._do(self._listen())
+
+    @property
+    def url(self) -> str:
+        """The URL of the proxy, with the user, password and database of the server's."""
+        return f"redis://{self._login}{self.host}:{self.port}{self._path}"
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open now."""
+        return len(self._links)
+
+    def requests(self, command: str | None = None) -> list[Words]:
+        """Return the newest requests that arrived, lost ones too, oldest first; only those of *command* if given."""
+        wanted = None if command is None else command.lower().encode()
+        return [
+            words for words in list(self._requests) if wanted is None or wanted in (word.lower() for word in words[:2])
+        ]
+
+    # -- faults -----------------------------------------------------------------------------------------------------
+
+    def on(
+        self, fault: Break, command: str | Callable[[Words], bool] | None = None, *, nth: int = 1, times: int = 1
+    ) -> Rule:
+        """Plan *fault* for requests to come.
+
+        Args:
+            fault: What to break.
+            command: The request's first or second word (a command, a script's SHA), in any case, or a function of its
+                words; by default any request.
+            nth: Which of the matching requests is the first to be hit, from 1.
+            times: How many of them are hit in all.
+
+        Returns:
+            The rule, which counts its `hits`.
+        """
+        rule = Rule(fault, command, nth=nth, times=times)
+        self._rules.append(rule)
+        return rule
+
+    def cut(self, *, reset: bool = False) -> None:
+        """Cut every connection now, in good order or with a TCP reset."""
+        self._do(self._cut(reset=reset))
+
+    def refuse(self) -> None:
+        """Refuse new connections until `heal`; open ones go on."""
+        self._do(self._unlisten())
+
+    def blackhole(self, *, requests: bool = True, replies: bool = True) -> None:
+        """Let nothing through until `heal`, in one direction or both; connections stay open, and bytes wait.
+
+        New connections are accepted, and their bytes wait too.
+        """
+        self._do(self._gate(requests=requests, replies=replies))
+
+    def heal(self) -> None:
+        """End every fault and forget the rules; what waited in a black hole goes on."""
+        self._rules.clear()
+        self.delay_s = 0.0
+        self.slice_bytes = 0
+        self._do(self._gate(requests=False, replies=False))
+        self._do(self._listen())
+
+    def close(self) -> None:
+        """Cut everything and end the thread; safe to call twice."""
+        if self._loop.is_closed():
+            return
+        self._do(self._end())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_ANSWER_WITHIN_S)
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<FaultProxy {self.port} to {self._unix or self._target} connections={self.connections}>"
+
+    # -- in the proxy's loop ----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(_ANSWER_WITHIN_S)
+
+    async def _listen(self) -> None:
+        if self._listener is None:
+            self._listener = await asyncio.start_server(self._accept, self.host, self.port)
+            self.port = self._listener.sockets[0].getsockname()[1]
+
+    async def _unlisten(self) -> None:
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+
+    async def _gate(self, *, requests: bool, replies: bool) -> None:
+        for name, shut in (("requests", requests), ("replies", replies)):
+            if shut:
+                self._open[name].clear()
+            else:
+                self._open[name].set()
+
+    async def _cut(self, *, reset: bool) -> None:
+        for link in list(self._links):
+            link.cut(reset=reset)
+
+    async def _end(self) -> None:
+        await self._unlisten()
+        await self._cut(reset=False)
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.accepted += 1
+        try:
+            if self._unix is not None:
+                server = await asyncio.open_unix_connection(self._unix)
+            else:
+                server = await asyncio.open_connection(*self._target)
+            link = _Link(self, (reader, writer), server)
+            self._links.add(link)
+            try:
+                await link.run()
+            finally:
+                self._links.discard(link)
+        except (OSError, asyncio.CancelledError):
+            pass  # the server is away, or the proxy is closing: either way the client's connection ends
+        finally:
+            writer.close()
+            self._tasks.discard(task)
+
+    def _fault_for(self, words: Words) -> Rule | None:
+        self._requests.append(words)
+        return next((rule for rule in list(self._rules) if rule._claims(words)), None)  # noqa: SLF001 - same module
+
+
+class _Link:
+    """One client's connection and its connection to the server."""
+
+    def __init__(
+        self,
+        proxy: FaultProxy,
+        client: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+        server: tuple[asyncio.StreamReader, asyncio.StreamWriter],
+    ) -> None:
+        self._proxy = proxy
+        self._from_client, self._to_client = client
+        self._from_server, self._to_server = server
+        self._expected: deque[Rule | None] = deque()
+        for writer in (self._to_client, self._to_server):
+            connection = writer.get_extra_info("socket")
+            if connection.family != socket.AF_UNIX:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    async def run(self) -> None:
+        """Forward both ways until one side ends."""
+        pumps = [asyncio.ensure_future(self._pump_requests()), asyncio.ensure_future(self._pump_replies())]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            self.cut(reset=False)
+
+    def cut(self, *, reset: bool) -> None:
+        """End both connections now."""
+        if reset:
+            with contextlib.suppress(OSError):
+                # Lingering for no time at all makes the close a reset.
+                self._to_client.get_extra_info("socket").setsockopt(
+                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+                )
+        self._to_client.transport.abort()
+        self._to_server.transport.abort()
+
+    async def _pump_requests(self) -> None:
+        parser = hiredis.Reader()
+        while data := await self._from_client.read(_READ_BYTES):
+            parser.feed(data)
+            while request := parser.gets():
+                words: Words = tuple(request)
+                rule = self._proxy._fault_for(words)  # noqa: SLF001 - same module
+                if rule is not None and rule.fault is Break.REQUEST:
+                    rule._happened()  # noqa: SLF001 - same module
+                    return
+                if words[0].upper() not in _ANSWERED_BY_PUSH:
+                    self._expected.append(rule)
+                await self._forward(
+                    "requests",
+                    self._to_server,
+                    b"".join((b"*%d\r\n" % len(words), *(b"$%d\r\n%s\r\n" % (len(w), w) for w in words))),
+                )
+
+    async def _pump_replies(self) -> None:
+        unread = bytearray()
+        while data := await self._from_server.read(_READ_BYTES):
+            unread += data
+            start = 0
+            while (end := _end_of_reply(unread, start)) is not None:
+                rule = self._expected.popleft() if unread[start] not in b">" and self._expected else None
+                reply = bytes(unread[start:end])
+                start = end
+                if rule is not None:
+                    # What came before it was written, and leaves with the close.
+                    if rule.fault is Break.HALF_REPLY:
+                        await self._forward("replies", self._to_client, reply[: len(reply) // 2])
+                    await self._to_client.drain()
+                    self._to_client.close()
+                    await self._to_client.wait_closed()
+                    rule._happened()  # noqa: SLF001 - same module
+                    return
+                await self._forward("replies", self._to_client, reply)
+            del unread[:start]
+
+    async def _forward(self, direction: str, writer: asyncio.StreamWriter, data: bytes) -> None:
+        step = self._proxy.slice_bytes or len(data)
+        for start in range(0, len(data), step):
+            if self._proxy.delay_s:
+                await asyncio.sleep(self._proxy.delay_s)
+            await self._proxy._open[direction].wait()  # noqa: SLF001 - same module
+            writer.write(data[start : start + step])
+            await writer.drain()
+
+
+def _end_of_reply(data: bytearray, start: int) -> int | None:
+    """Return where the reply that begins at *start* ends, or ``None`` if it is not all there."""
+    todo = 1
+    while todo:
+        line_end = data.find(b"\r\n", start)
+        if line_end < 0:
+            return None
+        kind, rest = data[start : start + 1], bytes(data[start + 1 : line_end])
+        start = line_end + 2
+        todo -= 1
+        if kind in b"$=!" and rest != b"-1":
+            start += int(rest) + 2
+            if start > len(data):
+                return None
+        elif kind in b"*~>" and rest != b"-1":
+            todo += int(rest)
+        elif kind in b"%|":
+            # An attribute is followed by the reply that it belongs to.
+            todo += 2 * int(rest) + (kind == b"|")
+    return start
