@@ -23,9 +23,9 @@ from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, wait_ra
 from tenacity.stop import stop_base
 
 from gridsync._io import telemetry
-from gridsync._io.scripts import Script
+from gridsync._io.scripts import Category, Script
 from gridsync._io.wire.faults import Fault, ReplyError, as_public, is_transient
-from gridsync.errors import OutcomeUnknown, Unavailable
+from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -106,9 +106,13 @@ async def recover(
         words = operation.words(keys, _with_repeat(args, repeat_index, attempts.monotonic() - started))
         try:
             if isinstance(operation, Script) and isinstance(last, ReplyError) and last.code == "NOSCRIPT":
-                # A SCRIPT LOAD stays loaded, where Redis 7.4 and newer forget what only EVAL brought.
-                await attempts.attempt(("SCRIPT", "LOAD", operation.source), keys, deadline)
+                await _load(attempts, operation, keys, deadline)
             return await attempts.attempt(words, keys, deadline)
+        except GridsyncError as error:
+            # No connection, for a reason that does not heal; but what left before may have been applied.
+            if _perhaps_applied(operation, seen):
+                raise OutcomeUnknown(f"{operation.name}: an earlier attempt may have been applied; {error}") from error
+            raise
         except (Fault, ReplyError) as error:
             seen.append(error)
             telemetry.repeated(operation, error)
@@ -139,6 +143,19 @@ async def recover(
         raise _gave_up(operation, seen, attempts.monotonic() - started) from seen[-1]
 
 
+async def _load(attempts: Attempts, script: Script, keys: Sequence[object], deadline: float) -> None:
+    # A SCRIPT LOAD stays loaded, where Redis 7.4 and newer forget what only EVAL brought.
+    try:
+        await attempts.attempt(("SCRIPT", "LOAD", script.source), keys, deadline)
+    except Fault as fault:
+        # Loading twice does no harm, and the script itself has not left yet.
+        raise Fault(str(fault), applied=False) from fault
+
+
+def _perhaps_applied(operation: Operation, seen: list[Exception]) -> bool:
+    return operation.category is not Category.READ and any(isinstance(e, Fault) and e.ambiguous for e in seen)
+
+
 def _with_repeat(args: Sequence[object], index: int | None, elapsed: float) -> tuple[object, ...]:
     if index is None:
         return tuple(args)
@@ -154,6 +171,6 @@ def _unknown(operation: Operation, error: Exception) -> OutcomeUnknown:
 
 def _gave_up(operation: Operation, seen: list[Exception], elapsed: float) -> Exception:
     text = f"{operation.name}: no success in {elapsed:.2f} s and {len(seen)} attempts; the last one: {seen[-1]}"
-    if any(isinstance(error, Fault) and error.ambiguous for error in seen):
+    if _perhaps_applied(operation, seen):
         return OutcomeUnknown(f"{text}; one of them may have been applied")
     return Unavailable(f"{text}; nothing was applied")

@@ -1,8 +1,7 @@
 """The multiplexed asyncio wire: many callers, one connection, automatic pipelining.
 
-A request is packed by its caller, queued, and leaves with all others of the same loop tick in one write, or in several
-if they are many: the server need not wait for the last.  Replies are handed out in order.  States of an entry:
-*unsent* → *in flight* → done.  Invariants:
+A request is packed by its caller, queued, and leaves with all others of the same loop tick in one write; replies are
+handed out in order.  States of an entry: *unsent* → *in flight* → done.  Invariants:
 
 - an entry enters ``_inflight`` in the same step as its bytes enter the transport, so the order of replies is the order
   of entries; a cancelled or timed-out entry in flight keeps its place and its reply is dropped;
@@ -11,7 +10,8 @@ if they are many: the server need not wait for the last.  Replies are handed out
   full; further callers wait in line, with a deadline.
 
 One timer per connection watches the earliest deadline (`asyncio.timeout` per call would halve the throughput).  If
-nothing at all was read for a whole command timeout while an entry waited, the peer counts as dead.
+nothing at all was read for a whole command timeout while an entry waited, the peer counts as dead; so it does when
+the callers of all entries have long gone.
 """
 
 from __future__ import annotations
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 _pack = hiredis.pack_command
 _BUFFER_BYTES = 1 << 16
 """What is read at most per loop tick: fairness against a flood of replies."""
-FLUSH_BYTES = 1 << 12
-"""Unsent requests of this size leave before the loop tick ends: the server runs them while others are being packed."""
 _NEVER = float("inf")
 DRAIN_S = 1.0
 """How long `Node.close` lets requests under way finish."""
@@ -75,13 +73,13 @@ class MuxWire(asyncio.BufferedProtocol):
         self._buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._unsent: list[tuple[bytes, Future, float]] = []
-        self._unsent_bytes = 0
         self._inflight: deque[tuple[Future, float]] = deque()
         self._line: deque[tuple[Future, float]] = deque()
         self._flushing = False
         self._paused = False
         self._alone = True
-        self._last_read = 0.0
+        self._granted = 0
+        self._silent_since = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
         self.drained: asyncio.Event | None = None
@@ -94,15 +92,17 @@ class MuxWire(asyncio.BufferedProtocol):
         return len(self._inflight) + len(self._unsent)
 
     def has_room(self) -> bool:
-        """Tell whether `post` may be called now: not too many requests are under way, and the socket takes bytes."""
-        return not (self._line or self._paused) and len(self._inflight) + len(self._unsent) < self._inflight_max
+        """Tell whether `post` may be called now: there is room, the socket takes bytes, and nobody came earlier."""
+        under_way = len(self._inflight) + len(self._unsent) + self._granted
+        return under_way < self._inflight_max and not (self._line or self._paused)
 
     def post(self, words: tuple[Any, ...], deadline: float) -> Future:
         """Queue one request; the future gets its reply, an error reply as `ReplyError`, or a `Fault`."""
         future = self._new_future()
-        payload = _pack(words)
-        self._unsent.append((payload, future, deadline))
-        self._unsent_bytes += len(payload)
+        if self.closed:
+            future.set_exception(Fault(f"the connection to {self.endpoint} broke", applied=False))
+            return future
+        self._unsent.append((_pack(words), future, deadline))
         if deadline < self._timer_at:
             self._arm(deadline)
         if not self._flushing:
@@ -112,8 +112,6 @@ class MuxWire(asyncio.BufferedProtocol):
             else:
                 self._flushing = True
                 self._loop.call_soon(self._flush)
-        elif self._unsent_bytes >= FLUSH_BYTES:
-            self._send()
         return future
 
     def post_together(self, requests: list[tuple[Any, ...]], deadline: float) -> list[Future]:
@@ -131,16 +129,20 @@ class MuxWire(asyncio.BufferedProtocol):
         Raises:
             Fault: There was none before *deadline*, or the connection broke; nothing was sent.
         """
-        while not self.closed and (self._paused or self.load >= self._inflight_max):
+        if not self.closed and not self.has_room():
             future = self._new_future()
             self._line.append((future, deadline))
             if deadline < self._timer_at:
                 self._arm(deadline)
             try:
-                await future
+                # The place that `_admit` gives is kept for us until we run again.
+                granted = await future
             except asyncio.CancelledError:
-                self._admit()  # the place may have been given to us just now: pass it on
+                if future.done() and not future.cancelled() and future.exception() is None and future.result():
+                    self._granted -= 1
+                    self._admit()
                 raise
+            self._granted -= granted
         if self.closed:
             raise Fault(f"the connection to {self.endpoint} broke", applied=False)
 
@@ -163,19 +165,18 @@ class MuxWire(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         self._flushing = False
-        self._send()
-
-    def _send(self) -> None:
         if self._paused or self._transport is None or self.closed:
             return
         batch = self._unsent
         self._unsent = []
-        self._unsent_bytes = 0
         inflight = self._inflight
+        if not inflight:
+            self._silent_since = self._time()
         if len(batch) == 1:
             payload, future, deadline = batch[0]
             self._alone = True
             if future.done():
+                self._made_room()
                 return
             inflight.append((future, deadline))
             self._transport.write(payload)
@@ -188,6 +189,8 @@ class MuxWire(asyncio.BufferedProtocol):
                 inflight.append((future, deadline))
         if chunks:
             self._transport.write(b"".join(chunks))
+        if len(chunks) < len(batch):
+            self._made_room()
 
     def pause_writing(self) -> None:
         """Keep further requests unsent and further callers in line: the socket's buffer is full."""
@@ -213,7 +216,7 @@ class MuxWire(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Hand out the replies that are complete."""
         reader = self._reader
-        self._last_read = self._time()
+        self._silent_since = self._time()
         try:
             reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type] # takes any buffer; its stub says bytes
             gets = reader.gets
@@ -234,10 +237,8 @@ class MuxWire(asyncio.BufferedProtocol):
             # Bytes that are not RESP, or a reply that nobody asked for: nothing on this wire can be trusted.
             self._lose(error)
             return
-        if self._line:
-            self._admit()
-        if self.drained is not None and not self.load:
-            self.drained.set()
+        if self._line or self.drained is not None:
+            self._made_room()
 
     def eof_received(self) -> bool:
         """Let the transport close: the server will say nothing more."""
@@ -264,7 +265,7 @@ class MuxWire(asyncio.BufferedProtocol):
                 future.set_exception(Fault(text, applied=False))
         for future, _ in self._line:
             if not future.done():
-                future.set_result(None)
+                future.set_result(0)
         self._inflight.clear()
         self._unsent.clear()
         self._line.clear()
@@ -273,12 +274,19 @@ class MuxWire(asyncio.BufferedProtocol):
         if self._on_lost is not None:
             self._on_lost(self)
 
+    def _made_room(self) -> None:
+        if self._line:
+            self._admit()
+        if self.drained is not None and not self.load:
+            self.drained.set()
+
     def _admit(self) -> None:
-        room = 0 if self._paused else self._inflight_max - self.load
+        room = 0 if self._paused else self._inflight_max - self.load - self._granted
         while room > 0 and self._line:
             future, _ = self._line.popleft()
             if not future.done():
-                future.set_result(None)
+                future.set_result(1)
+                self._granted += 1
                 room -= 1
 
     # -- deadlines --------------------------------------------------------------------------------------------------
@@ -299,8 +307,9 @@ class MuxWire(asyncio.BufferedProtocol):
         for future, deadline in self._inflight:
             if deadline > now:
                 earliest = min(earliest, deadline)
-            elif not future.done():
-                overdue = True
+                continue
+            overdue = True
+            if not future.done():
                 future.set_exception(Fault(f"{self.endpoint} did not answer in time", applied=True))
         for _, future, deadline in self._unsent:
             if deadline > now:
@@ -313,9 +322,12 @@ class MuxWire(asyncio.BufferedProtocol):
             elif not future.done():
                 text = f"{self._inflight_max} requests to {self.endpoint} are under way (GRIDSYNC_INFLIGHT_MAX)"
                 future.set_exception(Fault(text, applied=False))
-        if overdue and now - self._last_read >= self._stall_s:
-            self._lose(TimeoutError(f"nothing was read for {now - self._last_read:.1f} s"))
-        elif earliest < _NEVER:
+        if overdue:
+            if now - self._silent_since >= self._stall_s:
+                self._lose(TimeoutError(f"nothing was read for {now - self._silent_since:.1f} s"))
+                return
+            earliest = min(earliest, self._silent_since + self._stall_s)
+        if earliest < _NEVER:
             self._arm(earliest)
 
 
@@ -413,12 +425,17 @@ class Node:
                 if self._attempt is None:
                     self._attempt = loop.create_task(self._connect(), name="gridsync-connect")
                     self._attempt.add_done_callback(self._attempted)
+                attempt = self._attempt
                 try:
                     async with asyncio.timeout_at(deadline):
-                        # Shielded: one impatient caller must not take the attempt away from the others.
-                        wire = await asyncio.shield(self._attempt)
+                        # Not awaited itself: one impatient caller must not take the attempt away from the others, and
+                        # `close` must not look like a cancellation of its callers.
+                        await asyncio.wait([attempt])
                 except TimeoutError:
                     raise Fault(f"no connection to {self.endpoint} in time", applied=False) from None
+                if attempt.cancelled():
+                    continue
+                wire = attempt.result()
             await wire.room(deadline)
             if not wire.closed:
                 return wire
@@ -438,9 +455,13 @@ class Node:
     async def close(self) -> None:
         """Take no more requests, let those under way finish for a second, then cut the connection."""
         self._closed = True
-        if self._attempt is not None:
-            self._attempt.cancel()
-        if self.wire is not None:
-            await self.wire.drain(DRAIN_S)
-            self.wire.abort()
-            self.wire = None
+        wire, self.wire = self.wire, None
+        try:
+            if self._attempt is not None:
+                self._attempt.cancel()
+                await asyncio.wait([self._attempt])
+            if wire is not None:
+                await wire.drain(DRAIN_S)
+        finally:
+            if wire is not None:
+                wire.abort()

@@ -6,6 +6,7 @@ only taken when the pool is empty.  The most recently used wire goes out first, 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -38,6 +39,7 @@ class Pool:
 
     def _reset(self) -> None:
         self._idle: list[BlockingWire] = []
+        self._all: set[BlockingWire] = set()
         self._open = 0
         self._waiting = 0
         self._condition = threading.Condition(threading.Lock())
@@ -75,7 +77,7 @@ class Pool:
                 while True:
                     if self._closed:
                         raise UsageError(f"this grid ({self.endpoint}) was closed; make a new one")
-                    if self._idle:
+                    with contextlib.suppress(IndexError):  # others pop without the lock
                         return self._idle.pop()
                     if self._open < self.size:
                         self._open += 1
@@ -100,11 +102,12 @@ class Pool:
             self._forget()
             raise
         self._met = True
+        self._all.add(wire)
         return wire
 
     def give(self, wire: BlockingWire) -> None:
         """Take a wire back; a closed one is forgotten."""
-        if self._closed or wire.closed:
+        if wire.closed:
             self.discard(wire)
             return
         wire.idle_since = time.monotonic()
@@ -112,10 +115,13 @@ class Pool:
         if self._waiting:
             with self._condition:
                 self._condition.notify()
+        if self._closed:
+            self._discard_idle()
 
     def discard(self, wire: BlockingWire) -> None:
         """Close a wire and make room for another."""
         wire.close()
+        self._all.discard(wire)
         self._forget()
 
     def _forget(self) -> None:
@@ -128,13 +134,17 @@ class Pool:
         with self._condition:
             self._closed = True
             self._condition.notify_all()
-        while self._idle:
-            self.discard(self._idle.pop())
+        self._discard_idle()
+
+    def _discard_idle(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                self.discard(self._idle.pop())
 
     def _after_fork(self) -> None:
-        # Close our copies of the descriptors; the parent's connections live on.  Wires in use belong to threads that
-        # the child does not have.
-        for wire in self._idle:
+        # Close our copies of the descriptors, those in use by threads that the child does not have as well: the
+        # parent's connections live on, and end when the parent says so.
+        for wire in self._all:
             wire.close()
         self._reset()
 
