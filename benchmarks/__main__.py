@@ -36,7 +36,7 @@ def main() -> int:
     failed = 0
     with server() as (port, info):
         used = report.versions(info)
-        print(json.dumps({"machine": described, "versions": used}), report.HEAD, sep="\n", flush=True)
+        print(report.heading(described, used), flush=True)
         for row in (ROWS[name] for name in asked.rows):
             for peer in row.peers:
                 words = ["-m", "benchmarks.pair", row.name, peer.package, port, asked.runs, asked.seconds]

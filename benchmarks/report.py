@@ -71,8 +71,21 @@ HEAD = f"{'row':<20} {'ours':>9}  {'peer':<18} {'peer':>9}  {'unit':<12} {'ratio
 def line(found: Figure, said: str) -> str:
     """Return the row as a line of the table."""
     return (
-        f"{found['name']:<20} {found['ours']:>9,.5g}  {found['peer_name']:<18} {found['peer']:>9,.5g}"
-        f"  {found['unit']:<12} {found['ratio']:>6.2f}x  {said}"
+        f"{found['name']:<20} {_number(found['ours'])}  {found['peer_name']:<18} {_number(found['peer'])}"
+        f"  {found['unit']:<12} {found['ratio']:>6.2f}x  {said}".rstrip()
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:>9,.0f}" if value >= 100 else f"{value:>9.3g}"
+
+
+def heading(described: dict[str, Any], used: dict[str, str]) -> str:
+    """Return what stands above the table: the machine and what runs on it."""
+    programs = ", ".join(f"{name} {version}" for name, version in used.items())
+    return (
+        f"{described['cpu']}, {described['cores']} cores, load {described['load_1min']}, {described['os']}, "
+        f"Python {described['python']}\n{programs}\n\n{HEAD}"
     )
 
 

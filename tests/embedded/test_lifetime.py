@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -132,6 +133,19 @@ def test_a_private_directory_goes_even_if_the_supervisor_was_killed() -> None:
     eventually(lambda: not server.running)
     server.close()
     assert not server.directory.exists()
+
+
+def test_a_private_directory_stays_while_somebody_else_is_served_there() -> None:
+    """Otherwise a parent that closes would pull the directory from under a server that its child has started."""
+    server = open_embedded("embedded://")
+    kill(server.supervisor_pid)
+    eventually(lambda: not server.running)
+    with open_embedded(f"embedded://{server.directory}") as again:
+        server.close()
+        assert ask(again.url, "PING") == b"+PONG\r\n"
+        assert server.directory.exists()
+    eventually(lambda: not alive(again.supervisor_pid))
+    shutil.rmtree(server.directory)
 
 
 def test_a_terminated_supervisor_ends_the_server(tmp_path: Path) -> None:

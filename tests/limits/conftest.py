@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import redis
 
-from gridsync._io import Script
+from gridsync._io import Script, run_sync
 from gridsync._io.clock import Tokens
 from gridsync.errors import ServerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Coroutine, Iterator, Sequence
 
     from gridsync._io import Operation
     from gridsync.testing.servers import RedisServer
@@ -24,6 +24,20 @@ EPOCH_S = 1_735_689_600
 def client(flushed: RedisServer) -> Iterator[redis.Redis]:
     with redis.Redis(port=flushed.port, decode_responses=True) as client:
         yield client
+
+
+class Verdict(NamedTuple):
+    """What a script answered."""
+
+    retry_us: int
+    remaining: int
+    reset_us: int
+    rule: int = 0
+
+
+def ask(question: Coroutine[Any, Any, list[int]]) -> Verdict:
+    """Run a hit or a peek."""
+    return Verdict(*run_sync(question))
 
 
 class PlainIO:
@@ -42,10 +56,11 @@ class PlainIO:
 
     def set_clock(self, now_us: int) -> None:
         """Let the scripts read *now_us* (microseconds since 2025) from now on, instead of the server's clock."""
-        self._frozen = True
         seconds, micros = divmod(now_us, 1_000_000)
         self.client.hset("clock", mapping={"0": EPOCH_S + seconds, "1": micros})
-        self.client.expire("clock", 600)
+        if not self._frozen:
+            self._frozen = True
+            self.client.expire("clock", 600)
 
     def _script(self, source: str) -> Any:  # noqa: ANN401 - redis-py's own
         if self._frozen:

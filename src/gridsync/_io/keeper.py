@@ -62,13 +62,14 @@ class Keeper:
         self._items.pop(id(item), None)
 
     def close(self) -> None:
-        """Stop the thread; kept items are left to expire."""
+        """Stop the thread and close its connection; kept items are left to expire."""
         with self._condition:
             self._closed = True
             self._condition.notify()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(TIMEOUT_MAX_S + 1)
+        self._route.close()
 
     def _run(self) -> None:
         while True:

@@ -135,9 +135,10 @@ class Limiter(_Limiter):
             no call is denied that would have fitted; a denied call writes nothing; a hit that is repeated after a
             lost reply, within the longest window, counts once (tests/limits/).
         Not guaranteed: the count across a failover, which loses what was not yet replicated, across a step of the
-            server's clock, or under an eviction policy that drops keys.
-        Cost: one round trip and one script of O(log n) in the hits that the longest window holds; 27 bytes for each
-            of them up to 128, about 120 bytes above.
+            server's clock, or under an eviction policy that drops keys; and a copy of a lost request that comes after
+            its repeat was answered counts as well.
+        Cost: one round trip and one script of O(log n) in the hits that the longest window holds; 26 bytes for each
+            of them up to 128, about 100 bytes above.
         """
         self._check(key, cost)
         return self._decision(run_sync(self._windows.hit(key, cost)))
@@ -150,7 +151,7 @@ class Limiter(_Limiter):
             Unavailable: The server could not be reached in time.
             ServerError: The key holds something else, or the server refused.
 
-        Cost: one round trip and one script of O(log n) that may run on a replica.
+        Cost: one round trip and one script of O(log n) that writes nothing.
         """
         self._check(key, cost)
         return self._decision(run_sync(self._windows.peek(key, cost)))

@@ -10,17 +10,17 @@ window of the limiter reads the same log.  The mark is ``:`` while the log still
 head was trimmed.  The hit is ten characters that name the call: a repeat after a lost reply looks for them among the
 entries since its first attempt, and is not counted again when it finds them.
 
-An entry takes 27 bytes while a log holds at most 128 of them and 118 bytes above that (Redis 8.2, `MEMORY USAGE`).
+An entry takes 26 bytes while a log holds at most 128 of them and about 100 above that (Redis 8.2, MEMORY USAGE).
 Entries may be merged into their newer neighbour without ever admitting more, which is how a log can be kept short at
 the price of precision.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from gridsync._io import Category, Command, load
-from gridsync._io.keys import PROCESS_CHARS, limit
+from gridsync._io.keys import limit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,18 +32,9 @@ _HIT = load("gridsync.limits", "hit")
 _PEEK = load("gridsync.limits", "peek")
 _RESET = Command("limits.reset", Category.LAST_WINS, ("UNLINK",))
 
-_COUNTER_CHARS = 5
-
-
-class Verdict(NamedTuple):
-    """What a script answered."""
-
-    retry_us: int
-    """0 admitted, -1 never, else how long until the same call would be admitted."""
-    remaining: int
-    reset_us: int
-    rule: int = 0
-    """The rule that binds, counted from 0."""
+Verdict = list[int]
+"""What a script answers: *retry_us* (0 admitted, -1 never, else how long until the same call would be admitted),
+*remaining*, *reset_us*, and which rule binds, counted from 0.  No named tuple: one costs a quarter of a microsecond."""
 
 
 class Windows:
@@ -62,16 +53,16 @@ class Windows:
 
     async def hit(self, subject: str, cost: int) -> Verdict:
         """Take *cost*, or nothing."""
-        # A token is the process's part and a hexadecimal counter.  Ids only have to differ from those of the last
-        # seconds on the same key, so five characters of each do: a million hits of one process pass before one returns.
-        token = self._io.token()
-        hit = token[:_COUNTER_CHARS] + token[PROCESS_CHARS:][-_COUNTER_CHARS:].rjust(_COUNTER_CHARS, "0")
-        args: tuple[Arg, ...] = (hit, 0, cost, *self._rule_args)
-        return Verdict(*await self._io.run(self._hit, (self._key(subject),), args))
+        # Ids only have to differ from those of the last seconds on the same key, so the end of a token is enough: its
+        # counter, and before it as much of the process's random name as fits: four characters after 16 million hits.
+        args: tuple[Arg, ...] = (self._io.token()[-10:], 0, cost, *self._rule_args)
+        verdict: Verdict = await self._io.run(self._hit, (self._key(subject),), args)
+        return verdict
 
     async def peek(self, subject: str, cost: int) -> Verdict:
         """Tell what `hit` would say, and take nothing."""
-        return Verdict(*await self._io.run(_PEEK, (self._key(subject),), (cost, *self._peek_args)))
+        verdict: Verdict = await self._io.run(_PEEK, (self._key(subject),), (cost, *self._peek_args))
+        return verdict
 
     async def reset(self, subject: str) -> None:
         """Forget the subject."""

@@ -199,8 +199,9 @@ async def _wait(io: IO, spec: Spec, owner: str, until: float | None, started: fl
                 return Hold(io, spec, owner, reply[1], sent)
             _, lease_ms, rank = reply
             pause = ALIVE_MS / 1000 / RENEWALS
-            if rank == 0 and lease_ms >= 0:
-                # A holder that crashed publishes nothing: the head of the queue comes when its lease has ended.
+            if rank <= 1 and lease_ms >= 0:
+                # A holder that crashed publishes nothing: the head of the queue comes when its lease has ended.  So
+                # does the next one, since a head that crashed may be the holder: it was handed the lock.
                 pause = min(pause, (lease_ms + 1) / 1000)
             if until is not None:
                 rest = until - io.monotonic()

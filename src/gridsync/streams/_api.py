@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import logging
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from gridsync._io import run_sync
+from gridsync._units import Seconds, seconds
+from gridsync._units import name as checked
 from gridsync.errors import UsageError
 from gridsync.streams._consumer import Consumed, Failure, Options, Session
-from gridsync.streams._core import Appended, Expected, Pages, Recorded, StoreCore, check_name
+from gridsync.streams._core import Appended, Expected, Pages, Recorded, StoreCore
 from gridsync.streams._model import E
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class ConsumerGroup(Generic[E]):
     def __init__(self, core: StoreCore[E], name: str, start: Literal["first", "now"]) -> None:
         """Made by `EventStore.group`."""
         self._core = core
-        self._name = check_name("a consumer group", name)
+        self._name = checked(name, "the name of a consumer group")
         self._from_now = _from_now(start)
         self._stop = core.io.signal()
 
@@ -200,9 +201,9 @@ class ConsumerGroup(Generic[E]):
         *,
         consumer: str | None = None,
         concurrency: int = 1,
-        batch: int = 16,
-        claim_idle: float | timedelta = 30.0,
-        idle_stop: float | timedelta | None = None,
+        batch: int = 100,
+        claim_idle: Seconds = 30.0,
+        idle_stop: Seconds | None = None,
         on_error: Callable[[Failure[E]], object] | None = None,
     ) -> Consumed:
         """Handle events in this thread until `stop` is called.
@@ -213,7 +214,8 @@ class ConsumerGroup(Generic[E]):
             consumer: A name of your own that no other running consumer has; one that lives on after a crash gets its
                 pending events back at once.  Without one a new name is made and removed at the end.
             concurrency: Only 1 here: call `consume` in more threads or processes instead.
-            batch: The most events taken at once, 1 to 1000; those that wait their turn are renewed too.
+            batch: The most events taken at once, 1 to 1000, and never more than half a second's work: what waits
+                behind a slow handler, another consumer could have begun.  Those that wait are renewed too.
             claim_idle: Seconds without a sign of life after which an event held by someone else is taken over.
             idle_stop: Return after this many seconds without any event; ``None`` goes on for ever.
             on_error: Called with each `Failure`; without one it is logged.
@@ -228,7 +230,8 @@ class ConsumerGroup(Generic[E]):
         Guarantee: while the handler runs, however long, its event is renewed and nobody else gets it; as long as the
         server can be reached within *claim_idle*.
         While the server is away it waits and tries again; a lost group is made again from its last noted position.
-        Cost: one blocking read per batch, on a connection of its own, and one script per event.
+        Cost: one blocking read per batch, on a connection of its own, and one script per event (here; in asyncio
+        events handled meanwhile share one).
         """
         if inspect.iscoroutinefunction(handler):
             raise UsageError("this handler is a coroutine function: use AsyncGrid, or pass a plain function")
@@ -287,7 +290,7 @@ class AsyncConsumerGroup(Generic[E]):
     def __init__(self, core: StoreCore[E], name: str, start: Literal["first", "now"]) -> None:
         """Made by `AsyncEventStore.group`."""
         self._core = core
-        self._name = check_name("a consumer group", name)
+        self._name = checked(name, "the name of a consumer group")
         self._from_now = _from_now(start)
         self._stop = core.io.signal()
 
@@ -297,9 +300,9 @@ class AsyncConsumerGroup(Generic[E]):
         *,
         consumer: str | None = None,
         concurrency: int = 1,
-        batch: int = 16,
-        claim_idle: float | timedelta = 30.0,
-        idle_stop: float | timedelta | None = None,
+        batch: int = 100,
+        claim_idle: Seconds = 30.0,
+        idle_stop: Seconds | None = None,
         on_error: Callable[[Failure[E]], Awaitable[object] | object] | None = None,
     ) -> Consumed:
         """Handle events in this task until `stop` is called; see `ConsumerGroup.consume`.
@@ -308,7 +311,8 @@ class AsyncConsumerGroup(Generic[E]):
             handler: A coroutine function, or a plain one that is quick: it holds up the loop while it runs.
             consumer: A name of your own that no other running consumer has.
             concurrency: How many handlers run side by side; with 1 this consumer handles its events in order.
-            batch: The most events taken at once, 1 to 1000; those that wait their turn are renewed too.
+            batch: The most events taken at once, 1 to 1000, and never more than half a second's work: what waits
+                behind a slow handler, another consumer could have begun.  Those that wait are renewed too.
             claim_idle: Seconds without a sign of life after which an event held by someone else is taken over.
             idle_stop: Return after this many seconds without any event; ``None`` goes on for ever.
             on_error: Called with each `Failure`; without one it is logged.
@@ -395,23 +399,16 @@ def _options(
     *,
     concurrency: int,
     batch: int,
-    claim_idle: float | timedelta,
-    idle_stop: float | timedelta | None,
+    claim_idle: Seconds,
+    idle_stop: Seconds | None,
 ) -> Options:
     """Check the arguments of `consume` and convert them, once."""
-    name = io.token() if consumer is None else check_name("a consumer", consumer)
+    name = io.token() if consumer is None else checked(consumer, "the name of a consumer")
     if concurrency < 1 or not 1 <= batch <= BATCH_MAX:
         raise UsageError(f"concurrency={concurrency} must be at least 1, batch={batch} must be 1 to {BATCH_MAX}")
-    idle_s, stop_s = _seconds(claim_idle), None if idle_stop is None else _seconds(idle_stop)
-    if not CLAIM_IDLE_MIN <= idle_s < float("inf") or (stop_s is not None and not stop_s >= 0):
-        raise UsageError(
-            f"claim_idle={claim_idle} must be at least {CLAIM_IDLE_MIN} s and idle_stop={idle_stop} not negative"
-        )
+    idle_s = seconds(claim_idle, "claim_idle", least=CLAIM_IDLE_MIN)
+    stop_s = None if idle_stop is None else seconds(idle_stop, "idle_stop")
     return Options(name, consumer is not None, concurrency, batch, idle_s, stop_s)
-
-
-def _seconds(value: float | timedelta) -> float:
-    return value.total_seconds() if isinstance(value, timedelta) else float(value)
 
 
 def _log_failure(group: str, failure: Failure[Any]) -> None:

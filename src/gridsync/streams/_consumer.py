@@ -33,6 +33,8 @@ CLAIM: Final = Command("streams.claim", Category.NEVER, ("XAUTOCLAIM",))
 
 BLOCK_MAX: Final = 5.0
 """Seconds of one blocking read at most: the bound of everything that a wake-up should have told."""
+AHEAD: Final = 0.5
+"""Seconds of work that one consumer takes ahead at most."""
 PAUSE_MIN: Final = 0.1
 PAUSE_MAX: Final = 5.0
 """Seconds between attempts while the server is away, doubling."""
@@ -154,6 +156,7 @@ class Session(Generic[E]):
         self._held = self._holding.held
         self._queue: deque[Any] = deque()
         self._unacked: list[bytes] = []
+        self._acking: Signal | None = None
         self._fetching: Signal | None = None
         self._ended = False
         self._joined = False
@@ -164,6 +167,8 @@ class Session(Generic[E]):
         self._cursor = _START
         self._claim_due = self._quiet_since = now
         self._pause = PAUSE_MIN
+        # Seconds that a handler takes, smoothed; None before the first one.
+        self._pace: float | None = None
         self._handled = self._failed = self._stolen = self._returned = 0
 
     async def run(self) -> Consumed:
@@ -184,8 +189,17 @@ class Session(Generic[E]):
 
     async def _work(self) -> None:
         while (entry := await self._next()) is not None:
+            begun = self._io.monotonic()
             await self._deliver(entry)
-            self._quiet_since = self._io.monotonic()
+            self._quiet_since = ended = self._io.monotonic()
+            self._pace = ended - begun if self._pace is None else self._pace + (ended - begun - self._pace) / 8
+
+    def _room(self) -> int:
+        """Return how many deliveries to take: what waits here for a slow handler, another consumer could have begun."""
+        workers = self._options.concurrency
+        if self._pace is None:
+            return workers
+        return max(workers, min(self._options.batch, int(workers * AHEAD / max(self._pace, 1e-6))))
 
     async def _next(self) -> Any:  # noqa: ANN401
         """Return the next delivery, ``None`` at the end; one worker fetches, the others wait for it."""
@@ -221,7 +235,10 @@ class Session(Generic[E]):
             return
         if life == self._life:
             self._unacked.append(entry_id)
-            await self._acknowledge()
+            if self._acking is None:
+                # Goes out while the next handler runs, and also if this task is cancelled: it was handled.
+                self._acking = self._io.signal()
+                self._io.spawn(self._acknowledge_aside(self._acking))
         else:
             self._held.pop(entry_id, None)
             self._stolen += 1
@@ -232,18 +249,29 @@ class Session(Generic[E]):
         except Exception:  # noqa: BLE001 - nor what its on_error raises
             _log.exception("on_error of group %r failed at position %d", self._group, failure.position)
 
-    async def _acknowledge(self) -> None:
-        """Acknowledge everything handled; while the server is away it stays held and is tried again before a read."""
+    async def _acknowledge_aside(self, done: Signal) -> None:
+        """Acknowledge until nothing is left; what fails is tried again, and raised, by the next fetch."""
+        try:
+            while self._unacked and await self._acknowledge():
+                pass
+        except GridsyncError as error:
+            _log.warning("group %r could not acknowledge: %s", self._group, error)
+        finally:
+            self._acking = None
+            done.set()
+
+    async def _acknowledge(self) -> bool:
+        """Acknowledge everything handled; false if the server is away, then it stays held for another attempt."""
         ids, self._unacked = self._unacked, []
         try:
             # Repeated by the driver; a second run finds nothing pending, which is the same success.
             codes = await self._io.run(ACK, (self._log_key,), (self._group, self._options.consumer, *ids))
-        except (Unavailable, OutcomeUnknown, ServerError) as error:
+        except GridsyncError as error:
             if not _is_gone(error):
                 self._unacked = ids + self._unacked
                 _raise_if_final(error)
                 _log.warning("group %r could not acknowledge %d deliveries yet: %s", self._group, len(ids), error)
-                return
+                return False
             codes = [-1] * len(ids)
             self._lost_group()
         for entry_id, code in zip(ids, codes, strict=True):
@@ -252,21 +280,25 @@ class Session(Generic[E]):
                 self._stolen += 1
             else:
                 self._handled += 1
+        return True
 
     async def _fetch(self) -> None:
         """Put deliveries into the queue, oldest debts first: our own, abandoned ones, new ones."""
         try:
             if not self._joined:
                 await self._join()
-            if self._unacked:
+            if self._acking is None and self._unacked:
                 await self._acknowledge()
+            elif self._acking is not None and len(self._unacked) >= self._options.batch:
+                # Handlers are faster than acknowledgements: what is held must not grow without bound.
+                await self._acking.wait()
             if self._own is not None:
                 await self._read_own(self._own)
             elif self._io.monotonic() >= self._claim_due:
                 await self._claim()
             else:
                 await self._read_new()
-        except (Unavailable, OutcomeUnknown, ServerError) as error:
+        except GridsyncError as error:
             if _is_gone(error):
                 self._lost_group()
                 return
@@ -321,15 +353,18 @@ class Session(Generic[E]):
         """Take over what others left idle.  The cursor is kept, so the head of the list cannot hide the rest."""
         options = self._options
         idle_ms = max(1, round(options.claim_idle * 1000))
-        args: list[Arg] = [self._group, options.consumer, idle_ms, self._cursor, "COUNT", options.batch]
+        args: list[Arg] = [self._group, options.consumer, idle_ms, self._cursor, "COUNT", self._room()]
         reply = await self._io.run(CLAIM, (self._log_key,), args)
         self._cursor = reply[0]
         self._enqueue(reply[1])
         self._forget(reply[2])
         if self._cursor == _START:
             self._claim_due = self._io.monotonic() + options.claim_idle / 3
-            dead_after = max(DEAD_AFTER, 2 * options.claim_idle)
-            await self._io.run(TEND, (self._log_key, self._group_key), (self._group, round(dead_after * 1000)))
+            await self._tend()
+
+    async def _tend(self) -> None:
+        dead_after_ms = round(max(DEAD_AFTER, 2 * self._options.claim_idle) * 1000)
+        await self._io.run(TEND, (self._log_key, self._group_key), (self._group, dead_after_ms))
 
     async def _read_new(self) -> None:
         options, now = self._options, self._io.monotonic()
@@ -347,7 +382,7 @@ class Session(Generic[E]):
 
     def _read_head(self) -> tuple[str, ...]:
         options = self._options
-        return ("XREADGROUP", "GROUP", self._group, options.consumer, "COUNT", str(options.batch))
+        return ("XREADGROUP", "GROUP", self._group, options.consumer, "COUNT", str(self._room()))
 
     def _forget(self, gone: Sequence[bytes]) -> None:
         if gone:
@@ -355,15 +390,18 @@ class Session(Generic[E]):
 
     async def _leave(self) -> None:
         """Give back what is not acknowledged and take this consumer out of the group."""
-        unhandled = [entry[0] for entry in self._queue if entry[0] in self._held]
-        self._returned = len(unhandled)
+        self._returned = sum(entry[0] in self._held for entry in self._queue)
         self._queue.clear()
         try:
+            if self._acking is not None:
+                await self._acking.wait()
             if self._unacked:
                 await self._acknowledge()
             args: tuple[Arg, ...] = (self._group, self._options.consumer, *self._held)
             while self._joined and await self._io.run(LEAVE, (self._log_key,), args):
                 pass
+            if self._joined:
+                await self._tend()
         except GridsyncError as error:
             if not _is_gone(error):
                 _log.warning("group %r: %s leaves without word: %s", self._group, self._options.consumer, error)
@@ -374,7 +412,11 @@ def _is_gone(error: GridsyncError) -> bool:
 
 
 def _raise_if_final(error: GridsyncError) -> None:
-    if isinstance(error, ServerError) and error.code in _FINAL:
+    """Raise what no waiting heals: everything but an absent server, and what a server answers for the moment."""
+    if isinstance(error, ServerError):
+        if error.code in _FINAL:
+            raise error
+    elif not isinstance(error, Unavailable | OutcomeUnknown):
         raise error
 
 

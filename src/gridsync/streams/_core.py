@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 
 from gridsync._io import Category, Command, load
 from gridsync._io.keys import events as event_keys
+from gridsync._units import name as checked
 from gridsync.errors import InvalidEvent, UsageError, WrongVersion
 from gridsync.streams._model import Codec, E
 
@@ -93,7 +94,7 @@ class StoreCore(Generic[E]):
     def __init__(self, io: IO, namespace: str, name: str, model: Any) -> None:  # noqa: ANN401
         """Build the codec and the key names once."""
         self.io = io
-        self.name = check_name("an event store", name)
+        self.name = checked(name, "the name of an event store")
         self.codec: Codec[E] = Codec(model)
         self.keys = event_keys(namespace, name)
 
@@ -110,7 +111,7 @@ class StoreCore(Generic[E]):
             )
         # The ids are chosen here, once: however often the request is sent again, it is the same commit.
         ids = self._new_ids(len(batch)) if event_ids is None else _given_ids(event_ids, len(batch))
-        args: list[str | bytes | int] = [check_name("a stream", stream), wanted, RECENT]
+        args: list[str | bytes | int] = [checked(stream, "the name of a stream"), wanted, RECENT]
         for event, event_id in zip(batch, ids, strict=True):
             args += (event_id, *self.codec.dump(event))
         keys = self.keys
@@ -136,7 +137,7 @@ class StoreCore(Generic[E]):
         """Return the pages of one stream."""
         if from_version < 1:
             raise UsageError(f"from_version={from_version}: versions begin at 1")
-        return Pages(self.io, self.keys.stream(check_name("a stream", stream)), from_version, limit)
+        return Pages(self.io, self.keys.stream(checked(stream, "the name of a stream")), from_version, limit)
 
     def read_all(self, after: int, limit: int | None) -> Pages:
         """Return the pages of the log."""
@@ -146,19 +147,33 @@ class StoreCore(Generic[E]):
 
     def in_stream(self, stream: str, entry: Any) -> Recorded[E]:  # noqa: ANN401 - [id, [field, value, ...]]
         """Decode an entry of one stream."""
-        fields = _fields(entry[1])
-        return self._recorded(fields, stream, _number(entry[0]), int(fields[b"p"]))
+        try:
+            fields = _fields(entry[1])
+            version, position = _number(entry[0]), int(fields[b"p"])
+        except (KeyError, ValueError) as error:
+            raise self._foreign(entry) from error
+        return self._recorded(fields, stream, version, position)
 
     def in_log(self, entry: Any) -> Recorded[E]:  # noqa: ANN401
         """Decode an entry of the log."""
-        fields = _fields(entry[1])
-        return self._recorded(fields, fields[b"s"].decode(), int(fields[b"v"]), _number(entry[0]))
+        try:
+            fields = _fields(entry[1])
+            stream, version, position = fields[b"s"].decode(), int(fields[b"v"]), _number(entry[0])
+        except (KeyError, ValueError) as error:
+            raise self._foreign(entry) from error
+        return self._recorded(fields, stream, version, position)
 
     def _recorded(self, fields: dict[bytes, bytes], stream: str, version: int, position: int) -> Recorded[E]:
-        name = fields[b"t"].decode()
+        try:
+            name, data = fields[b"t"].decode(), fields[b"d"]
+            event_id, time_us = fields[b"i"].decode(), int(fields[b"w"])
+        except (KeyError, ValueError) as error:
+            raise self._foreign((position, fields)) from error
         where = f"event {version} of stream {stream!r} in {self.name!r} (position {position})"
-        event = self.codec.load(name, fields[b"d"], where)
-        return Recorded(event, fields[b"i"].decode(), stream, version, position, name, int(fields[b"w"]))
+        return Recorded(self.codec.load(name, data, where), event_id, stream, version, position, name, time_us)
+
+    def _foreign(self, entry: Any) -> InvalidEvent:  # noqa: ANN401
+        return InvalidEvent(f"entry {entry[0]!r} of {self.name!r} was not written by gridsync: its fields are not ours")
 
     def _new_ids(self, count: int) -> tuple[str, ...]:
         token = self.io.token()
@@ -192,13 +207,6 @@ class Pages:
         if self._left is not None:
             self._left = self._left - len(entries) if len(entries) == count else 0
         return entries
-
-
-def check_name(what: str, name: str) -> str:
-    """Return *name*, or say what is wrong with it."""
-    if not isinstance(name, str) or not name:
-        raise UsageError(f"{what} needs a name that is a string and not empty, got {name!r}")
-    return name
 
 
 def _as_list(events: Any) -> Sequence[Any]:  # noqa: ANN401

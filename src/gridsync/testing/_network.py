@@ -7,7 +7,7 @@ for lost may still be in a socket buffer and be applied later, and that is the p
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gridsync._io.wire.faults import Fault
 from gridsync.testing._scheduler import Promise, Timer
@@ -66,6 +66,17 @@ class Weather:
         return int(self._random.uniform(0, seconds) * 1e6) + 1
 
 
+class Call(NamedTuple):
+    """A command that the server has run."""
+
+    at_us: int
+    """The server's wall clock, in microseconds."""
+    process: str
+    words: list[bytes]
+    """As sent; scripts by their digest."""
+    reply: Any
+
+
 class Blocked:
     """A client that waits for an entry."""
 
@@ -90,6 +101,7 @@ class Server:
         self._jump_us = 0
         self.up = True
         self.connections: list[Connection] = []
+        self.watchers: list[Callable[[Call], None]] = []
         self.engine = Engine(self.now_us, self._publish, strict=strict)
         self._blocked: list[Blocked] = []
 
@@ -120,7 +132,7 @@ class Server:
             connection.channels.add(encoded[1])
             answer([b"subscribe", encoded[1], len(connection.channels)])
             return
-        reply = self._reply(encoded)
+        reply = self._reply(connection, encoded)
         block_ms = _block_ms(encoded) if name in _BLOCKING and reply is None else None
         if block_ms is None:
             answer(reply)
@@ -130,11 +142,14 @@ class Server:
             self._blocked.append(blocked)
         self._wake()
 
-    def _reply(self, words: list[bytes]) -> Any:  # noqa: ANN401
+    def _reply(self, connection: Connection, words: list[bytes]) -> Any:  # noqa: ANN401
         try:
-            return plain(as_resp3(words, self.engine.execute(*words)))
+            reply = plain(as_resp3(words, self.engine.execute(*words)))
         except ReplyError as error:
-            return error
+            reply = error
+        for look in self.watchers:
+            look(Call(self.now_us(), connection.owner, words, reply))
+        return reply
 
     def _wake(self) -> None:
         touched = self.engine.data.touched
@@ -143,7 +158,7 @@ class Server:
             touched.clear()
             for blocked in list(self._blocked):
                 if blocked.keys & written and blocked in self._blocked:
-                    reply = self._reply(blocked.words)
+                    reply = self._reply(blocked.connection, blocked.words)
                     if reply is not None:
                         self._release(blocked, reply)
 

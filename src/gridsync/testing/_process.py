@@ -26,6 +26,7 @@ class Process(Host):
         self.scheduler = simulation.scheduler
         self.server = simulation.server
         self.random = simulation.random
+        self.scripts = simulation.scripts
         self.connections: list[Connection] = []
         self._clock_start_us = self.random.randrange(10**6, 10**12)
         self._drift_ppm = self.random.randint(-simulation.faults.drift_ppm, simulation.faults.drift_ppm)

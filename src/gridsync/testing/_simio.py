@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gridsync._io.hub import pauses
 from gridsync._io.keys import PROCESS_CHARS
 from gridsync._io.retry import recover
 from gridsync._io.wire.faults import Fault, ReplyError, as_public
@@ -103,15 +104,24 @@ class _Hub:
         self.io = io
         self.ears: dict[str, SimEar] = {}
         self._connection: Connection | None = None
-        self._confirmed: dict[str, Promise[None]] = {}
+        self._confirmed: dict[str, Promise[Any]] = {}
 
     async def open(self, channel: str) -> None:
         deadline = self.io.monotonic() + self.io.timeout
-        if self._connection is None or not self._connection.open:
+        for pause in pauses():
             try:
-                connection = await self.io.process.connect(self._take, self._lost)
+                await self._subscribe(channel, deadline)
             except Fault as error:
-                raise Unavailable(str(error)) from error
+                last = error
+            else:
+                return
+            if self.io.monotonic() + pause >= deadline:
+                raise Unavailable(f"the subscription to {channel!r} was not confirmed in time: {last}")
+            await self.io.sleep(pause)
+
+    async def _subscribe(self, channel: str, deadline: float) -> None:
+        if self._connection is None or not self._connection.open:
+            connection = await self.io.process.connect(self._take, self._lost)
             if self._connection is None or not self._connection.open:
                 self._connection = connection
                 self._confirmed.clear()
@@ -119,20 +129,10 @@ class _Hub:
                 connection.break_client()  # another waiter was faster
         confirmed = self._confirmed.get(channel)
         if confirmed is None:
-            confirmed = self._confirmed[channel] = Promise()
-            sent = self._connection.send(("SUBSCRIBE", channel))
-            sent.when_done(lambda: self._answered(sent, confirmed))
+            confirmed = self._confirmed[channel] = self._connection.send(("SUBSCRIBE", channel))
         if not await self.io.settled(confirmed, deadline - self.io.monotonic()):
-            raise Unavailable(f"the subscription to {channel!r} was not confirmed in time")
-
-    @staticmethod
-    def _answered(sent: Promise[Any], confirmed: Promise[None]) -> None:
-        try:
-            sent.result()
-        except Fault as error:
-            confirmed.fail(Unavailable(str(error)))
-        else:
-            confirmed.set(None)
+            raise Fault("no answer", applied=False)
+        confirmed.result()
 
     def _take(self, message: list[Any]) -> None:
         ear = self.ears.get(message[2].decode())
@@ -175,6 +175,7 @@ class SimIO:
     ) -> Any:  # noqa: ANN401
         """Run a script or command; see `IO.run`."""
         self._must_live()
+        operation = self.process.scripts.get(operation.name, operation)
         limit = self.timeout if timeout is None else timeout
         started = self.monotonic()
         await self._breathe()
@@ -357,7 +358,7 @@ class SimIO:
             if call is None:
                 self._settle(item, None, now)
             else:
-                asked.append((item, call))
+                asked.append((item, (self.process.scripts.get(call[0].name, call[0]), *call[1:])))
         if not asked:
             return
         timeout = min(1.0, max(0.01, min(item.deadline for item in items) - now))

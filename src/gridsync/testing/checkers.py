@@ -41,27 +41,24 @@ def mutual_exclusion(history: History) -> int:
             held[event.owner] = _Held(event.name, event.owner, event.process, event.fence, event.at_us, event.at_us)
         elif lease is not None:
             lease.end_us = event.at_us
-    by_name: dict[str, list[_Held]] = defaultdict(list)
-    for lease in held.values():
-        by_name[lease.name].append(lease)
-    for name, leases in by_name.items():
-        _check_one_lock(history, name, leases)
+    last: dict[str, _Held] = {}
+    for lease in sorted(held.values(), key=lambda lease: lease.start_us):
+        before = last.get(lease.name)
+        if before is not None and lease.start_us < before.end_us:
+            at = lease.start_us / 1e6
+            raise history.fail(f"{lease.process} and {before.process} both held {lease.name!r} at {at:.6f} s")
+        last[lease.name] = lease
+    rising_fences(history)
     return len(held)
 
 
-def _check_one_lock(history: History, name: str, leases: list[_Held]) -> None:
-    leases.sort(key=lambda lease: lease.start_us)
-    last: _Held | None = None
-    for lease in leases:
-        if last is not None:
-            if lease.start_us < last.end_us:
-                raise history.fail(
-                    f"{lease.process} and {last.process} both held {name!r} at {lease.start_us / 1e6:.6f} s"
-                )
-            if lease.fence <= last.fence:
-                raise history.fail(f"the fence of {name!r} went from {last.fence} to {lease.fence}")
-        if last is None or lease.end_us >= last.end_us:
-            last = lease
+def rising_fences(history: History) -> None:
+    """Check that every ``acquired`` event of a name has a larger fence than all before it."""
+    highest: dict[str, int] = {}
+    for event in history.of("acquired"):
+        if event.fence <= highest.get(event.name, 0):
+            raise history.fail(f"the fence of {event.name!r} went from {highest[event.name]} to {event.fence}")
+        highest[event.name] = event.fence
 
 
 def never_more_than(history: History, limit: int, window_us: int, admitted: Iterable[tuple[int, int]]) -> int:

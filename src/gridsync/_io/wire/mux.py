@@ -1,7 +1,8 @@
 """The multiplexed asyncio wire: many callers, one connection, automatic pipelining.
 
-A request is packed by its caller, queued, and leaves with all others of the same loop tick in one write; replies are
-handed out in order.  States of an entry: *unsent* → *in flight* → done.  Invariants:
+A request is packed by its caller, queued, and leaves with all others of the same loop tick in one write, or in several
+if they are many: the server need not wait for the last.  Replies are handed out in order.  States of an entry:
+*unsent* → *in flight* → done.  Invariants:
 
 - an entry enters ``_inflight`` in the same step as its bytes enter the transport, so the order of replies is the order
   of entries; a cancelled or timed-out entry in flight keeps its place and its reply is dropped;
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 _pack = hiredis.pack_command
 _BUFFER_BYTES = 1 << 16
 """What is read at most per loop tick: fairness against a flood of replies."""
+FLUSH_BYTES = 1 << 12
+"""Unsent requests of this size leave before the loop tick ends: the server runs them while others are being packed."""
 _NEVER = float("inf")
 DRAIN_S = 1.0
 """How long `Node.close` lets requests under way finish."""
@@ -73,6 +76,7 @@ class MuxWire(asyncio.BufferedProtocol):
         self._buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
         self._unsent: list[tuple[bytes, Future, float]] = []
+        self._unsent_bytes = 0
         self._inflight: deque[tuple[Future, float]] = deque()
         self._line: deque[tuple[Future, float]] = deque()
         self._flushing = False
@@ -102,7 +106,9 @@ class MuxWire(asyncio.BufferedProtocol):
         if self.closed:
             future.set_exception(Fault(f"the connection to {self.endpoint} broke", applied=False))
             return future
-        self._unsent.append((_pack(words), future, deadline))
+        payload = _pack(words)
+        self._unsent.append((payload, future, deadline))
+        self._unsent_bytes += len(payload)
         if deadline < self._timer_at:
             self._arm(deadline)
         if not self._flushing:
@@ -112,6 +118,8 @@ class MuxWire(asyncio.BufferedProtocol):
             else:
                 self._flushing = True
                 self._loop.call_soon(self._flush)
+        elif self._unsent_bytes >= FLUSH_BYTES:
+            self._send()
         return future
 
     def post_together(self, requests: list[tuple[Any, ...]], deadline: float) -> list[Future]:
@@ -165,10 +173,14 @@ class MuxWire(asyncio.BufferedProtocol):
 
     def _flush(self) -> None:
         self._flushing = False
+        self._send()
+
+    def _send(self) -> None:
         if self._paused or self._transport is None or self.closed:
             return
         batch = self._unsent
         self._unsent = []
+        self._unsent_bytes = 0
         inflight = self._inflight
         if not inflight:
             self._silent_since = self._time()

@@ -6,7 +6,7 @@
 -- ARGV[3] cost integer, units
 -- ARGV[4] limit integer, units
 -- ARGV[5] window integer, us
--- Returns {retry_us (0 admitted, -1 never), remaining, reset_us}
+-- Returns {retry_us (0 admitted, -1 never), remaining, reset_us, rule (always 0)}
 -- Category idempotent
 -- Cost O(log n) in the hits that the window holds; a repeat reads at most 10,000 of them
 
@@ -48,14 +48,14 @@ if ARGV[2] ~= '0' then
   local since = now - tonumber(ARGV[2]) - 100000
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, since, '+inf', 'LIMIT', 0, 10000)) do
     if string.sub(member, -10) == hit then
-      return {0, math.max(0, limit - used), math.max(0, last + window - now)}
+      return {0, math.max(0, limit - used), math.max(0, last + window - now), 0}
     end
   end
 end
 
 if used + cost > limit then
   local reset = math.max(0, last + window - now)
-  if cost > limit then return {-1, math.max(0, limit - used), reset} end
+  if cost > limit then return {-1, math.max(0, limit - used), reset, 0} end
   -- It fits once everything up to some entry has expired and at most `room` was admitted after that entry: find the
   -- oldest such entry, counted from the newest (0).  If every hit cost the same as this one, the guess is exact.
   local room = limit - cost
@@ -75,7 +75,7 @@ if used + cost > limit then
     end
     guess = math.floor((fits + fails) / 2)
   end
-  return {found + window - now, math.max(0, limit - used), reset}
+  return {found + window - now, math.max(0, limit - used), reset, 0}
 end
 
 if idle then
@@ -94,4 +94,4 @@ local life = at + window - now
 if redis.call('PTTL', key) * 1000 < life then
   redis.call('PEXPIRE', key, math.ceil((life + window / 4) / 1000))
 end
-return {0, limit - used - cost, life}
+return {0, limit - used - cost, life, 0}

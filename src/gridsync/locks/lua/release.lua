@@ -28,7 +28,8 @@ local time = redis.call('TIME')
 local us = time[1] * 1000000 + time[2]
 local now = math.floor(us / 1000)
 while head do
-  local until_ms = redis.call('ZSCORE', W, head)
+  -- We are still in the queue if we give up what was handed to us and not claimed: it must not come back to us.
+  local until_ms = head ~= me and redis.call('ZSCORE', W, head)
   if until_ms and tonumber(until_ms) > now then
     local fence = string.format('%.0f', math.max(us, tonumber(redis.call('GET', F) or '0') + 1))
     redis.call('SET', F, fence, 'PX', ARGV[3])

@@ -45,7 +45,7 @@ def time(engine: Engine, _args: list[bytes]) -> Reply:
 @command("DBSIZE", 0, keys=no_key)
 def dbsize(engine: Engine, _args: list[bytes]) -> Reply:
     """Count the keys."""
-    return len(list(engine.data.keys()))
+    return len(list(engine.data.live_keys()))
 
 
 @command("FLUSHALL", 0, 1, no_key)

@@ -175,7 +175,7 @@ class Keyspace:
         value = self.find(key)
         return "none" if value is None else _TYPE_NAMES[type(value)]
 
-    def keys(self) -> Iterator[bytes]:
+    def live_keys(self) -> Iterator[bytes]:
         """Iterate over the keys that have not expired."""
         return iter([key for key in list(self._values) if self.find(key) is not None])
 

@@ -1,0 +1,334 @@
+"""What several processes do with one lock, and what must then be true; for the shipped scripts and for mutants."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from gridsync.errors import GridsyncError, LeaseLost, LockTimeout, OutcomeUnknown, Unavailable
+from gridsync.locks import _core
+from gridsync.testing.checkers import mutual_exclusion, rising_fences
+from gridsync.testing.faults import Faults
+from gridsync.testing.sim import Simulation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from gridsync.testing.sim import SimIO
+
+    Scripts = Mapping[str, str] | None
+
+SHORT = _core.Spec.of("sim", "job", 2_000)
+LONG = _core.Spec.of("sim", "job", 30_000)
+BAD_DAY = Faults(
+    request_lost=0.03,
+    reply_lost=0.05,
+    late=0.05,
+    slow=0.05,
+    message_lost=0.2,
+    message_doubled=0.1,
+    message_late=0.1,
+    cut_every_s=5.0,
+    pause_every_s=3.0,
+    pause_s=6.0,
+    restart_every_s=25.0,
+    flush_scripts_every_s=15.0,
+    cancel_every_s=4.0,
+)
+
+
+async def work(io: SimIO, spec: _core.Spec, *, steps: int = 4, step_s: float = 0.3) -> None:
+    """Take the lock once, act while the lease is surely ours, give it back."""
+    hold = await _core.acquire(io, spec, 20.0)
+    if hold is None:
+        return
+    try:
+        for step in range(steps):
+            # No await between the check and the note: this is the moment at which a user would act.
+            hold.check()
+            kind = "working" if step else "acquired"
+            io.note(kind, name=spec.name, owner=hold.owner, fence=hold.fence)
+            await io.sleep(step_s)
+        hold.check()
+        io.note("released", name=spec.name, owner=hold.owner, fence=hold.fence)
+        if not await _core.release(io, hold):
+            io.note("release denied", owner=hold.owner)
+    except BaseException:
+        io.spawn(_give_back(io, hold))
+        raise
+
+
+async def _give_back(io: SimIO, hold: _core.Hold) -> None:
+    try:
+        await _core.release(io, hold)
+    except GridsyncError as error:
+        io.note("release failed", why=type(error).__name__)
+
+
+async def keep_working(io: SimIO, spec: _core.Spec, until: float) -> None:
+    """Work again and again, whatever happens."""
+    end = io.monotonic() + until
+    while io.monotonic() < end:
+        try:
+            await io.sleep(0.1)
+            await work(io, spec)
+        except (LockTimeout, LeaseLost, Unavailable, OutcomeUnknown) as error:
+            io.note("stopped", why=type(error).__name__)
+        except asyncio.CancelledError:
+            io.note("stopped", why="cancelled")
+
+
+def bad_day(seed: int, scripts: Scripts = None, faults: Faults = BAD_DAY) -> Simulation:
+    """Five workers in the worst of weather, then an hour of peace in which one more must get the lock."""
+    sim = Simulation(seed, faults=faults, scripts=scripts)
+    for name in "abcde":
+        sim.start(name, keep_working, SHORT, 60.0)
+    sim.at(30.0, lambda: sim.kill("e"))
+    sim.run(until=80.0)
+    assert mutual_exclusion(sim.history) > 5, sim.history.story()
+    return sim
+
+
+def clock_set_back(seed: int, scripts: Scripts = None) -> Simulation:
+    """The server's clock goes back now and then: leases last longer, and fences still rise."""
+    sim = Simulation(seed, scripts=scripts, faults=Faults(latency_s=(0.0, 0.0005)))
+    for name in "abc" if seed % 2 else "a":
+        sim.start(name, keep_working, SHORT, 20.0)
+    for second in (3, 7, 12):
+        sim.at(second, lambda: sim.jump_server_clock(-sim.random.uniform(0, 20)))
+    sim.run(until=60.0)
+    assert mutual_exclusion(sim.history) > 5, sim.history.story()
+    return sim
+
+
+def lost_data(seed: int, scripts: Scripts = None) -> Simulation:
+    """The server comes back empty: exclusion is gone for a moment, and the fence tells the holders apart."""
+    sim = Simulation(seed, scripts=scripts)
+    for name in "abc":
+        sim.start(name, keep_working, SHORT, 20.0)
+    for second in (4, 9):
+        sim.at(second, lambda: sim.restart_server(0.2, lose_data=True))
+    sim.run(until=40.0)
+    rising_fences(sim.history)
+    return sim
+
+
+def calm_queue(seed: int, scripts: Scripts = None) -> Simulation:
+    """Nothing fails: everybody is served in order of arrival, and hand-overs take two ways and not a poll."""
+    sim = Simulation(seed, scripts=scripts)
+    arrived: list[str] = []
+
+    async def come(io: SimIO, delay: float) -> None:
+        await io.sleep(delay)
+        arrived.append(io.process.name)
+        await work(io, SHORT, steps=3, step_s=0.2)
+
+    names = "abcdefgh"
+    for place, name in enumerate(names):
+        sim.start(name, come, 0.02 * place)
+    sim.run(until=40.0)
+    assert mutual_exclusion(sim.history) == len(names)
+    served = [event.process for event in sim.history.of("acquired")]
+    if served != arrived:
+        raise sim.history.fail(f"arrived {arrived}, served {served}")
+    events = sim.history.of("acquired", "released")
+    for released, acquired in zip(events[1::2], events[2::2], strict=False):
+        if acquired.at_us - released.at_us > 100_000:
+            raise sim.history.fail(f"a hand-over took {(acquired.at_us - released.at_us) / 1e6:.3f} s")
+    if sim.history.of("release denied"):
+        raise sim.history.fail("a release was taken for a loss")
+    nothing_left(sim)
+    return sim
+
+
+def lost_replies(seed: int, scripts: Scripts = None) -> Simulation:
+    """Connections break, nobody stands still: every caller gets the lock and learns that it gave it back."""
+    sim = Simulation(seed, scripts=scripts, faults=Faults(reply_lost=0.15, request_lost=0.05))
+    for name in "abcd":
+        sim.start(name, work, LONG)
+    sim.run(until=120.0)
+    assert mutual_exclusion(sim.history) == 4, sim.history.story()
+    if sim.history.of("release denied"):
+        raise sim.history.fail("a repeated release was taken for a loss")
+    last = sim.history.of("released")[-1]
+    if last.at_us > 20_000_000:
+        raise sim.history.fail("a lost reply cost a whole lease")
+    nothing_left(sim)
+    return sim
+
+
+def dead_waiters(seed: int, scripts: Scripts = None) -> Simulation:
+    """Waiters and a holder vanish: the others come in turn, at most one claim time or lease later."""
+    sim = Simulation(seed, scripts=scripts)
+    for place, name in enumerate("abcdef"):
+        sim.start(name, _late_work, 0.02 * place)
+    sim.at(sim.random.uniform(0.3, 1.5), lambda: sim.kill("b"))
+    sim.at(sim.random.uniform(0.3, 4.0), lambda: sim.kill("d"))
+    sim.run(until=60.0)
+    mutual_exclusion(sim.history)
+    done = {event.process for event in sim.history.of("released")}
+    if missing := sorted(set("acef") - done):
+        raise sim.history.fail(f"{missing} never got the lock")
+    last = sim.history.of("released")[-1]
+    if last.at_us > 14_000_000:
+        raise sim.history.fail(f"the last one waited until {last.at_us / 1e6:.3f} s")
+    nothing_left(sim)
+    return sim
+
+
+async def _late_work(io: SimIO, delay: float) -> None:
+    await io.sleep(delay)
+    await work(io, SHORT)
+
+
+def cancelled(seed: int, scripts: Scripts = None) -> Simulation:
+    """One of two callers is cancelled at its n-th await; the other has the lock at once, and nothing of it stays."""
+    sim = Simulation(seed, scripts=scripts)
+    held = seed % 2 == 1
+
+    async def other(io: SimIO) -> None:
+        if held:
+            await work(io, LONG, steps=3)
+        else:
+            await io.sleep(1.0)
+        io.note("wants")
+        await work(io, LONG, steps=1)
+
+    async def victim(io: SimIO) -> None:
+        try:
+            await io.sleep(0.05)
+            await work(io, LONG, steps=4)
+        finally:
+            io.note("gone")
+
+    sim.start("b", other)
+    sim.start("a", victim).cancel(at_step=1 + seed // 2)
+    sim.run(until=60.0)
+    mutual_exclusion(sim.history)
+    free = max(event.at_us for event in sim.history.of("gone", "wants"))
+    got = [event for event in sim.history.of("acquired") if event.process == "b"][-1]
+    if got.at_us - free > 100_000:
+        raise sim.history.fail("a cancelled caller left the lock held or its place taken")
+    nothing_left(sim)
+    return sim
+
+
+def alone(seed: int, scripts: Scripts = None) -> Simulation:
+    """One caller takes the lock three times: it never waits for itself."""
+    sim = Simulation(seed, scripts=scripts)
+
+    async def thrice(io: SimIO) -> None:
+        for _ in range(3):
+            await work(io, LONG, steps=1)
+
+    sim.start("a", thrice)
+    sim.run(until=60.0)
+    if (last := sim.history.of("released")[-1].at_us) > 2_000_000:
+        raise sim.history.fail(f"three times 0.3 s took {last / 1e6:.3f} s")
+    nothing_left(sim)
+    return sim
+
+
+def crashed_holder(seed: int, scripts: Scripts = None) -> Simulation:
+    """The holder vanishes, and newcomers arrive just when its lease ends: they do not overtake those who wait."""
+    sim = Simulation(seed, scripts=scripts)
+    sim.start("a", _late_work, 0.0)
+    sim.at(0.5, lambda: sim.kill("a"))
+    for place, name in enumerate("bc"):
+        sim.start(name, _late_work, 0.1 + 0.1 * place)
+    for place in range(40):
+        sim.start(f"n{place}", _late_work, 1.99 + 0.0005 * place)
+    sim.run(until=20.0)
+    mutual_exclusion(sim.history)
+    served = [event.process for event in sim.history.of("acquired")]
+    if served[:3] != ["a", "b", "c"]:
+        raise sim.history.fail(f"arrived a, b, c and then others, served {served}")
+    return sim
+
+
+def clock_set_forward(seed: int, scripts: Scripts = None) -> Simulation:
+    """The server's clock leaps over a lease: its holder learns it with the next renewal and stops."""
+    sim = Simulation(seed, scripts=scripts)
+
+    async def hold_long(io: SimIO) -> None:
+        try:
+            await work(io, SHORT, steps=40, step_s=0.1)
+        except LeaseLost:
+            io.note("stopped", why="LeaseLost")
+
+    leap = sim.random.uniform(0.3, 3.0)
+    sim.start("a", _late_start, 0.0, hold_long)
+    sim.start("b", _late_start, leap + 0.01, hold_long)
+    sim.at(leap, lambda: sim.jump_server_clock(2.5))
+    sim.run(until=30.0)
+    rising_fences(sim.history)
+    first, second = sim.history.of("acquired")[:2]
+    last = [event for event in sim.history.of("working") if event.process == first.process][-1]
+    if last.at_us - second.at_us > SHORT.ttl_ms * 1000 / _core.RENEWALS + 100_000:
+        raise sim.history.fail("a holder went on after its renewal had told it of the loss")
+    return sim
+
+
+async def _late_start(io: SimIO, delay: float, work: Callable[[SimIO], Coroutine[Any, Any, None]]) -> None:
+    await io.sleep(delay)
+    await work(io)
+
+
+def nothing_left(sim: Simulation) -> None:
+    """Check that no key stays for ever, and none but the fence for long."""
+    data = sim.server.engine.data
+    for key in data.live_keys():
+        end = data.expiry(key)
+        if end is None:
+            raise sim.history.fail(f"{key!r} stays for ever")
+        if not key.endswith(b":fence") and end - sim.server.now_us() // 1000 > LONG.ttl_ms:
+            raise sim.history.fail(f"{key!r} stays for {end - sim.server.now_us() // 1000} ms")
+
+
+def killed_queue(seed: int, scripts: Scripts = None) -> Simulation:
+    """Everybody who waited vanishes: nothing of them stays."""
+    sim = Simulation(seed, scripts=scripts)
+    for place, name in enumerate("abc"):
+        sim.start(name, _late_work, 0.02 * place)
+    for name in "abc":
+        sim.at(0.5, lambda name=name: sim.kill(name))  # type: ignore[misc] # bound now
+    sim.run(until=5.0)
+    nothing_left(sim)
+    return sim
+
+
+def queue_set_back(seed: int, scripts: Scripts = None) -> Simulation:
+    """The server's clock goes back while a queue stands: who came first is still served first."""
+    sim = Simulation(seed, scripts=scripts)
+    names = "abcd"
+    for place, name in enumerate(names):
+        sim.start(name, _late_work, 0.1 * place)
+    sim.at(0.15, lambda: sim.jump_server_clock(-sim.random.uniform(1, 5)))
+    sim.run(until=60.0)
+    mutual_exclusion(sim.history)
+    served = [event.process for event in sim.history.of("acquired")]
+    if served != list(names):
+        raise sim.history.fail(f"arrived {list(names)}, served {served}")
+    return sim
+
+
+def silent_waiters(seed: int, scripts: Scripts = None) -> Simulation:
+    """Waiters die long before the lock is given back: it is handed straight to the living one behind them."""
+    sim = Simulation(seed, scripts=scripts)
+
+    async def hold_long(io: SimIO) -> None:
+        # The dead count as alive for ten seconds, and the living one looks again after eleven.
+        await work(io, SHORT, steps=sim.random.randrange(104, 112), step_s=0.1)
+
+    sim.start("a", hold_long)
+    for name, delay in (("b", 0.1), ("c", 0.2), ("d", 0.3), ("e", 1.3)):
+        sim.start(name, _late_work, delay)
+    for name in "bcd":
+        sim.at(1.0, lambda name=name: sim.kill(name))  # type: ignore[misc] # bound now
+    sim.run(until=60.0)
+    mutual_exclusion(sim.history)
+    acquired = [event for event in sim.history.of("acquired") if event.process == "e"]
+    released = [event for event in sim.history.of("released") if event.process == "a"]
+    if not acquired or acquired[0].at_us - released[0].at_us > 100_000:
+        raise sim.history.fail("the lock was handed to the dead first")
+    return sim

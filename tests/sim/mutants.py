@@ -1,0 +1,89 @@
+"""Planted bugs: each is a small change to a shipped script, and a claim that it breaks.
+
+The simulation must find every one of them within `SEEDS_MAX` seeds of one of the wing's scenarios; the unmodified
+scripts pass the same seeds.  A wing's scenarios are the functions of ``<wing>_scenarios.py`` that take a seed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from gridsync._io import load
+from tests.sim import lock_scenarios as locks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gridsync.testing.sim import Simulation
+
+SEEDS_MAX = 25
+
+
+class Mutant(NamedTuple):
+    """One planted bug."""
+
+    wing: str
+    script: str
+    old: str
+    new: str
+    breaks: str
+    """The claim that does not hold any more."""
+    scenario: Callable[..., Simulation]
+
+    @property
+    def id(self) -> str:
+        """A name for the test."""
+        return f"{self.script}: {self.breaks}"
+
+    def scripts(self) -> dict[str, str]:
+        """Return the source with the bug, by the script's name."""
+        script = load(f"gridsync.{self.wing}", self.script)
+        if script.source.count(self.old) < 1:
+            raise LookupError(f"{script.name} has no {self.old!r} any more: plant the bug where it belongs now")
+        return {script.name: script.source.replace(self.old, self.new)}
+
+
+LOCKS = [
+    Mutant("locks", *words, scenario)
+    for *words, scenario in (
+        ("acquire", "if owner == me then", "if owner == me and false then",
+         "asking again after a lost reply is granted again", locks.lost_replies),
+        ("acquire", "if not owner and (not head", "if (not head",
+         "at most one holder", locks.calm_queue),
+        ("acquire", "if not owner and (not head or head == me) then", "if not owner then",
+         "a newcomer never overtakes a waiter", locks.crashed_holder),
+        ("acquire", "if until_ms and tonumber(until_ms) > now then break end", "if until_ms then break end",
+         "a dead waiter is dropped", locks.dead_waiters),
+        ("acquire", "local fence = math.max(us, tonumber(redis.call('GET', F) or '0') + 1)", "local fence = us",
+         "fences rise though the clock is set back", locks.clock_set_back),
+        ("acquire", "local fence = math.max(us, tonumber(redis.call('GET', F) or '0') + 1)",
+         "local fence = tonumber(redis.call('GET', F) or '0') + 1",
+         "fences rise though the server lost its data", locks.lost_data),
+        ("acquire", "  redis.call('PEXPIRE', S, lease)\n  if head then", "  if head then",
+         "a lease ends by itself", locks.killed_queue),
+        ("acquire", "  redis.call('PEXPIRE', Q, alive * 2)\n", "",
+         "the queue does not stay for ever", locks.killed_queue),
+        ("acquire", "math.max(us, tonumber(tail[2] or '0') + 1)), me)", "us), me)",
+         "the order of arrival holds though the clock is set back", locks.queue_set_back),
+        ("release", "if redis.call('HGET', S, 'o') ~= me then", "if redis.call('EXISTS', S) == 0 then",
+         "nobody gives back another's lease", locks.bad_day),
+        ("release", "  redis.call('ZREM', Q, me)\n  redis.call('ZREM', W, me)\n  if tonumber",
+         "  if tonumber", "who gives up leaves the queue", locks.cancelled),
+        ("release", "  if tonumber(ARGV[5]) > 0 then return 2 end\n", "",
+         "a repeated release is no loss", locks.lost_replies),
+        ("release", "math.max(us, tonumber(redis.call('GET', F) or '0') + 1)", "tonumber(redis.call('GET', F) or '0')",
+         "a hand-over has a fence of its own", locks.calm_queue),
+        ("release", "    redis.call('PEXPIRE', S, claim)\n", "",
+         "what is handed to the dead comes back", locks.dead_waiters),
+        ("release", "    redis.call('PUBLISH', ARGV[4] .. string.sub(head, 1, 12), head)\n", "",
+         "the next waiter is woken", locks.calm_queue),
+        ("release", "ARGV[4] .. string.sub(head, 1, 12)", "ARGV[4] .. string.sub(head, 1, 11)",
+         "the next waiter is woken on its own channel", locks.calm_queue),
+        ("release", "if until_ms and tonumber(until_ms) > now then", "if until_ms then",
+         "nothing is handed to a waiter that is known to be dead", locks.silent_waiters),
+        ("release", "redis.call('DEL', S)\n", "",
+         "a released lock is free", locks.alone),
+        ("renew", "if redis.call('HGET', KEYS[1], 'o') ~= ARGV[1] then return 0 end", "",
+         "nobody renews another's lease", locks.clock_set_forward),
+    )
+]  # fmt: skip

@@ -1,0 +1,92 @@
+"""The exclusive lock in virtual time: what it promises holds whatever is lost, late, paused, killed or cancelled."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.sim import lock_scenarios as scenarios
+
+if TYPE_CHECKING:
+    from gridsync.testing.sim import SimIO
+
+pytestmark = pytest.mark.parametrize("seed", range(25))
+
+
+def test_no_two_holders_on_a_bad_day(seed: int) -> None:
+    """Two processes would act at once, or a later one with a smaller fence."""
+    scenarios.bad_day(seed)
+
+
+def test_a_queue_is_served_in_order_of_arrival_without_polling(seed: int) -> None:
+    """A hand-over would be unfair, or take as long as a poll."""
+    scenarios.calm_queue(seed)
+
+
+def test_a_lost_reply_never_costs_a_lease(seed: int) -> None:
+    """A caller would wait for itself, or learn that it lost what it gave back."""
+    scenarios.lost_replies(seed)
+
+
+def test_the_dead_hold_nobody_up_for_long(seed: int) -> None:
+    """A waiter that vanished, or a holder, would stop the queue."""
+    scenarios.dead_waiters(seed)
+
+
+def test_a_waiter_that_is_known_to_be_dead_is_passed_over(seed: int) -> None:
+    """The lock would be handed to one who has been silent for ten seconds."""
+    scenarios.silent_waiters(seed)
+
+
+def test_a_cancelled_caller_leaves_nothing_behind(seed: int) -> None:
+    """Also when it was just handed the lock: once, it handed the lock back to itself and everybody waited for it."""
+    scenarios.cancelled(2 * seed)
+    scenarios.cancelled(2 * seed + 1)
+
+
+def test_a_newcomer_never_overtakes_a_queue_whose_holder_died(seed: int) -> None:
+    """Whoever arrives at the right millisecond would be served first."""
+    scenarios.crashed_holder(seed)
+
+
+def test_nothing_of_a_dead_queue_stays(seed: int) -> None:
+    """Keys would pile up for ever."""
+    scenarios.killed_queue(seed)
+
+
+def test_a_single_caller_never_waits_for_itself(seed: int) -> None:
+    """A released lock would not be free."""
+    scenarios.alone(seed)
+
+
+def test_fences_rise_though_the_clock_is_set_back(seed: int) -> None:
+    """A resource would refuse the rightful holder, or admit the old one."""
+    scenarios.clock_set_back(seed)
+    scenarios.queue_set_back(seed)
+
+
+def test_fences_rise_though_the_server_lost_its_data(seed: int) -> None:
+    """After a failover, a resource could not tell the old holder from the new one."""
+    scenarios.lost_data(seed)
+
+
+def test_a_lease_that_ended_early_is_known_with_the_next_renewal(seed: int) -> None:
+    """A clock set forward ends leases early; their holders must not renew another's."""
+    scenarios.clock_set_forward(seed)
+
+
+def test_a_restart_of_the_server_sends_no_waiter_away(seed: int) -> None:
+    """A waiter with seconds left would give up because the connection for wake-ups broke."""
+    sim = scenarios.Simulation(seed)
+
+    async def wait(io: SimIO, delay: float) -> None:
+        await io.sleep(delay)
+        await scenarios.work(io, scenarios.LONG, steps=5)
+
+    for place, name in enumerate("abc"):
+        sim.start(name, wait, 0.1 * place)
+    sim.at(0.5 + 0.02 * seed, lambda: sim.restart_server(1.0))
+    sim.run(until=60.0)
+    assert scenarios.mutual_exclusion(sim.history) == 3
+    assert len(sim.history.of("released")) == 3
