@@ -14,6 +14,9 @@
 Below them lies `gridsync._io`, the only part that touches the network, clocks, threads and loops.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from gridsync.errors import (
     AuthenticationFailed,
     GridsyncError,
@@ -34,10 +37,12 @@ from gridsync.errors import (
     UsageError,
     WrongVersion,
 )
-from gridsync.grid import AsyncGrid, Grid
-from gridsync.limits import AsyncLimiter, Decision, Limiter, Rate
-from gridsync.locks import AsyncLease, AsyncLock, Lease, Lock
-from gridsync.settings import Settings
+
+if TYPE_CHECKING:
+    from gridsync.grid import AsyncGrid, Grid
+    from gridsync.limits import AsyncLimiter, Decision, Limiter, Rate
+    from gridsync.locks import AsyncLease, AsyncLock, Lease, Lock
+    from gridsync.settings import Settings
 
 __version__ = "0.1.0"
 
@@ -72,3 +77,23 @@ __all__ = [
     "UsageError",
     "WrongVersion",
 ]
+
+_LATER = {
+    "gridsync.grid": ("AsyncGrid", "Grid"),
+    "gridsync.limits": ("AsyncLimiter", "Decision", "Limiter", "Rate"),
+    "gridsync.locks": ("AsyncLease", "AsyncLock", "Lease", "Lock"),
+    "gridsync.settings": ("Settings",),
+}
+"""Imported when they are first used: redis and pydantic take half a second, and `gridsync --help` needs neither."""
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _LATER.items():
+        if name in names:
+            globals()[name] = found = getattr(import_module(module), name)
+            return found
+    raise AttributeError(f"module 'gridsync' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
