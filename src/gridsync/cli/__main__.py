@@ -1,0 +1,5 @@
+"""``python -m gridsync.cli`` is ``gridsync``."""
+
+from gridsync.cli import main
+
+main()

@@ -1,0 +1,52 @@
+"""The commands and their options; what they do is imported when they run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import gridsync
+
+app = typer.Typer(
+    name="gridsync",
+    help="Locks, limits and event streams through Redis or Valkey.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it with the option's value
+    if wanted:
+        print(f"gridsync {gridsync.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def gridsync_command(
+    *,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")] = False,
+) -> None:
+    """Locks, limits and event streams through Redis or Valkey."""
+
+
+@app.command()
+def demo(
+    *,
+    url: Annotated[
+        str, typer.Option(help="Where to run it: redis://…, valkey://…, unix://…; its keys are deleted at the end.")
+    ] = "embedded://",
+    seconds: Annotated[float, typer.Option(min=2, max=300, help="How long the market is open.")] = 20,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same day, orders and trades.")] = None,
+    kill: Annotated[bool, typer.Option(help="SIGKILL one worker on the way.")] = True,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end and nothing else.")] = False,
+) -> None:
+    """Watch a small energy market run on a private Redis, and check what it promised.
+
+    Processes post orders through a shared limit, match them as a consumer group, and settle each quarter of an hour
+    under a fenced lock; one of them is killed.  Exits with 1 if a single event, watt-hour or cent was lost.
+    """
+    from gridsync.cli.demo import command  # noqa: PLC0415 - loads redis and pydantic
+
+    raise typer.Exit(command(url=url, seconds=seconds, seed=seed, kill=kill, as_json=json))

@@ -1,0 +1,95 @@
+"""`gridsync demo`: a small energy market that checks its own promises.
+
+::
+
+    2 meters  ─┐  limiter        ┌─ 3 workers: a consumer group matches orders, and settles each
+    2 traders ─┴──────► orders ──┤  quarter of an hour under one fenced lock ──► book, settlements
+    the clock ───gates──►        └─ one of them is killed on the way
+
+Prosumers are built from real load profiles and real sunshine (`profiles`); what they lack or have left in a quarter of
+an hour is an order (`events`).  Posters (`posters`) send them through a sliding-window limit into an event store,
+workers (`workers`) match them in a double auction (`auction`).  The parent (`run`) is the clock; at the end it
+reads the server with a plain client, checks every promise (`audit`) and deletes what was written (`keys`).
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from gridsync.cli.demo import audit, keys, report, view
+from gridsync.cli.demo.run import LIMITS, DemoFailed, Market
+from gridsync.errors import GridsyncError
+from gridsync.grid import Grid
+
+if TYPE_CHECKING:
+    from gridsync.cli.demo.report import Report
+
+__all__ = ["command"]
+
+INTERRUPTED = 130
+
+
+def command(*, url: str, seconds: float, seed: int | None, kill: bool, as_json: bool) -> int:
+    """Run the demo and show it.
+
+    Returns:
+        The exit code: 0 if every promise was kept, 1 if one was broken, 130 after Ctrl-C.
+    """
+    console = Console()
+    show = view.Silent() if as_json else view.Terminal(console) if console.is_terminal else view.Plain(console)
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        result = _hold(show, url, seconds, random.randrange(1000) if seed is None else seed, kill=kill)
+    except KeyboardInterrupt:
+        print("gridsync demo: stopped; its processes are gone and its keys are deleted", file=sys.stderr)
+        return INTERRUPTED
+    except (GridsyncError, DemoFailed) as error:
+        print(f"gridsync demo: {error}", file=sys.stderr)
+        return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    show.finish(result)
+    return 0 if result.kept else 1
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _hold(show: view.Silent, url: str, seconds: float, seed: int, *, kill: bool) -> Report:
+    with Grid(url, namespace=keys.new_namespace()) as grid:
+        where = url if grid.embedded is None else grid.embedded.url
+        try:
+            market = Market(grid, where, seconds=seconds, seed=seed, kill=kill)
+            with show:
+                market.run(show)
+            return _audited(grid, market, kill=kill)
+        finally:
+            keys.sweep(grid.client, grid.namespace)
+
+
+def _audited(grid: Grid, market: Market, *, kill: bool) -> Report:
+    posters = [child for child in market.children if child.role != "worker"]
+    evidence = audit.gather(grid.client, grid.namespace, [child.name for child in posters])
+    positions = {child.name: (child.final or {}).get("positions", {}) for child in posters}
+    claims = audit.Claims(
+        acknowledged={order: position for each in positions.values() for order, position in each.items()},
+        posted={name: len(each) for name, each in positions.items()},
+        quarters=market.opened,
+        limits=LIMITS,
+    )
+    checks = audit.check(evidence, claims)
+    if kill:
+        killing = market.killing
+        told = (
+            "no worker was killed" if killing is None else f"{killing.worker}'s lease and {killing.pending} deliveries"
+        )
+        checks.append(
+            audit.Check("the dead worker's work taken over", killing is not None and killing.taken_over, told)
+        )
+    return report.build(market, evidence, checks)
