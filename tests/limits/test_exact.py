@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from typing import TYPE_CHECKING
 
@@ -162,3 +163,23 @@ def test_a_server_clock_set_back_locks_nobody_out_for_longer_than_a_window(
     assert ask(windows.hit("k", 1)).retry_us == 1
     io.set_clock(START + HOUR)
     assert ask(windows.hit("k", 1)).retry_us == 0
+
+
+@pytest.mark.parametrize("costs", [(1,), (1_000,), (1, 1_000_000), (1,) * 999 + (10**9,), (3, 1, 4, 1, 5)], ids=str)
+def test_the_search_for_retry_after_stays_short(io: PlainIO, client: redis.Redis, costs: tuple[int, ...]) -> None:
+    """A denial in a log of ten thousand hits looks at a few of them, whatever they cost."""
+    total, log = 0, {}
+    for index, cost in zip(range(10_000), itertools.cycle(costs), strict=False):
+        total += cost
+        log[f"{total}:{index:010}"] = START + index
+    client.zadd(limit("t", "w", "k"), log)
+    client.expire(limit("t", "w", "k"), 600)
+    io.set_clock(START + 20_000)
+    for rules in ([(total, HOUR)], [(total, HOUR), (10**14, 2 * HOUR)]):
+        windows = Windows(io, "t", "w", rules)
+        for cost in (1, 7, total // 3, total):
+            client.config_resetstat()
+            verdict = ask(windows.hit("k", cost))
+            assert client.info("commandstats")["cmdstat_zrevrange"]["calls"] <= 2 * 14 + 2
+            fitting = next(at for member, at in log.items() if total - int(member[:-11]) <= total - cost)
+            assert verdict.retry_us == fitting + HOUR - START - 20_000

@@ -45,21 +45,27 @@ local function used_within(window)
 end
 
 -- When the oldest entry was admitted after which at most `room` was admitted.
-local function found_with(room)
-  local fits, fails, guess, found = 0, room + 1, math.floor(room / cost), last
+local function found_with(room, used)
+  local fits, within, fails, beyond = 0, 0, room + 1, room + 1
+  local guess, found, halve = math.floor(room / cost), last, true
   while fails - fits > 1 do
     local pair = redis.call('ZREVRANGE', key, guess, guess + 1, 'WITHSCORES')
-    local newer, older = RING, RING
-    if pair[1] then newer = (total - tonumber(string.sub(pair[1], 1, -12))) % RING end
-    if pair[3] then older = (total - tonumber(string.sub(pair[3], 1, -12))) % RING end
-    if newer > room then
-      fails = pair[1] and guess or redis.call('ZCARD', key)
-    elseif older > room then
-      return tonumber(pair[2])
+    if not pair[1] then
+      fails, beyond = redis.call('ZCARD', key), used
     else
-      fits, found = guess + 1, tonumber(pair[4])
+      local newer, older = (total - tonumber(string.sub(pair[1], 1, -12))) % RING, RING
+      if pair[3] then older = (total - tonumber(string.sub(pair[3], 1, -12))) % RING end
+      if newer > room then
+        fails, beyond = guess, newer
+      elseif older > room then
+        return tonumber(pair[2])
+      else
+        fits, within, found = guess + 1, older, tonumber(pair[4])
+      end
     end
-    guess = math.floor((fits + fails) / 2)
+    halve = not halve
+    local share = halve and 0.5 or (room - within) / (beyond - within)
+    guess = fits + math.floor((fails - fits) * share)
   end
   return found
 end
@@ -80,7 +86,7 @@ for rule = 0, (#ARGV - 4) / 2 - 1 do
   local used = used_within(window)
   local reset = math.max(0, last + window - now)
   if used + take > limit and not repeated then
-    local retry = cost <= limit and found_with(limit - cost) + window - now or math.huge
+    local retry = cost <= limit and found_with(limit - cost, used) + window - now or math.huge
     if not denied or retry > denied[1] then denied = {retry, math.max(0, limit - used), reset, rule} end
   elseif not admitted or limit - used - take < admitted[2] then
     admitted = {0, limit - used - take, reset, rule, window}

@@ -57,23 +57,30 @@ if used + cost > limit then
   local reset = math.max(0, last + window - now)
   if cost > limit then return {-1, math.max(0, limit - used), reset, 0} end
   -- It fits once everything up to some entry has expired and at most `room` was admitted after that entry: find the
-  -- oldest such entry, counted from the newest (0).  If every hit cost the same as this one, the guess is exact.
+  -- oldest such entry, counted from the newest (0).  The first guess is exact if every hit cost the same as this one,
+  -- the second if they cost the same as each other; halving every other time keeps the rest logarithmic.
   local room = limit - cost
-  local fits, fails, guess, found = 0, room + 1, math.floor(room / cost), last
+  local fits, within, fails, beyond = 0, 0, room + 1, room + 1
+  local guess, found, halve = math.floor(room / cost), last, true
   while fails - fits > 1 do
     local pair = redis.call('ZREVRANGE', key, guess, guess + 1, 'WITHSCORES')
-    local newer, older = RING, RING
-    if pair[1] then newer = (total - tonumber(string.sub(pair[1], 1, -12))) % RING end
-    if pair[3] then older = (total - tonumber(string.sub(pair[3], 1, -12))) % RING end
-    if newer > room then
-      fails = pair[1] and guess or redis.call('ZCARD', key)
-    elseif older > room then
-      found = tonumber(pair[2])
-      break
+    if not pair[1] then
+      fails, beyond = redis.call('ZCARD', key), used
     else
-      fits, found = guess + 1, tonumber(pair[4])
+      local newer, older = (total - tonumber(string.sub(pair[1], 1, -12))) % RING, RING
+      if pair[3] then older = (total - tonumber(string.sub(pair[3], 1, -12))) % RING end
+      if newer > room then
+        fails, beyond = guess, newer
+      elseif older > room then
+        found = tonumber(pair[2])
+        break
+      else
+        fits, within, found = guess + 1, older, tonumber(pair[4])
+      end
     end
-    guess = math.floor((fits + fails) / 2)
+    halve = not halve
+    local share = halve and 0.5 or (room - within) / (beyond - within)
+    guess = fits + math.floor((fails - fits) * share)
   end
   return {found + window - now, math.max(0, limit - used), reset, 0}
 end
