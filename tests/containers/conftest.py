@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
-from contextlib import ExitStack, suppress
+import warnings
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 
 import docker
 import pytest
 import redis
-from docker.errors import DockerException
+from docker.errors import DockerException, ImageNotFound
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from testcontainers.core.config import testcontainers_config
@@ -35,29 +37,36 @@ READY_WITHIN_S = 30.0
 @pytest.fixture(scope="session")
 def image() -> str:
     """The image's name; skips where no engine answers, or where an image that nobody named cannot be had."""
-    try:
-        engine = docker.from_env(timeout=60)
-    except DockerException as error:
-        pytest.skip(f"no container engine answers: {error}")
-    try:
-        engine.ping()
-    except DockerException as error:
-        engine.close()
-        pytest.skip(f"no container engine answers: {error}")
-    try:
-        engine.images.get(IMAGE)
-    except docker.errors.ImageNotFound:
-        if "GRIDSYNC_TEST_IMAGE" in os.environ:
-            raise
-        try:
-            engine.images.pull(IMAGE)
-        except DockerException as error:
-            pytest.skip(
-                f"the image {IMAGE} is not here and cannot be pulled; name one with GRIDSYNC_TEST_IMAGE: {error}"
-            )
-    finally:
-        engine.close()
+    if why := missing():
+        pytest.skip(why)
     return IMAGE
+
+
+def missing() -> str | None:
+    """Say what keeps containers from running here."""
+    with warnings.catch_warnings():
+        # docker-py leaves the socket of a connection that failed to the garbage collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            engine = docker.from_env(timeout=60)
+        except DockerException as error:
+            why = f"no container engine answers: {error}"
+        else:
+            why = None
+        gc.collect()
+    if why is not None:
+        return why
+    with closing(engine):
+        try:
+            engine.images.get(IMAGE)
+        except ImageNotFound:
+            if "GRIDSYNC_TEST_IMAGE" in os.environ:
+                raise
+            try:
+                engine.images.pull(IMAGE)
+            except DockerException as error:
+                return f"the image {IMAGE} is not here and cannot be pulled; name one with GRIDSYNC_TEST_IMAGE: {error}"
+    return None
 
 
 class RedisInContainer:
