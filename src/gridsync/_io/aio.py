@@ -7,6 +7,7 @@ thread with its own connection (`keeper.py`), so that a blocked loop does not lo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import weakref
@@ -38,6 +39,9 @@ _running_loop = asyncio.get_running_loop
 BLOCK_GRACE_S = 0.5
 """How much longer than the server a client waits for the reply to a blocking command."""
 
+UNBLOCK_TRIES = 50
+UNBLOCK_PAUSE_S = 0.01
+
 
 class AsyncIO:
     """Everything a core may ask of the world, for the tasks of one event loop."""
@@ -60,33 +64,41 @@ class AsyncIO:
         self._blocked: set[MuxWire] = set()
         self._cleanups: set[asyncio.Task[Any]] = set()
         self._forked = False
+        self._closed = False
         _drivers.add(self)
 
     async def connect(self) -> None:
         """Open the connection now, so that a wrong address or password shows at once."""
         try:
-            await self._route.node(()).ready(self._time() + self._endpoint.connect_timeout)
+            # A little longer than the attempt itself may take: its own error says more.
+            await self._route.node(()).ready(self._time() + self._endpoint.connect_timeout + BLOCK_GRACE_S)
         except Fault as error:
             raise Unavailable(str(error)) from error
 
     async def close(self) -> None:
         """Finish clean-ups and requests under way, then close every connection."""
-        if self._cleanups:
-            await asyncio.wait(self._cleanups, timeout=DRAIN_S)
+        if self._forked:
+            return  # the connections, and the loop's own descriptors, are the parent's
+        self._closed = True
+        try:
+            if self._cleanups:
+                await asyncio.wait(self._cleanups, timeout=DRAIN_S)
+        finally:
+            self._hub.close()
+            for wire in (*self._resting, *self._blocked):
+                wire.abort()
+            try:
+                await self._route.close()
+            finally:
+                self._keeper.stop()
         await asyncio.to_thread(self._keeper.close)
-        self._hub.close()
-        for wire in (*self._resting, *self._blocked):
-            wire.abort()
-        await self._route.close()
 
     async def run(
         self, operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), *, timeout: float | None = None
     ) -> Any:  # noqa: ANN401
         """Run a script or command; see `IO.run`."""
         if _running_loop() is not self._loop or self._forked:
-            raise UsageError(
-                "this AsyncGrid belongs to another event loop or to the parent process; open one per loop and process"
-            )
+            raise self._misplaced()
         limit = self._timeout if timeout is None else timeout
         started = self._time()
         try:
@@ -115,9 +127,14 @@ class AsyncIO:
 
         A cancelled call closes its connection: what the server may have sent is still pending there.
         """
+        if _running_loop() is not self._loop or self._forked:
+            raise self._misplaced()
         if stop.is_set():
             return None
         wire = await self._blocking_wire()
+        if stop.is_set():
+            self._resting.append(wire)
+            return None
         self._blocked.add(wire)
         drop = stop.on_set(lambda: call_in(self._loop, lambda: self.spawn(self._unblock(wire))))
         try:
@@ -129,6 +146,8 @@ class AsyncIO:
             raise as_public(error, operation.name) from error
         except Fault as error:
             wire.abort()
+            if not error.ambiguous:
+                raise Unavailable(f"{operation.name}: {error}") from error
             raise OutcomeUnknown(f"{operation.name}: {error}; what it may have received is still pending") from error
         except BaseException:
             wire.abort()
@@ -146,17 +165,29 @@ class AsyncIO:
                 return wire
         try:
             # It may be silent for as long as the server blocks: no stall check.
-            return await mux.connect(self._endpoint, inflight_max=1, stall_s=float("inf"), met_before=True)
+            wire = await mux.connect(self._endpoint, inflight_max=1, stall_s=float("inf"), met_before=True)
         except Fault as error:
             raise Unavailable(str(error)) from error
+        if self._closed:
+            wire.abort()
+            raise UsageError(f"this grid ({self._endpoint}) was closed; make a new one")
+        return wire
 
     async def _unblock(self, wire: MuxWire) -> None:
-        if wire not in self._blocked:
-            return
-        try:
-            await self.attempt(("CLIENT", "UNBLOCK", wire.id), (), monotonic() + self._timeout)
-        except (Fault, ReplyError, GridsyncError):
-            wire.abort()
+        # The call may still be on its way when the server hears of it, so it is asked again.
+        with contextlib.suppress(Fault, ReplyError, GridsyncError):
+            for _ in range(UNBLOCK_TRIES):
+                if wire not in self._blocked:
+                    return
+                if await self.attempt(("CLIENT", "UNBLOCK", wire.id), (), monotonic() + self._timeout) == 1:
+                    return
+                await asyncio.sleep(UNBLOCK_PAUSE_S)
+        wire.abort()
+
+    def _misplaced(self) -> UsageError:
+        return UsageError(
+            "this AsyncGrid belongs to another event loop or to the parent process; open one per loop and process"
+        )
 
     async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
         """Run all of them side by side."""

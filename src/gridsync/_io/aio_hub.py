@@ -83,7 +83,8 @@ class AsyncHub:
                     else:
                         return
         except TimeoutError:
-            pass
+            if self._wire is not None and channel not in self.confirmed:
+                self._wire.abort()  # it may be silent for ever: the next one opens another
         raise unconfirmed(self._endpoint, channel, self._timeout, last)
 
     async def _subscribe(self, channel: str) -> None:
@@ -129,7 +130,7 @@ class AsyncHub:
     def _take(self, push: list[Any]) -> None:
         kind = push[0]
         if kind == b"message":
-            ear = self.ears.get(push[2].decode())
+            ear = self.ears.get(push[2].decode(errors="replace"))
             if ear is not None:
                 ear.wake()
         elif kind == b"subscribe":

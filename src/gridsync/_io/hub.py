@@ -83,8 +83,14 @@ class ThreadHub:
         self._timeout = timeout
         self.reset()
 
+    def after_fork(self) -> None:
+        """Forget everything: the child of a fork has not the thread, and the connection is its parent's."""
+        if self._wire is not None:
+            self._wire.close()  # our copy of the descriptor
+        self.reset()
+
     def reset(self) -> None:
-        """Forget everything: the child of a fork has neither the thread nor the connection."""
+        """Begin with nothing."""
         self.ears: dict[str, ThreadEar] = {}
         self._lock = threading.Lock()
         self._confirmed: set[str] = set()
@@ -116,13 +122,19 @@ class ThreadHub:
         raise unconfirmed(self._endpoint(), channel, self._timeout, last)
 
     def _subscribe(self, channel: str, deadline: float) -> bool:
-        with self._lock:
+        # Whoever connects holds the lock; the others must not wait for longer than they may.
+        if not self._lock.acquire(timeout=max(deadline - monotonic(), 0)):
+            return False
+        try:
+            if channel in self._confirmed:
+                return True
             if self._closed:
                 raise UsageError(f"this grid ({self._endpoint()}) was closed; make a new one")
             wire = self._wire
             if wire is None:
                 # Connecting under the lock is right here: every other waiter needs this very connection.
-                wire = blocking.connect(self._endpoint(), timeout=self._timeout, met_before=self._met)
+                rest = max(deadline - monotonic(), 0.001)
+                wire = blocking.connect(self._endpoint(), timeout=rest, met_before=self._met)
                 self._met = True
                 self._wire = wire
                 threading.Thread(target=self._read, args=(wire,), name="gridsync-hub", daemon=True).start()
@@ -134,16 +146,22 @@ class ThreadHub:
                 raise Fault(f"the connection for wake-ups to {wire.endpoint} broke: {error}", applied=False) from error
             while channel not in self._confirmed:
                 rest = deadline - monotonic()
-                if self._wire is not wire or rest <= 0:
+                if self._wire is not wire:
+                    return False
+                if rest <= 0:
+                    wire.shutdown()  # it may be silent for ever: the next one opens another
                     return False
                 self._changed.wait(rest)
             return True
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
         """End the connection; the thread ends with it."""
         self._closed = True
-        if self._wire is not None:
-            self._wire.shutdown()
+        wire = self._wire
+        if wire is not None:
+            wire.shutdown()
 
     def _read(self, wire: BlockingWire) -> None:
         try:
@@ -172,7 +190,7 @@ class ThreadHub:
             return
         kind, channel, payload = push[0], push[1], push[2]
         if kind == b"message":
-            ear = self.ears.get(payload.decode())
+            ear = self.ears.get(payload.decode(errors="replace"))
             if ear is not None:
                 ear.wake()
         elif kind == b"subscribe":

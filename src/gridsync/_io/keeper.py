@@ -61,11 +61,15 @@ class Keeper:
         """Take *item* back; the thread still looks when it would have been due."""
         self._items.pop(id(item), None)
 
-    def close(self) -> None:
-        """Stop the thread and close its connection; kept items are left to expire."""
+    def stop(self) -> None:
+        """Tell the thread to end, and do not wait for it; kept items are left to expire."""
         with self._condition:
             self._closed = True
             self._condition.notify()
+
+    def close(self) -> None:
+        """Stop the thread and close its connection; kept items are left to expire."""
+        self.stop()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(TIMEOUT_MAX_S + 1)
@@ -75,7 +79,7 @@ class Keeper:
         while True:
             with self._condition:
                 if self._closed:
-                    return
+                    break
                 if self._next <= monotonic():
                     # list() of a dict is one step of the interpreter, so `keep` needs no lock for its insertion.  First
                     # to "never", so that an item inserted too late for the list takes the lock and says when it is due.
@@ -91,6 +95,7 @@ class Keeper:
                 _log.exception("the watchdog stumbled; it goes on")
                 for item in list(self._items.values()):
                     item.due = max(item.due, monotonic() + TIMEOUT_MIN_S)
+        self._route.close()
 
     def _turn(self) -> None:
         now = monotonic()
@@ -99,7 +104,11 @@ class Keeper:
         for item in items:
             if item.due > now:
                 continue
-            call = item.request(now)
+            try:
+                call = item.request(now)
+            except Exception:  # noqa: BLE001 - logged there
+                self._stumbled(item)
+                continue
             if call is None:
                 self._settle(item, None, now)
             else:
@@ -107,37 +116,50 @@ class Keeper:
         if not asked:
             return
         earliest = min(item.deadline for item in items)
-        timeout = min(TIMEOUT_MAX_S, max(TIMEOUT_MIN_S, earliest - now))
-        for (item, _), reply in zip(asked, self._exchange([call for _, call in asked], timeout), strict=True):
+        until = now + min(TIMEOUT_MAX_S, max(TIMEOUT_MIN_S, earliest - now))
+        for (item, _), reply in zip(asked, self._exchange([call for _, call in asked], until), strict=True):
             self._settle(item, reply, now)
 
     def _settle(self, item: Keep, reply: object, sent: float) -> None:
-        if not item.settle(reply, sent):
+        try:
+            goes_on = item.settle(reply, sent)
+        except Exception:  # noqa: BLE001 - logged there
+            self._stumbled(item)
+            return
+        if not goes_on:
             self._items.pop(id(item), None)
 
-    def _exchange(self, calls: list[Call], timeout: float) -> list[object]:
+    def _stumbled(self, item: Keep) -> None:
+        # One item's mistake must not cost the others their renewal, nor fill the log.
+        _log.exception("the watchdog stumbled over %r; it looks again in %g s", item, TIMEOUT_MAX_S)
+        item.due = monotonic() + TIMEOUT_MAX_S
+
+    def _exchange(self, calls: list[Call], until: float) -> list[object]:
         replies: list[object] = [None] * len(calls)
         batches: dict[int, list[int]] = {}
         for index, (_, keys, _) in enumerate(calls):
             batches.setdefault(id(self._route.pool(keys)), []).append(index)
         for indexes in batches.values():
             try:
-                self._exchange_with_node([calls[i] for i in indexes], indexes, replies, timeout)
+                self._exchange_with_node([calls[i] for i in indexes], indexes, replies, until)
             except (Fault, GridsyncError) as error:
                 for index in indexes:
                     replies[index] = error
         return replies
 
-    def _exchange_with_node(self, calls: list[Call], indexes: list[int], replies: list[object], timeout: float) -> None:
+    def _exchange_with_node(self, calls: list[Call], indexes: list[int], replies: list[object], until: float) -> None:
+        def rest() -> float:
+            return max(until - monotonic(), TIMEOUT_MIN_S)
+
         pool = self._route.pool(calls[0][1])
-        wire = pool.take(timeout)
+        wire = pool.take(rest())
         try:
             requests = [script.words(tuple(keys), tuple(args)) for script, keys, args in calls]
-            answers = wire.exchange_many(requests, timeout)
+            answers = wire.exchange_many(requests, rest())
             unknown = [i for i, a in enumerate(answers) if isinstance(a, ReplyError) and a.code == "NOSCRIPT"]
             if unknown:
                 loads = [("SCRIPT", "LOAD", source) for source in {calls[i][0].source for i in unknown}]
-                again = wire.exchange_many([*loads, *(requests[i] for i in unknown)], timeout)[len(loads) :]
+                again = wire.exchange_many([*loads, *(requests[i] for i in unknown)], rest())[len(loads) :]
                 for i, answer in zip(unknown, again, strict=True):
                     answers[i] = answer
         finally:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_log = logging.getLogger("gridsync")
 
 
 class _Switch:
@@ -27,7 +30,10 @@ class _Switch:
             self._thrown = True
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            callback()
+            try:
+                callback()
+            except Exception:  # noqa: BLE001 - the watchdog throws switches: one callback must not cost the others theirs
+                _log.exception("a callback of %r failed", self)
 
     def is_set(self) -> bool:
         """Tell whether the switch was thrown."""

@@ -6,6 +6,7 @@ hub each have one daemon thread, started when the first lease is kept or the fir
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -38,6 +39,11 @@ _log = logging.getLogger("gridsync")
 _pack = hiredis.pack_command
 BLOCK_GRACE_S = 0.5
 """How much longer than the server a client waits for the reply to a blocking command."""
+
+LEAST_S = 0.001
+"""The shortest time that a reply is given once a connection was found."""
+UNBLOCK_TRIES = 50
+UNBLOCK_PAUSE_S = 0.01
 
 
 class SyncIO:
@@ -89,9 +95,13 @@ class SyncIO:
             # `_send`, spelled out: between two system calls this thread holds the interpreter lock, and with many
             # threads each microsecond there costs three.
             pool = self._route.pool(keys)
-            wire = pool.take(limit)
+            rest = limit
+            wire = pool.take_idle()
+            if wire is None:
+                wire = pool.take(limit)
+                rest = max(started + limit - monotonic(), LEAST_S)
             try:
-                reply = wire.exchange(_pack(operation.words(keys, args)), limit)
+                reply = wire.exchange(_pack(operation.words(keys, args)), rest)
             finally:
                 pool.give(wire)
         except Fault as fault:
@@ -104,9 +114,10 @@ class SyncIO:
 
     def _send(self, words: tuple[Any, ...], keys: Sequence[object], limit: float) -> Any:  # noqa: ANN401
         pool = self._route.pool(keys)
+        deadline = monotonic() + limit
         wire = pool.take(limit)
         try:
-            return wire.exchange(_pack(words), limit)
+            return wire.exchange(_pack(words), max(deadline - monotonic(), LEAST_S))
         finally:
             pool.give(wire)
 
@@ -131,10 +142,16 @@ class SyncIO:
         except Fault as error:
             raise Unavailable(str(error)) from error
         self._blocked.add(wire)
-        drop = stop.on_set(lambda: self._unblock(wire))
+        leaving = False
+        drop = stop.on_set(lambda: self._unblock(wire) if leaving else None)
         try:
+            leaving = True
+            if stop.is_set():
+                return None
             reply = wire.exchange(_pack(operation.words(keys, args)), wait + BLOCK_GRACE_S)
         except Fault as error:
+            if not error.ambiguous:
+                raise Unavailable(f"{operation.name}: {error}") from error
             raise OutcomeUnknown(f"{operation.name}: {error}; what it may have received is still pending") from error
         finally:
             drop()
@@ -147,11 +164,14 @@ class SyncIO:
         return reply
 
     def _unblock(self, wire: BlockingWire) -> None:
-        # Asking the server lets the blocked call end with a reply; only if that fails is the connection cut.
-        try:
-            self._send(("CLIENT", "UNBLOCK", wire.id), (), self._timeout)
-        except (Fault, GridsyncError):
-            wire.shutdown()
+        # Asking the server lets the blocked call end with a reply; only if that fails is the connection cut.  The call
+        # may still be on its way when the server hears of it, so it is asked again.
+        with contextlib.suppress(Fault, GridsyncError):
+            for _ in range(UNBLOCK_TRIES):
+                if wire not in self._blocked or self._send(("CLIENT", "UNBLOCK", wire.id), (), self._timeout) == 1:
+                    return
+                time.sleep(UNBLOCK_PAUSE_S)
+        wire.shutdown()
 
     async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
         """Run all of them, one after the other."""
@@ -187,7 +207,7 @@ class SyncIO:
     def _after_fork(self) -> None:
         self.token.renew()
         self._keeper.reset()
-        self._hub.reset()
+        self._hub.after_fork()
         for wire in self._blocked:
             wire.close()
         self._blocked = set()

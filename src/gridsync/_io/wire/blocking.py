@@ -97,6 +97,7 @@ class BlockingWire:
         if timeout != self._timeout:
             self.set_timeout(timeout)
         sent = False
+        deadline = time.monotonic() + timeout
         try:
             connection = self._socket
             connection.sendall(payload)
@@ -106,7 +107,10 @@ class BlockingWire:
             reader = self._reader
             reader.feed(buffer, 0, connection.recv_into(buffer))  # type: ignore[arg-type] # as in `_read_on`
             reply = reader.gets()
-            return reply if reply is not NO_REPLY else self._read_on(timeout)
+            if reply is NO_REPLY or reply.__class__ is hiredis.PushNotification:
+                reply = self._read_on(deadline, pushes=False)
+            if reader.has_data():
+                self.close()  # a push, or a reply that nobody asked for: it must not meet the next request
         except (OSError, EOFError, ProtocolError) as error:
             self.close()
             raise self._fault(error, timeout, sent=sent) from error
@@ -114,13 +118,15 @@ class BlockingWire:
             # An interrupt in the middle: nobody will read the reply.
             self.close()
             raise
+        return reply
 
     def exchange_many(self, requests: Sequence[tuple[Any, ...]], timeout: float) -> list[Any]:
         """Send all *requests* in one write and return their replies in order, error replies among them."""
         self.set_timeout(timeout)
+        deadline = time.monotonic() + timeout
         try:
             self._socket.sendall(b"".join([hiredis.pack_command(request) for request in requests]))
-            return [self.read(timeout) for _ in requests]
+            return [self._read_on(deadline, pushes=False) for _ in requests]
         except (OSError, EOFError, ProtocolError) as error:
             self.close()
             raise self._fault(error, timeout, sent=True) from error
@@ -134,24 +140,25 @@ class BlockingWire:
 
     def read(self, timeout: float | None = None) -> Any:  # noqa: ANN401
         """Return the next reply (or push), waiting for it at most *timeout* seconds in all."""
-        reply = self._reader.gets()
-        return reply if reply is not NO_REPLY else self._read_on(timeout)
+        return self._read_on(None if timeout is None else time.monotonic() + timeout, pushes=True)
 
-    def _read_on(self, timeout: float | None) -> Any:  # noqa: ANN401
-        # The kernel's timeout starts anew with each piece of a reply, ours does not.
-        deadline = None if timeout is None else time.monotonic() + timeout
+    def _read_on(self, deadline: float | None, *, pushes: bool) -> Any:  # noqa: ANN401
         reader = self._reader
         buffer = self._buffer
         while True:
+            while (reply := reader.gets()) is not NO_REPLY:
+                if pushes or reply.__class__ is not hiredis.PushNotification:
+                    return reply
+            if deadline is not None:
+                # The kernel's timeout starts anew with each piece of a reply, ours does not.
+                rest = deadline - time.monotonic()
+                if rest <= 0:
+                    raise TimeoutError
+                self.set_timeout(rest)
             count = self._socket.recv_into(buffer)
             if not count:
                 raise EOFError("the server closed the connection")
             reader.feed(buffer, 0, count)  # type: ignore[arg-type] # takes any buffer; its stub says bytes
-            reply = reader.gets()
-            if reply is not NO_REPLY:
-                return reply
-            if deadline is not None and time.monotonic() >= deadline:
-                raise TimeoutError
 
     def _fault(self, error: BaseException, timeout: float, *, sent: bool) -> Fault:
         if isinstance(error, BlockingIOError | TimeoutError):

@@ -60,11 +60,16 @@ class Pool:
         Raises:
             Fault: None came free within *timeout* seconds, or the server cannot be reached; nothing was sent.
         """
+        wire = self.take_idle()
+        return wire if wire is not None else self._take_slowly(timeout)
+
+    def take_idle(self) -> BlockingWire | None:
+        """Return a wire that rests and is good, at once, or ``None``."""
         while True:
             try:
                 wire = self._idle.pop()
             except IndexError:
-                return self._take_slowly(timeout)
+                return None
             if time.monotonic() - wire.idle_since < IDLE_CHECK_S or not wire.is_stale():
                 return wire
             self.discard(wire)
