@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 USER = """
 import json, sys
 from gridsync.embedded import open_embedded
-server = open_embedded(sys.argv[1], timeout=20)
+server = open_embedded(sys.argv[1], timeout=60)
 print(json.dumps({"url": server.url, "pid": server.pid, "supervisor": server.supervisor_pid,
                   "directory": str(server.directory)}), flush=True)
 sys.stdin.read()
@@ -68,7 +68,7 @@ def alive(pid: int) -> bool:
     return bool(state.strip()) and not state.startswith("Z")
 
 
-def eventually(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+def eventually(condition: Callable[[], bool], limit_s: float = 60.0) -> None:
     """Return when *condition* holds; fail after a time that only a bug can take."""
     limit = time.monotonic() + limit_s
     while not condition():
