@@ -1,0 +1,311 @@
+"""For every script: its reply is lost, its request is lost, its reply is cut in two; the effect happens once.
+
+A script without a scenario here fails `test_every_script_has_a_scenario`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pydantic import BaseModel
+
+import gridsync
+from gridsync._io import load
+from gridsync._io.keys import events as event_keys
+from gridsync._io.keys import lock as lock_keys
+from gridsync.testing.proxy import Break, FaultProxy, Rule
+from gridsync.testing.servers import RedisServer
+from tests.wire.fake import soon
+from tests.wire.world import KINDS, NAMESPACE, World
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+
+KEYS = lock_keys(NAMESPACE, "job")
+LOG = event_keys(NAMESPACE, "orders").log
+
+
+class Placed(BaseModel):
+    """An event."""
+
+    kwh: int
+
+
+@dataclass
+class Stage:
+    """Where a scenario plays: a driver behind the proxy, one beside it, and the fault to come."""
+
+    world: World
+    proxy: FaultProxy
+    server: RedisServer
+    broken: Any
+    whole: Any
+    fault: Break
+    script: str
+
+    def arm(self) -> Rule:
+        """Break the next call of the script."""
+        sha = load_named(self.script).sha
+        # A reply that says NOSCRIPT would be lost instead of the one that matters.
+        self.server.command("SCRIPT", "LOAD", load_named(self.script).source)
+        return self.proxy.on(self.fault, lambda words: words[0] == b"EVALSHA" and words[1] == sha.encode())
+
+
+Scenario = Callable[[Stage], Awaitable[None]]
+SCENARIOS: dict[str, list[Scenario]] = {}
+
+
+def scenario(script: str) -> Callable[[Scenario], Scenario]:
+    """Register a scenario; it must make the armed fault happen and assert that the effect happened once."""
+
+    def register(play: Scenario) -> Scenario:
+        SCENARIOS.setdefault(script, []).append(play)
+        return play
+
+    return register
+
+
+def load_named(script: str) -> Any:  # noqa: ANN401 - a Script
+    wing, _, name = script.partition(".")
+    return load(f"gridsync.{wing}", name)
+
+
+def all_scripts() -> list[str]:
+    root = Path(gridsync.__file__).parent
+    return sorted(f"{path.parts[-3]}.{path.stem}" for path in root.glob("*/lua/*.lua"))
+
+
+# -- locks -------------------------------------------------------------------------------------------------------
+
+
+@scenario("locks.acquire")
+async def a_free_lock_is_taken_once(stage: Stage) -> None:
+    rule = stage.arm()
+    lease = await stage.world.do(stage.world.lock(stage.broken).acquire, timeout=10)
+    assert rule.hits
+    lease.check()
+    assert stage.server.command("HGET", KEYS.state, "o") == lease.owner.encode()
+    assert int(stage.server.command("GET", KEYS.fence)) == lease.fence, "the repeat must not draw another fence"
+    assert await stage.world.do(lease.release) is True
+    assert stage.server.command("EXISTS", KEYS.state, KEYS.queue, KEYS.alive) == 0
+
+
+@scenario("locks.acquire")
+async def a_waiter_joins_the_queue_once_and_is_handed_the_lock(stage: Stage) -> None:
+    world = stage.world
+    held = await world.do(world.lock(stage.whole).acquire)
+    rule = stage.arm()
+    waiting = world.start(world.lock(stage.broken).acquire, timeout=60)
+    await soon(lambda: rule.hits and stage.server.command("ZCARD", KEYS.queue) == 1)
+    assert await world.do(held.release) is True
+    lease = await world.ended(waiting)
+    assert lease.fence > held.fence
+    assert stage.server.command("ZCARD", KEYS.queue) == 0
+    assert await world.do(lease.release) is True
+
+
+@scenario("locks.acquire")
+async def a_try_that_found_the_lock_held_leaves_nothing(stage: Stage) -> None:
+    world = stage.world
+    held = await world.do(world.lock(stage.whole).acquire)
+    stage.arm()
+    assert await world.do(world.lock(stage.broken).try_acquire) is None
+    assert stage.server.command("EXISTS", KEYS.queue) == 0
+    assert await world.do(held.release) is True
+
+
+@scenario("locks.release")
+async def a_lock_is_released_once_and_says_so(stage: Stage) -> None:
+    world = stage.world
+    lease = await world.do(world.lock(stage.broken).acquire)
+    stage.arm()
+    assert await world.do(lease.release) is True
+    assert stage.server.command("EXISTS", KEYS.state) == 0
+
+
+@scenario("locks.release")
+async def a_release_hands_over_once_and_the_repeat_takes_nothing_away(stage: Stage) -> None:
+    world = stage.world
+    lease = await world.do(world.lock(stage.broken).acquire)
+    waiting = world.start(world.lock(stage.whole).acquire, timeout=60)
+    await soon(lambda: stage.server.command("ZCARD", KEYS.queue) == 1)
+    stage.arm()
+    assert await world.do(lease.release) is True
+    heir = await world.ended(waiting)
+    heir.check()
+    assert stage.server.command("HGET", KEYS.state, "o") == heir.owner.encode()
+    assert int(stage.server.command("GET", KEYS.fence)) == heir.fence
+    assert await world.do(heir.release) is True
+
+
+@scenario("locks.renew")
+async def an_extension_holds(stage: Stage) -> None:
+    world = stage.world
+    lease = await world.do(world.lock(stage.broken, ttl=60).acquire)
+    stage.server.command("PEXPIRE", KEYS.state, 20_000)
+    stage.arm()
+    await world.do(lease.extend)
+    assert stage.server.command("PTTL", KEYS.state) > 20_000
+    assert await world.do(lease.release) is True
+
+
+@scenario("locks.renew")
+async def the_watchdog_keeps_the_lease(stage: Stage) -> None:
+    world = stage.world
+    lease = await world.do(world.lock(stage.broken, ttl=1.5).acquire)
+    rule = stage.arm()
+    await soon(lambda: rule.hits)
+    seen = len(stage.proxy.requests(load_named("locks.renew").sha))
+    await soon(lambda: len(stage.proxy.requests(load_named("locks.renew").sha)) > seen + 1)
+    lease.check()
+    assert await world.do(lease.release) is True
+
+
+# -- limits ------------------------------------------------------------------------------------------------------
+
+
+async def _hit(stage: Stage, *limits: str) -> None:
+    world = stage.world
+    limiter = world.limiter(stage.broken, *limits)
+    before = await world.do(limiter.hit, "ada", cost=3)
+    stage.arm()
+    decision = await world.do(limiter.hit, "ada", cost=2)
+    assert decision.allowed
+    assert decision.remaining == before.remaining - 2
+    assert (await world.do(limiter.peek, "ada")).remaining == before.remaining - 2, "counted once"
+
+
+@scenario("limits.hit_one")
+async def a_hit_on_one_window_counts_once(stage: Stage) -> None:
+    await _hit(stage, "10/minute")
+
+
+@scenario("limits.hit")
+async def a_hit_on_several_windows_counts_once(stage: Stage) -> None:
+    await _hit(stage, "10/minute", "100/hour")
+
+
+@scenario("limits.peek")
+async def a_peek_counts_nothing(stage: Stage) -> None:
+    world = stage.world
+    limiter = world.limiter(stage.broken, "10/minute", "100/hour")
+    await world.do(limiter.hit, "ada")
+    stage.arm()
+    assert (await world.do(limiter.peek, "ada")).remaining == 9
+    assert (await world.do(limiter.peek, "ada")).remaining == 9
+
+
+# -- streams -----------------------------------------------------------------------------------------------------
+
+
+@scenario("streams.append")
+async def events_are_appended_once(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", Placed(kwh=1))
+    stage.arm()
+    await world.do(store.append, "a", [Placed(kwh=2), Placed(kwh=3)], expected_version=1)
+    assert [e.event.kwh for e in await world.all(store.read("a"))] == [1, 2, 3]
+    assert [e.position for e in await world.all(store.read_all())] == [1, 2, 3]
+
+
+async def _consume(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", [Placed(kwh=n) for n in (1, 2, 3)])
+    rule = stage.arm()
+    seen: list[int] = []
+    done = await world.ended(
+        world.start(store.group("matcher").consume, lambda event: seen.append(event.event.kwh), idle_stop=0)
+    )
+    assert rule.hits
+    assert seen == [1, 2, 3]
+    assert (done.handled, done.failed, done.stolen) == (3, 0, 0)
+    with stage.server.client() as client:
+        assert client.xpending(LOG, "matcher")["pending"] == 0
+        assert client.xinfo_consumers(LOG, "matcher") == []
+
+
+for _name in ("join", "ack", "leave", "tend"):
+    scenario(f"streams.{_name}")(_consume)
+
+
+@scenario("streams.renew")
+async def a_delivery_in_work_stays_ours(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", [Placed(kwh=1)])
+    rule = stage.arm()
+    renewals = load_named("streams.renew").sha
+    seen: list[int] = []
+
+    def slowly(event: Any) -> None:  # noqa: ANN401 - a Recorded
+        rule.wait()
+        while len(stage.proxy.requests(renewals)) < 3:
+            rule.wait()
+        seen.append(event.event.kwh)
+
+    async def slowly_async(event: Any) -> None:  # noqa: ANN401 - a Recorded
+        await asyncio.to_thread(slowly, event)
+
+    handler = slowly if world.kind == "sync" else slowly_async
+    consuming = world.start(store.group("matcher").consume, handler, claim_idle=1.0, idle_stop=0)
+    done = await world.ended(consuming)
+    assert (seen, done.handled, done.stolen) == ([1], 1, 0)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    """One kind is enough: what is tested is a script's answer to a repeat, and the client that repeats."""
+    with RedisServer() as running:
+        yield running
+
+
+# -- the tests ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def stage(
+    request: pytest.FixtureRequest, flushed: RedisServer
+) -> AsyncIterator[Callable[[str, Break, str], Stage]]:
+    """Return a maker of stages; takes the script, the fault and the kind of driver."""
+    del request
+    made: list[Stage] = []
+
+    def make(script: str, fault: Break, kind: str) -> Stage:
+        proxy = FaultProxy(flushed.url)
+        world = World(kind, flushed.url)
+        made.append(Stage(world, proxy, flushed, world.io(proxy.url), world.io(), fault, script))
+        return made[-1]
+
+    yield make
+    for one in made:
+        await one.world.close()
+        await asyncio.to_thread(one.proxy.close)
+
+
+def test_every_script_has_a_scenario():
+    """A new script must say what a lost reply does to it."""
+    assert set(SCENARIOS) == set(all_scripts())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("fault", list(Break), ids=lambda fault: fault.name)
+@pytest.mark.parametrize(
+    ("script", "play"),
+    [(script, play) for script, plays in SCENARIOS.items() for play in plays],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+async def test_the_effect_happens_once(
+    script: str, play: Scenario, fault: Break, kind: str, stage: Callable[[str, Break, str], Stage]
+):
+    set_up = stage(script, fault, kind)
+    await play(set_up)
+    (rule,) = set_up.proxy._rules
+    assert rule.hits == 1, "the scenario did not meet its fault"

@@ -1,0 +1,81 @@
+"""Both drivers behind one face, so that one test makes its claim for sync and for asyncio."""
+
+# ruff: noqa: ANN401 - two kinds of everything
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from gridsync._io.aio import AsyncIO
+from gridsync._io.sync import SyncIO
+from gridsync._io.wire.endpoint import parse
+from gridsync.limits import AsyncLimiter, Limiter
+from gridsync.locks import AsyncLock, Lock
+from gridsync.streams import AsyncEventStore, EventStore
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+NAMESPACE = "test"
+KINDS = ["sync", "asyncio"]
+
+
+class World:
+    """Makes drivers and primitives of one kind; a call of the sync kind runs in a thread."""
+
+    def __init__(self, kind: str, url: str) -> None:
+        self.kind = kind
+        self.url = url
+        self._made: list[SyncIO | AsyncIO] = []
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(40))
+
+    def io(self, url: str | None = None, *, timeout: float = 5.0) -> Any:
+        """Return a driver of its own, as another process would have."""
+        endpoint = parse(url or self.url, connect_timeout=5.0)
+        io = (
+            SyncIO(endpoint, pool_size=40, timeout=timeout)
+            if self.kind == "sync"
+            else AsyncIO(endpoint, inflight_max=1000, timeout=timeout)
+        )
+        self._made.append(io)
+        return io
+
+    async def do(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+        """Call a method of either kind."""
+        if inspect.iscoroutinefunction(call):
+            return await call(*args, **options)
+        return await asyncio.to_thread(call, *args, **options)
+
+    def start(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> asyncio.Task[Any]:
+        """As `do`, in a task."""
+        return asyncio.create_task(self.do(call, *args, **options))
+
+    def lock(self, io: Any, name: str = "job", *, ttl: float = 10.0) -> Any:
+        """Return a lock of this kind."""
+        return (Lock if self.kind == "sync" else AsyncLock)(io, NAMESPACE, name, ttl=ttl)
+
+    def limiter(self, io: Any, *limits: str) -> Any:
+        """Return a limiter of this kind."""
+        return (Limiter if self.kind == "sync" else AsyncLimiter)(io, NAMESPACE, "calls", *limits)
+
+    def store(self, io: Any, model: Any) -> Any:
+        """Return an event store of this kind."""
+        return (EventStore if self.kind == "sync" else AsyncEventStore)(io, NAMESPACE, "orders", model)
+
+    async def all(self, events: Any) -> list[Any]:
+        """Return what an iterator of either kind yields."""
+        if hasattr(events, "__aiter__"):
+            return [event async for event in events]
+        return await asyncio.to_thread(list, events)
+
+    async def ended(self, task: Awaitable[Any], limit_s: float = 20.0) -> Any:
+        """Wait for a task with a bound that only a bug can reach."""
+        return await asyncio.wait_for(task, limit_s)
+
+    async def close(self) -> None:
+        """Close all drivers."""
+        for io in self._made:
+            await self.do(io.close)
