@@ -324,6 +324,22 @@ async def test_many_deliveries_in_work_do_not_hide_an_abandoned_one_behind_them(
     assert seen == [300]
 
 
+async def test_new_events_do_not_wait_behind_a_long_pending_list(world: World, raw: redis.Redis):
+    store = await filled(world, 300)
+    raw.xgroup_create(store.keys.log, GROUP, "0")
+    raw.xreadgroup(GROUP, "busy", {store.keys.log: ">"}, count=300)
+    await store.append("a", Placed(kwh=1))
+    seen: list[int] = []
+    before = calls(raw, "xautoclaim")
+
+    def handle(_: Any) -> None:
+        seen.append(calls(raw, "xautoclaim") - before)
+
+    await store.group(GROUP).consume(handle, idle_stop=0, batch=1)
+    assert seen == [1]
+    assert calls(raw, "xautoclaim") - before >= 30
+
+
 async def test_a_group_that_was_destroyed_is_made_again_where_it_had_got_to(world: World, raw: redis.Redis):
     store = await filled(world, 5)
     await store.group(GROUP).consume(lambda _: None, idle_stop=0)
@@ -522,6 +538,7 @@ async def test_deliveries_of_a_lost_reply_are_found_again_at_once(
         {"claim_idle": float("nan")},
         {"idle_stop": -1},
         {"consumer": ""},
+        {"consumer": "~free"},
     ],
 )
 async def test_a_bad_option_is_refused_before_anything_is_sent(world: World, raw: redis.Redis, options: dict[str, Any]):
@@ -552,6 +569,25 @@ async def test_a_thread_refuses_coroutine_functions_and_concurrency(world: World
         await group.consume(handle)
     with pytest.raises(errors.UsageError, match="threads"):
         await group.consume(print, concurrency=2)
+
+
+@pytest.mark.parametrize("world", ["sync"], indirect=True)
+async def test_an_interrupted_thread_gives_everything_back(world: World, raw: redis.Redis):
+    store = await filled(world, 4)
+
+    def handle(recorded: Any) -> None:
+        if recorded.position == 2:
+            raise KeyboardInterrupt
+
+    def consume() -> None:
+        with pytest.raises(KeyboardInterrupt):
+            store.group(GROUP).group.consume(handle)
+
+    await asyncio.to_thread(consume)
+    assert consumers(raw, store) == {"~free"}
+    seen: list[int] = []
+    await store.group(GROUP).consume(lambda e: seen.append(e.position), idle_stop=0)
+    assert sorted(seen) == [2, 3, 4]
 
 
 @pytest.mark.parametrize("world", ["asyncio"], indirect=True)

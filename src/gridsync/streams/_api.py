@@ -404,6 +404,8 @@ def _options(
 ) -> Options:
     """Check the arguments of `consume` and convert them, once."""
     name = io.token() if consumer is None else checked(consumer, "the name of a consumer")
+    if name.startswith("~"):
+        raise UsageError(f"consumer={name!r}: names that begin with ~ are gridsync's own")
     if concurrency < 1 or not 1 <= batch <= BATCH_MAX:
         raise UsageError(f"concurrency={concurrency} must be at least 1, batch={batch} must be 1 to {BATCH_MAX}")
     idle_s = seconds(claim_idle, "claim_idle", least=CLAIM_IDLE_MIN)

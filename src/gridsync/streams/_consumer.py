@@ -296,6 +296,9 @@ class Session(Generic[E]):
                 await self._read_own(self._own)
             elif self._io.monotonic() >= self._claim_due:
                 await self._claim()
+                if not self._queue and self._cursor != _START:
+                    # A long pending list is searched piece by piece: new events need not wait for its end.
+                    await self._read_new()
             else:
                 await self._read_new()
         except GridsyncError as error:
@@ -377,7 +380,7 @@ class Session(Generic[E]):
         read = Command("streams.read_new", Category.NEVER, head)
         reply = await self._io.block(read, (self._log_key,), (">",), wait=wait_ms / 1000, stop=self._stop)
         self._enqueue(_entries(reply))
-        if not self._queue and options.idle_stop is not None:
+        if not self._queue and options.idle_stop is not None and self._cursor == _START:
             self._ended = self._io.monotonic() >= self._quiet_since + options.idle_stop
 
     def _read_head(self) -> tuple[str, ...]:

@@ -103,7 +103,6 @@ class StoreCore(Generic[E]):
     ) -> Appended:
         """Commit *events*; see `EventStore.append`."""
         wanted = _expected(expected)
-        # One event is the common case and stays free of loops; everything else is a sequence.
         batch = events if isinstance(events, list | tuple) else _as_list(events)
         if not batch or len(batch) > COMMIT_MAX:
             raise UsageError(
