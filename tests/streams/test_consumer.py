@@ -15,7 +15,7 @@ import pytest
 
 from gridsync import errors
 from gridsync.streams import _consumer
-from gridsync.streams._consumer import ACK, CLAIM, JOIN, LEAVE, RENEW, TEND
+from gridsync.streams._consumer import ACK, CLAIM, JOIN, LEAVE, RENEW, TEND, Holding
 from gridsync.streams._core import APPEND
 from tests.streams.conftest import NAMESPACE, until
 from tests.streams.models import Bid, Order, Placed
@@ -668,3 +668,27 @@ async def test_cancelling_at_any_moment_loses_nothing(world: World, raw: redis.R
     await store.group(GROUP).consume(lambda e: handled.append(e.position), idle_stop=0.5, claim_idle=0.2)
     assert set(handled) == set(range(1, 31))
     assert pending(raw, store) == {}
+
+
+async def test_closing_the_driver_ends_its_consumers(world: World, raw: redis.Redis):
+    io = world.io()
+    task = asyncio.create_task(world.store(Order, io=io).group(GROUP).consume(print))
+    await until(lambda: raw.info("clients")["blocked_clients"])
+    await (io.close() if world.is_async else asyncio.to_thread(io.close))
+    async with asyncio.timeout(5):
+        with pytest.raises(errors.GridsyncError, match="closed"):
+            await task
+
+
+def test_an_outage_that_lasts_does_not_hurry_what_others_keep():
+    """The watchdog blocks no request past the earliest deadline: one that has passed would cut all of them short."""
+    holding = Holding("log", GROUP, "me", 3.0, now=0.0)
+    holding.held[b"1-0"] = None
+    now = 0.0
+    while now < 30.0:
+        now = holding.due
+        assert holding.request(now) is not None
+        assert holding.settle(errors.Unavailable("away"), now)
+        assert holding.deadline > now
+    assert holding.settle([b"1-0"], now)
+    assert holding.request(now + 1) is None

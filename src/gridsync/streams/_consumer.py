@@ -115,6 +115,9 @@ class Holding:
         """Forget what was taken over by others; after an error try again sooner."""
         if isinstance(reply, Exception):
             self.due = sent + self._idle / 12
+            if sent >= self.deadline:
+                # Others may have it by now, which is no reason to hurry everything else that is kept.
+                self.deadline = sent + self._idle
         elif reply is not None:
             for lost in reply:
                 self.held.pop(lost, None)
@@ -228,7 +231,8 @@ class Session(Generic[E]):
             await self._handle(recorded)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises must not end the consumer
             # No longer renewed, so it is claimed after claim_idle, by whoever looks first.
-            self._held.pop(entry_id, None)
+            if life == self._life:
+                self._held.pop(entry_id, None)
             self._failed += 1
             raw = dict(zip(entry[1][::2], entry[1][1::2], strict=False))
             await self._report(Failure(error, int(entry_id[:-2]), recorded, raw))
@@ -240,7 +244,6 @@ class Session(Generic[E]):
                 self._acking = self._io.signal()
                 self._io.spawn(self._acknowledge_aside(self._acking))
         else:
-            self._held.pop(entry_id, None)
             self._stolen += 1
 
     async def _report(self, failure: Failure[E]) -> None:
