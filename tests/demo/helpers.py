@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self, cast
 
@@ -22,6 +26,22 @@ def run(*options: str, path: Path | None = None, timeout: float = 60) -> subproc
     """Run the demo to its end; *path* goes in front of the modules of all its processes."""
     env = {**os.environ, **({} if path is None else {"PYTHONPATH": str(path)})}
     return subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=timeout, env=env, check=False)
+
+
+def run_on_a_terminal(*options: str) -> tuple[int, str]:
+    """Run the demo on a terminal of 110 columns; returns the exit code and all that was drawn, without its colours."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (50, 110))
+    env = {**os.environ, "TERM": "xterm-256color"}
+    process = subprocess.Popen([*COMMAND, *options], stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    os.close(theirs)
+    drawn = b""
+    # The end of a terminal is an error on Linux and an empty read elsewhere.
+    with suppress(OSError):
+        while piece := os.read(ours, 65_536):
+            drawn += piece
+    os.close(ours)
+    return process.wait(60), re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.decode(errors="replace"))
 
 
 class Running:

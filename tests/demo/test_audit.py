@@ -30,7 +30,7 @@ def a_good_run() -> tuple[Evidence, Claims]:
         versions[stream] = versions.get(stream, 0) + 1
         orders.append(Entry(len(orders) + 1, event_id, stream, versions[stream], event, 10_000 * len(orders)))
 
-    for moment in days(SEED, QUARTERS):
+    for moment in days(SEED, QUARTERS)[:QUARTERS]:
         placed = [each for prosumer in neighbourhood(SEED) if (each := order(prosumer, moment, SEED)) is not None]
         for each in placed:
             write(each.prosumer, each.order, each)
@@ -79,7 +79,7 @@ def doubled(entries: list[Entry]) -> list[Entry]:
 
 
 ORDERS, GAPS, LIMITS = "no order lost or doubled", "positions without a gap", "limits never exceeded"
-HANDLED, TWICE, FENCES = "every delivery handled, its effect once", "no quarter settled twice", "fences rise"
+HANDLED, TWICE, FENCES = "every delivery's effect exactly once", "no quarter settled twice", "fences rise"
 ALONE, ENERGY, MONEY = "the same trades as one process", "energy conserved", "money conserved"
 
 DAMAGES: dict[str, tuple[set[str], Callable[[Evidence], Evidence]]] = {

@@ -14,11 +14,13 @@ reads the server with a plain client, checks every promise (`audit`) and deletes
 
 from __future__ import annotations
 
+import io
 import random
 import signal
 import sys
 from typing import TYPE_CHECKING
 
+import redis
 from rich.console import Console
 
 from gridsync.cli.demo import audit, keys, report, view
@@ -40,24 +42,31 @@ def command(*, url: str, seconds: float, seed: int | None, kill: bool, as_json: 
     Returns:
         The exit code: 0 if every promise was kept, 1 if one was broken, 130 after Ctrl-C.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A terminal without these characters shows their numbers instead of ending the run.
+        sys.stdout.reconfigure(errors="backslashreplace")
     console = Console()
     show = view.Silent() if as_json else view.Terminal(console) if console.is_terminal else view.Plain(console)
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = {each: signal.signal(each, _interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         result = _hold(show, url, seconds, random.randrange(1000) if seed is None else seed, kill=kill)
     except KeyboardInterrupt:
-        print("gridsync demo: stopped; its processes are gone and its keys are deleted", file=sys.stderr)
+        print("gridsync demo: stopped, and all its processes with it", file=sys.stderr)
         return INTERRUPTED
-    except (GridsyncError, DemoFailed) as error:
+    except (GridsyncError, redis.RedisError, DemoFailed) as error:
         print(f"gridsync demo: {error}", file=sys.stderr)
         return 1
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
     show.finish(result)
     return 0 if result.kept else 1
 
 
 def _interrupt(*_: object) -> None:
+    # What follows is bounded and tidies up; a second Ctrl-C shall not break it off.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
@@ -70,7 +79,18 @@ def _hold(show: view.Silent, url: str, seconds: float, seed: int, *, kill: bool)
                 market.run(show)
             return _audited(grid, market, kill=kill)
         finally:
-            keys.sweep(grid.client, grid.namespace)
+            _tidy_up(grid)
+
+
+def _tidy_up(grid: Grid) -> None:
+    if grid.embedded is not None:
+        # The server goes with its last user.
+        return
+    try:
+        keys.sweep(grid.client, grid.namespace)
+    except redis.RedisError as error:
+        told = f"gridsync demo: its keys {{{grid.namespace}:* are still there, for they could not be deleted: {error}"
+        print(told, file=sys.stderr)
 
 
 def _audited(grid: Grid, market: Market, *, kill: bool) -> Report:
@@ -86,9 +106,7 @@ def _audited(grid: Grid, market: Market, *, kill: bool) -> Report:
     checks = audit.check(evidence, claims)
     if kill:
         killing = market.killing
-        told = (
-            "no worker was killed" if killing is None else f"{killing.worker}'s lease and {killing.pending} deliveries"
-        )
+        told = "no worker was killed" if killing is None else killing.outcome
         checks.append(
             audit.Check("the dead worker's work taken over", killing is not None and killing.taken_over, told)
         )

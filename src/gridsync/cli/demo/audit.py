@@ -152,18 +152,13 @@ def _results(evidence: Evidence) -> list[QuarterSettled]:
 
 def _limits(evidence: Evidence, claims: Claims) -> Check:
     rates = [Rate.parse(limit) for limit in claims.limits]
-    most = [max((_fullest(times, rate.window_us) for times in evidence.admitted_us.values()), default=0)
-            for rate in rates]  # fmt: skip
+    logs = evidence.admitted_us.values()
+    most = [max((_fullest(times, rate.window_us) for times in logs), default=0) for rate in rates]
     counts = {poster: len(times) for poster, times in evidence.admitted_us.items()}
-    total = sum(counts.values())
-    kept = all(found <= rate.limit for found, rate in zip(most, rates, strict=True)) and counts == dict(claims.posted)
-    shown = ", ".join(
-        f"at most {found} of {rate.limit} in any {rate.per_s:g} s"
-        for found, rate in list(zip(most, rates, strict=True))[:2]
-    )
-    return Check(
-        "limits never exceeded", kept, f"{shown}; {total:,} admissions for {sum(claims.posted.values()):,} posts"
-    )
+    kept = counts == dict(claims.posted) and all(found <= rate.limit for found, rate in zip(most, rates, strict=True))
+    shown = [f"{found} of {rate.limit} in any {rate.per_s:g} s" for found, rate in zip(most, rates, strict=True)]
+    told = f"{', '.join(shown[:2])}, {sum(counts.values()):,} admitted"
+    return Check("limits never exceeded", kept, told)
 
 
 def _fullest(times: Sequence[int], window_us: int) -> int:
@@ -205,8 +200,8 @@ def _handled(evidence: Evidence) -> Check:
     missing = sum((wanted - effects).values())
     doubled = sum((effects - wanted).values())
     kept = effects == wanted and evidence.pending == 0 and evidence.undelivered == 0
-    told = f"{len(effects):,} effects, {missing} missing, {doubled} doubled, {evidence.pending} deliveries pending"
-    return Check("every delivery handled, its effect once", kept, told)
+    told = f"{len(effects):,} effects, {missing} missing, {doubled} doubled, {evidence.pending} pending"
+    return Check("every delivery's effect exactly once", kept, told)
 
 
 def _settled_once(evidence: Evidence, claims: Claims) -> Check:
@@ -231,7 +226,7 @@ def _same_as_alone(evidence: Evidence) -> Check:
     for result in _results(evidence):
         alone = clear(orders.get(result.quarter, ()))
         different += (alone.price, alone.fills) != (result.price, result.fills)
-    told = f"{len(evidence.settlements)} auctions repeated by one process, {different} differ"
+    told = f"{len(evidence.settlements)} auctions repeated, {different} differ"
     return Check("the same trades as one process", different == 0, told)
 
 

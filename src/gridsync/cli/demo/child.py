@@ -7,6 +7,8 @@ import os
 import sys
 from contextlib import suppress
 
+import redis
+
 from gridsync.cli.demo.keys import sweep
 from gridsync.cli.demo.link import Link
 from gridsync.cli.demo.posters import meter, trader
@@ -24,14 +26,20 @@ def main() -> int:
         else:
             asyncio.run({"trader": trader, "worker": worker}[link.config.role](link))
     except Exception as error:
-        if not link.orphaned.is_set():
+        cause: BaseException = error
+        while isinstance(cause, BaseExceptionGroup):
+            # Of a hundred tasks that failed alike, one is enough to tell.
+            cause = cause.exceptions[0]
+        if not isinstance(cause, GridsyncError):
             raise
-        print(f"{link.config.name}: {error}", file=sys.stderr)
+        print(f"{type(cause).__name__}: {cause}", file=sys.stderr)
+        if not link.orphaned.is_set():
+            return 1
     if not link.orphaned.is_set():
         return 0
     # All children sweep, each after its own last write: so the last of them leaves nothing behind.
     if link.config.sweep:
-        with suppress(GridsyncError), Grid(link.config.url, namespace=link.config.namespace) as grid:
+        with suppress(GridsyncError, redis.RedisError), Grid(link.config.url, namespace=link.config.namespace) as grid:
             sweep(grid.client, link.config.namespace)
     return 1
 

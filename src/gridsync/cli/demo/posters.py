@@ -89,14 +89,15 @@ def _opened(link: Link) -> Iterator[int]:
 
 
 def _post(link: Link, tally: Tally, limiter: Limiter, store: EventStore[Posted], placed: OrderPlaced) -> None:
-    while not link.orphaned.is_set():
+    while True:
         began = time.perf_counter()
         decision = limiter.hit(link.config.name)
         tally.hit_us.append(_us_since(began))
         if decision.allowed:
             break
         tally.denied += 1
-        link.orphaned.wait(decision.retry_after)
+        if link.orphaned.wait(decision.retry_after):
+            return
     began = time.perf_counter()
     version = tally.versions.get(placed.prosumer, 0)
     tally.wrote(placed, store.append(placed.prosumer, placed, expected_version=version, event_ids=placed.order), began)
@@ -122,7 +123,7 @@ async def trader(link: Link) -> None:
 async def _post_async(
     link: Link, tally: Tally, limiter: AsyncLimiter, store: AsyncEventStore[Posted], placed: OrderPlaced
 ) -> None:
-    while not link.orphaned.is_set():
+    while True:
         began = time.perf_counter()
         decision = await limiter.hit(link.config.name)
         tally.hit_us.append(_us_since(began))
@@ -130,6 +131,8 @@ async def _post_async(
             break
         tally.denied += 1
         await asyncio.sleep(decision.retry_after or 0)
+        if link.orphaned.is_set():
+            return
     began = time.perf_counter()
     version = tally.versions.get(placed.prosumer, 0)
     appended = await store.append(placed.prosumer, placed, expected_version=version, event_ids=placed.order)

@@ -21,6 +21,8 @@ CENT: Final = 10_000
 """Micro-euro."""
 FIRST, LAST, NOON = 16, 88, 52
 """The quarters of a day in which the market is open: 04:00 to 22:00; a shorter run is centred on 13:00."""
+SPARE: Final = 36
+"""Quarters beyond those asked for, for a market that has to stay open longer."""
 DAYS: Final = ("workday", "saturday", "sunday")
 
 MIX: Final = {"h25": 50, "p25": 30, "s25": 20, "g25": 44, "l25": 36}
@@ -117,15 +119,15 @@ def neighbourhood(seed: int) -> list[Prosumer]:
 
 
 def days(seed: int, count: int) -> list[Moment]:
-    """Return *count* quarters: one day's hours around noon, and the next days if one is not enough."""
+    """Return *count* quarters and `SPARE` more: one day's hours around noon, and the next days after them."""
     random = Random(f"calendar {seed}")
     month, day = random.randint(1, 12), random.randint(0, 6)
-    first = FIRST if count >= LAST - FIRST else NOON - count // 2
+    first = max(FIRST, NOON - count // 2)
     moments = []
-    for number in range(count):
-        later, quarter = divmod(number, LAST - FIRST)
+    for number in range(count + SPARE):
+        later, quarter = divmod(first - FIRST + number, LAST - FIRST)
         kind = DAYS[max(0, (day + later) % 7 - 4)]
-        moments.append(Moment(number, month, kind, first + quarter))
+        moments.append(Moment(number, month, kind, FIRST + quarter))
     return moments
 
 

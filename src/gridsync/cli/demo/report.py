@@ -103,7 +103,7 @@ def build(market: Market, evidence: Evidence, checks: list[Check]) -> Report:
             "traded_nano_eur": market.nano_eur,
         },
         latencies=[latency for latency in latencies if latency is not None],
-        killed=None if killing is None else {**asdict(killing), "taken_over": killing.taken_over},
+        killed=None if killing is None else killing.facts(),
         killed_told="" if killing is None else str(killing),
         checks=checks,
     )

@@ -41,7 +41,7 @@ CLAIM_IDLE_S: Final = 1.0
 AHEAD_MAX: Final = 12
 KILL_AT: Final = 0.4
 """Which part of the day has passed when the worker is killed."""
-START_MAX_S: Final = 20.0
+START_MAX_S: Final = 30.0
 SETTLE_MAX_S: Final = 10.0
 """How long the last quarters may take after the market has closed."""
 END_MAX_S: Final = 8.0
@@ -90,13 +90,25 @@ class Killing:
     deliveries_after: float | None = None
 
     def __str__(self) -> str:
-        """Tell it as a sentence."""
-        told = f"{self.worker} (pid {self.pid}) killed, holding fence {self.fence} and {self.pending} deliveries"
-        if self.lease_after is not None:
-            told += f"; {self.lease_by} had the lock {self.lease_after:.1f} s later"
-        if self.deliveries_after is not None:
-            told += f", the deliveries were taken over after {self.deliveries_after:.1f} s"
-        return told
+        """Tell what happened."""
+        return (
+            f"{self.worker} (pid {self.pid}) got SIGKILL, holding the lock (fence {self.fence}) "
+            f"and {self.pending} deliveries"
+        )
+
+    @property
+    def outcome(self) -> str:
+        """What became of its work."""
+        lease, deliveries = self.lease_after, self.deliveries_after
+        lock = "lock by nobody" if lease is None else f"lock by {self.lease_by} after {lease:.1f} s"
+        work = "not" if deliveries is None else f"after {deliveries:.1f} s"
+        return f"{lock}, {self.pending} deliveries {work}"
+
+    def facts(self) -> dict[str, Any]:
+        """Return it for ``--json``."""
+        facts = {**asdict(self), "taken_over": self.taken_over}
+        del facts["at"]
+        return facts
 
     @property
     def taken_over(self) -> bool:
@@ -195,6 +207,8 @@ class Market:
             for child in self.children:
                 child.tell(do="stop")
             self._until(view, lambda: all(child.ended for child in self.children), END_MAX_S)
+            if late := [child.name for child in self.children if not child.ended]:
+                raise DemoFailed(f"{', '.join(late)} did not end within {END_MAX_S:g} s{self._last_words()}")
         finally:
             self._end()
 
@@ -253,7 +267,8 @@ class Market:
             view.update(self)
 
     def _over(self) -> bool:
-        return self.elapsed >= self.seconds and self.settled >= self.opened
+        killed = self.killing is not None or not self._kill or self.opened == len(self.calendar)
+        return self.elapsed >= self.seconds and self.settled >= self.opened and killed
 
     def _heard(self, view: View, child: Child, message: dict[str, Any] | None) -> None:
         kind = message["kind"] if message else None
@@ -303,7 +318,12 @@ class Market:
         return told
 
     def _move_on(self, view: View) -> None:
-        due = min(self.quarters, int(self.elapsed * QUARTERS_A_SECOND) + 1) if self.elapsed < self.seconds else 0
+        if self._kill and self.killing is None:
+            # Whoever is to die must die at work: the market stays open until then, but not for ever.
+            last = len(self.calendar)
+        else:
+            last = self.quarters if self.elapsed < self.seconds else 0
+        due = min(last, int(self.elapsed * QUARTERS_A_SECOND) + 1)
         if self.opened < due and self.opened - self.settled < AHEAD_MAX:
             for role in ("meter", "trader"):
                 for child in self.of(role):
@@ -330,7 +350,7 @@ class Market:
         self.killing = Killing(
             child.name, child.process.pid, message["fence"], message["quarter"], pending, time.monotonic()
         )
-        view.note(f"SIGKILL: {self.killing}")
+        view.note(str(self.killing))
 
     def _pending(self, worker: str) -> int:
         """Ask the server how many deliveries a worker has not acknowledged."""

@@ -154,8 +154,9 @@ def summary(console: Console, report: Report) -> None:
         say(f"  {latency.name:30} {latency.p50_ms:9.2f} ms {latency.p99_ms:9.2f} ms")
     say(f"  {counts['denied']:,} posts were denied, waited as told, and came again")
     if report.killed_told:
-        say(f"  {report.killed_told}")
+        say(f"  {report.killed_told};")
+        say(f"  {counts['redelivered']} deliveries came again after their effect was written, and it stayed one")
     say()
     for check in report.checks:
         mark, style = ("✓", "green") if check.kept else ("✗", "bold red")
-        console.print(Text.assemble("  ", (mark, style), f" {check.name:40} {check.told}"), soft_wrap=True)
+        console.print(Text.assemble("  ", (mark, style), f" {check.name:36} {check.told}"), soft_wrap=True)

@@ -31,9 +31,8 @@ LOOK_S: Final = 0.05
 REPORT_S: Final = 0.25
 STAGE_S: Final = 10.0
 """How long a doomed worker waits for its end, in seconds."""
-STUCK: Final = 8
-STUCK_MAX_S: Final = 1.0
-"""How many deliveries a doomed worker should hold when it dies, and how long it waits for them, in seconds."""
+STUCK_S: Final = 0.1
+"""How long it goes on taking deliveries after the first one that it will not acknowledge, in seconds."""
 
 
 class Worker:
@@ -57,6 +56,7 @@ class Worker:
         self._booked = self._again = self._refused = 0
         self._doomed = self._cornered = False
         self._stuck = 0
+        self._first_stuck = asyncio.Event()
         self._cycle_us: list[int] = []
         self._ending = asyncio.Event()
 
@@ -109,23 +109,27 @@ class Worker:
         if self._cornered:
             # The worst moment to die: the effect is written, the delivery is not acknowledged.
             self._stuck += 1
+            self._first_stuck.set()
             await asyncio.sleep(STAGE_S)
         self._booked += 1
         self._again += appended.replayed
 
     async def _settle_on(self) -> None:
         while not self._ending.is_set():
-            async for recorded in self._book.read_all(after=self._seen):
-                self._seen, event = recorded.position, recorded.event
-                if isinstance(event, GateClosed):
-                    self._closed[event.quarter] = event.orders
-                else:
-                    self._orders.setdefault(event.quarter, []).append(event)
-            if self._complete(self._next):
+            await self._read_on()
+            if self._complete(self._next) or self._doomed:
                 await self._settle()
             else:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._ending.wait(), LOOK_S)
+
+    async def _read_on(self) -> None:
+        async for recorded in self._book.read_all(after=self._seen):
+            self._seen, event = recorded.position, recorded.event
+            if isinstance(event, GateClosed):
+                self._closed[event.quarter] = event.orders
+            else:
+                self._orders.setdefault(event.quarter, []).append(event)
 
     def _complete(self, quarter: int) -> bool:
         return self._closed.get(quarter, -1) == len(self._orders.get(quarter, ()))
@@ -141,6 +145,8 @@ class Worker:
         try:
             async for recorded in self._settlements.read("settlements", from_version=self._next + 1):
                 self._next = recorded.version
+            if self._doomed:
+                await self._await_the_end(lease)
             if self._complete(self._next):
                 await self._append(lease)
         except (LeaseLost, WrongVersion):
@@ -160,8 +166,6 @@ class Worker:
             price=clearing.price,
             fills=clearing.fills,
         )
-        if self._doomed:
-            await self._await_the_end(lease)
         lease.check()
         # The id carries the fence: the settlement of an earlier holder is a conflict, not a repeat of this one.
         event_id = f"quarter-{quarter}-fence-{lease.fence}"
@@ -171,12 +175,21 @@ class Worker:
         self._link.send("settled", quarter=quarter, fence=lease.fence, wh=clearing.wh, nano_eur=money)
 
     async def _await_the_end(self, lease: AsyncLease) -> None:
-        """Hold the lease, and deliveries, until the parent kills this process."""
-        self._cornered, ends = True, time.monotonic() + STUCK_MAX_S
-        while self._stuck < STUCK and time.monotonic() < ends:  # noqa: ASYNC110 - a bounded look, once in a run
-            await asyncio.sleep(0.01)
-        self._link.send("cornered", quarter=self._next, fence=lease.fence, pending=self._stuck)
-        await asyncio.sleep(STAGE_S)
+        """Hold the lock, a quarter that is ready to be settled and deliveries, until the parent kills this process."""
+        ends = time.monotonic() + STAGE_S
+        while not self._complete(self._next) and time.monotonic() < ends:
+            await self._read_on()
+            await asyncio.sleep(LOOK_S)
+        self._cornered = True
+        try:
+            await asyncio.wait_for(self._first_stuck.wait(), STAGE_S)
+        except TimeoutError:
+            # Nothing is delivered to this worker any more: let it live.
+            pass
+        else:
+            await asyncio.sleep(STUCK_S)
+            self._link.send("cornered", quarter=self._next, fence=lease.fence, pending=self._stuck)
+            await asyncio.sleep(STAGE_S)
         self._doomed = self._cornered = False
 
 
