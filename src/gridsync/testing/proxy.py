@@ -357,9 +357,10 @@ class _Link:
                     if rule.fault is Break.HALF_REPLY:
                         await self._forward("replies", self._to_client, reply[: len(reply) // 2])
                     await self._to_client.drain()
+                    # Counted before the client can notice.
+                    rule._happened()  # noqa: SLF001 - same module
                     self._to_client.close()
                     await self._to_client.wait_closed()
-                    rule._happened()  # noqa: SLF001 - same module
                     return
                 await self._forward("replies", self._to_client, reply)
             del unread[:start]
