@@ -105,7 +105,7 @@ MUTANTS = {
     "admits one too many": ("used + cost > limit then", "used + cost > limit + 1 then"),
     "forgets early": ("key, at - window, '-inf'", "key, at - window + 50000, '-inf'"),
     "never looks for its first attempt": ("ARGV[2] ~= '0'", "false"),
-    "looks too late for its first attempt": ("tonumber(ARGV[2]) - 100000", "tonumber(ARGV[2]) + 100000"),
+    "looks too late for its first attempt": ("tonumber(ARGV[2]) - 100000", "tonumber(ARGV[2]) + 6000000"),
     "trims its base": ("math.min(rank, 64) - 1)", "math.min(rank, 64))"),
     "counts calls, not costs": ("total = total + cost", "total = total + 1"),
     "leaves no TTL": ("redis.call('PEXPIRE', key,", "local _ = (0 +"),

@@ -8,7 +8,7 @@
 -- ARGV[5..] rules integer, units and us: limit and window of each rule in turn
 -- Returns {retry_us (0 admitted, -1 never), remaining, reset_us, rule}: the rule that binds, counted from 0
 -- Category idempotent
--- Cost O(r log n) for r rules and the n hits that the longest window holds; a repeat reads at most 10,000 of them
+-- Cost O(r log n) for r rules and the n hits that the longest window holds; a repeat reads at most 20,000 of them
 
 -- hit_one.lua is this script for one rule and says why things are done as they are.
 local RING = 4503599627370496
@@ -72,10 +72,14 @@ end
 
 local repeated = false
 if ARGV[2] ~= '0' then
-  local since = now - tonumber(ARGV[2]) - 100000
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, since, '+inf', 'LIMIT', 0, 10000)) do
-    repeated = repeated or string.sub(member, -10) == hit
+  local function known(command, from, to)
+    for _, member in ipairs(redis.call(command, key, from, to, 'LIMIT', 0, 10000)) do
+      if string.sub(member, -10) == hit then return true end
+    end
   end
+  local since = now - tonumber(ARGV[2]) - 100000
+  repeated = known('ZRANGEBYSCORE', since, '+inf')
+    or known('ZREVRANGEBYSCORE', string.format('(%.0f', since), since - 5000000)
 end
 local take = repeated and 0 or cost
 

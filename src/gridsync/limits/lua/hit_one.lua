@@ -8,7 +8,7 @@
 -- ARGV[5] window integer, us
 -- Returns {retry_us (0 admitted, -1 never), remaining, reset_us, rule (always 0)}
 -- Category idempotent
--- Cost O(log n) in the hits that the window holds; a repeat reads at most 10,000 of them
+-- Cost O(log n) in the hits that the window holds; a repeat reads at most 20,000 of them
 
 local RING = 4503599627370496 -- 2^52: cumulative costs count modulo this, so that they stay exact for ever
 local key, hit = KEYS[1], ARGV[1]
@@ -45,11 +45,17 @@ if newest[1] and not idle then
 end
 
 if ARGV[2] ~= '0' then
-  local since = now - tonumber(ARGV[2]) - 100000
-  for _, member in ipairs(redis.call('ZRANGEBYSCORE', key, since, '+inf', 'LIMIT', 0, 10000)) do
-    if string.sub(member, -10) == hit then
-      return {0, math.max(0, limit - used), math.max(0, last + window - now), 0}
+  -- The first attempt was admitted after it left, unless this repeat was held up on its way: then look further back, by
+  -- more than a call may last.
+  local function known(command, from, to)
+    for _, member in ipairs(redis.call(command, key, from, to, 'LIMIT', 0, 10000)) do
+      if string.sub(member, -10) == hit then return true end
     end
+  end
+  local since = now - tonumber(ARGV[2]) - 100000
+  if known('ZRANGEBYSCORE', since, '+inf')
+    or known('ZREVRANGEBYSCORE', string.format('(%.0f', since), since - 5000000) then
+    return {0, math.max(0, limit - used), math.max(0, last + window - now), 0}
   end
 end
 

@@ -1,0 +1,112 @@
+"""Every decision of a limiter, held against a model that keeps all hits in a list."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gridsync.errors import OutcomeUnknown, Unavailable
+from gridsync.limits import _core
+from gridsync.testing.faults import Faults
+from gridsync.testing.sim import Simulation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from gridsync.testing.sim import Call, SimIO
+
+    Scripts = Mapping[str, str] | None
+    Rules = Sequence[tuple[int, int]]
+
+SECOND = 1_000_000
+TWO = ((12, SECOND), (30, 4 * SECOND))
+BAD_DAY = Faults(
+    request_lost=0.03,
+    reply_lost=0.06,
+    late=0.03,
+    late_s=2.0,
+    slow=0.03,
+    slow_s=1.0,
+    cut_every_s=5.0,
+    pause_every_s=8.0,
+    pause_s=2.0,
+    restart_every_s=15.0,
+    restart_s=0.5,
+    flush_scripts_every_s=10.0,
+)
+
+
+@dataclass(slots=True)
+class Model:
+    """What a limiter must say, in the plainest way: all hits in a list."""
+
+    rules: Rules
+    hits: list[tuple[int, int, bytes]] = field(default_factory=list)
+
+    def expected(self, now_us: int, hit: bytes, cost: int, told: list[int], *, is_repeat: bool) -> tuple[bool, int]:
+        """Return whether the call is admitted and what then remains, and take it.
+
+        What has left the longest window may be forgotten or not, so a repeat that comes so late may be answered both
+        ways; *told* is what the script answered.
+        """
+        at = max(now_us, self.hits[-1][0] + 1) if self.hits else now_us
+        left = [limit - sum(c for t, c, _ in self.hits if t > at - window) for limit, window in self.rules]
+        before = [t for t, _, known in self.hits if known == hit and is_repeat]
+        again = True, max(0, min(left))
+        longest = max(window for _, window in self.rules)
+        if before and (before[-1] > at - longest or (told[0] == 0, told[1]) == again):
+            return again
+        if min(left) < cost:
+            return False, -1
+        self.hits.append((at, cost, hit))
+        return True, min(left) - cost
+
+
+def decisions(seed: int, scripts: Scripts = None) -> Simulation:
+    """Three processes hit one subject of one rule (even seeds) or two (odd seeds) in bad weather."""
+    sim = Simulation(seed, scripts=scripts, faults=BAD_DAY)
+    rules: Rules = TWO if seed % 2 else TWO[:1]
+    model = Model(rules)
+    shas = {sim.scripts.get(script.name, script).sha.encode() for script in (_core._HIT, _core._HIT_ONE)}
+
+    def look(call: Call) -> None:
+        if call.words[0] != b"EVALSHA" or call.words[1] not in shas or not isinstance(call.reply, list):
+            return
+        hit, repeat_us, cost = call.words[4], int(call.words[5]), int(call.words[6])
+        admitted, remaining = model.expected(call.at_us, hit, cost, call.reply, is_repeat=repeat_us > 0)
+        told = call.reply
+        if (told[0] == 0) != admitted or (admitted and told[1] != remaining):
+            raise sim.history.fail(f"{hit!r} of cost {cost}: the script says {told}, the model {admitted, remaining}")
+        if told[0]:
+            check_retry(call, cost, told[0])
+
+    def check_retry(call: Call, cost: int, retry_us: int) -> None:
+        if cost > min(limit for limit, _ in rules):
+            fits = retry_us == -1
+        else:
+            fits = fits_at(call.at_us + retry_us, cost) and not fits_at(call.at_us + retry_us - 1, cost)
+        if not fits:
+            raise sim.history.fail(f"a cost of {cost} was told to come again in {retry_us} us, which is not the moment")
+
+    def fits_at(at: int, cost: int) -> bool:
+        return all(sum(c for t, c, _ in model.hits if t > at - window) + cost <= limit for limit, window in rules)
+
+    async def work(io: SimIO) -> None:
+        windows = _core.Windows(io, "sim", "w", rules)
+        random = io.process.random
+        for _ in range(80):
+            try:
+                retry_us = (await windows.hit("k", random.choice((1, 1, 1, 2, 5, 20))))[0]
+                wait = random.expovariate(6)
+                if retry_us > 0 and random.random() < 0.3:
+                    wait = retry_us / 1e6
+            except (OutcomeUnknown, Unavailable):
+                wait = 0.1
+            await io.sleep(wait)
+
+    sim.watch(look)
+    for name in "abc":
+        sim.start(name, work)
+    sim.run(until=60.0)
+    assert len(model.hits) > 50, sim.history.story()
+    return sim

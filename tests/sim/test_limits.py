@@ -1,0 +1,13 @@
+"""Every decision of the shipped limiter scripts in bad weather, held against a model."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim import limit_scenarios as scenarios
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_every_decision_is_exact_whatever_is_lost_late_or_repeated(seed: int) -> None:
+    """A hit would count twice, also if its repeat was held up in a buffer, or a window would hold too much."""
+    scenarios.decisions(seed)
