@@ -34,6 +34,7 @@ BAD_DAY = Faults(
     restart_every_s=25.0,
     flush_scripts_every_s=15.0,
     cancel_every_s=4.0,
+    calm_after_s=60.0,
 )
 
 
@@ -79,13 +80,18 @@ async def keep_working(io: SimIO, spec: _core.Spec, until: float) -> None:
 
 
 def bad_day(seed: int, scripts: Scripts = None, faults: Faults = BAD_DAY) -> Simulation:
-    """Five workers in the worst of weather, then an hour of peace in which one more must get the lock."""
+    """Five workers in the worst of weather; in the calm after it one more gets the lock at once."""
     sim = Simulation(seed, faults=faults, scripts=scripts)
     for name in "abcde":
         sim.start(name, keep_working, SHORT, 60.0)
     sim.at(30.0, lambda: sim.kill("e"))
-    sim.run(until=80.0)
+    # The longest wait, the longest pause and a lease later, everybody has gone.
+    sim.at(90.0, lambda: sim.start("z", work, SHORT))
+    sim.run(until=100.0)
     assert mutual_exclusion(sim.history) > 5, sim.history.story()
+    if sim.history.of("acquired")[-1].process != "z":
+        raise sim.history.fail("after the bad weather nobody got the lock")
+    nothing_left(sim)
     return sim
 
 

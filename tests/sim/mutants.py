@@ -9,7 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from gridsync._io import load
+from tests.sim import limit_scenarios as limits
 from tests.sim import lock_scenarios as locks
+from tests.sim import stream_scenarios as streams
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,5 +87,72 @@ LOCKS = [
          "a released lock is free", locks.alone),
         ("renew", "if redis.call('HGET', KEYS[1], 'o') ~= ARGV[1] then return 0 end", "",
          "nobody renews another's lease", locks.clock_set_forward),
+    )
+]  # fmt: skip
+
+STREAMS = [
+    Mutant("streams", *words, scenario)
+    for *words, scenario in (
+        ("append", "if have[k][2][2] ~= ARGV[1 + 3 * k] then return nil end", "",
+         "a replay is told from another's events", streams.appends),
+        ("append", "return version > expected and before(expected) or {2, version}", "return {2, version}",
+         "a lost reply to an append at a version is answered again", streams.appends),
+        ("append", "  if version ~= expected then\n", "  if version < expected then\n",
+         "an append happens at the version it expects", streams.appends),
+        ("append", "    if at then\n", "    if false then\n",
+         "a lost reply to an append at any version writes nothing twice", streams.appends),
+        ("append", "redis.call('HSET', meta, 'pos', position)", "redis.call('HSET', meta, 'pos', position + 1)",
+         "positions have no gap", streams.appends),
+        ("append", "redis.call('HSET', versions, name, version)", "redis.call('HSET', versions, name, version - 1)",
+         "versions have no gap", streams.appends),
+        ("append", "return {1, base + count, tonumber(have[count][2][4])}",
+         "return {1, base + 1, tonumber(have[1][2][4])}",
+         "a replay is answered as the first time", streams.appends),
+        ("append", "if expected == -2 then return {2, 0} end", "",
+         "EXISTS refuses a new stream", streams.same_ids),
+        ("ack", "elseif pending[2] ~= consumer then", "elseif false then",
+         "an acknowledgement counts only while the delivery is ours", streams.stolen),
+        ("ack", "    redis.call('XACK', log, group, id)\n", "",
+         "what is acknowledged is not pending", streams.consumers),
+        ("renew", "if pending and pending[2] == consumer then", "if pending then",
+         "a renewal takes nothing back from others", streams.stolen),
+        ("renew", "    redis.call('XCLAIM', log, group, consumer, 0, id, 'IDLE', 0, 'JUSTID')\n", "",
+         "what is in work is not claimed", streams.calm_group),
+        ("leave", "for _, entry in ipairs(pending) do", "for _, entry in ipairs({}) do",
+         "who leaves gives back what it holds", streams.leaving),
+        ("leave", "0, id, 'TIME', 1, 'JUSTID')", "0, id, 'JUSTID')",
+         "what was not handled may be claimed at once", streams.leaving),
+        ("tend", "floor = tonumber(string.match(pending[2], '^%d+')) - 1",
+         "floor = tonumber(string.match(pending[3], '^%d+'))",
+         "a lost group skips nothing", streams.lost_group),
+        ("join", "floor = ARGV[2] == '1' and redis.call('HGET', meta, 'pos') or '0'",
+         "floor = redis.call('HGET', meta, 'pos') or '0'",
+         "a new group starts at the beginning", streams.leaving),
+        ("join", "if string.find(made.err, 'BUSYGROUP', 1, true) then return 0 end", "",
+         "joining twice is joining once", streams.consumers),
+        ("tend", "if info['pending'] == 0 and info['idle'] > dead_after then",
+         "if info['idle'] > dead_after / 10000 then",
+         "only a consumer without deliveries is removed", streams.consumers),
+    )
+]  # fmt: skip
+
+LIMITS = [
+    Mutant("limits", script, *words, limits.decisions)
+    for script in ("hit_one", "hit")
+    for words in (
+        ("ARGV[2] ~= '0'", "false",
+         "a repeat is found again"),
+        ("since - 5000000)", "since)",
+         "a repeat that was held up on its way is found again"),
+        ("at - window, '-inf'", "at - window + 1000, '-inf'",
+         "windows are whole"),
+        ("math.min(rank, 64) - 1)", "math.min(rank, 64))",
+         "the newest expired hit stays"),
+        ("total = total + cost", "total = total + 1",
+         "costs are counted, not calls"),
+        ("elseif older > room then", "elseif older >= room then",
+         "the time to come again is the earliest that fits"),
+        ("if redis.call('PTTL', key) * 1000 < life then", "if redis.call('PTTL', key) < 0 then",
+         "the log outlives its hits"),
     )
 ]  # fmt: skip

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from gridsync.errors import GridsyncError
-from tests.sim.mutants import LOCKS, SEEDS_MAX, Mutant
+from tests.sim.mutants import LIMITS, LOCKS, SEEDS_MAX, STREAMS, Mutant
 
 
-@pytest.mark.parametrize("mutant", LOCKS, ids=lambda mutant: mutant.id)
+@pytest.mark.parametrize("mutant", [*LOCKS, *LIMITS, *STREAMS], ids=lambda mutant: mutant.id)
 def test_a_planted_bug_is_found(mutant: Mutant) -> None:
     """The unmodified scripts pass the same seeds: the other tests of this folder."""
     scripts = mutant.scripts()

@@ -33,10 +33,11 @@ _BLOCKING = frozenset({b"XREAD", b"XREADGROUP"})
 class Weather:
     """Draws faults and delays from the seed."""
 
-    def __init__(self, faults: Faults, random: random.Random) -> None:
+    def __init__(self, faults: Faults, random: random.Random, clock: Callable[[], int]) -> None:
         """Take the chances."""
         self.faults = faults
         self._random = random
+        self._clock = clock
         self.script: deque[str] = deque()
         """Fates of the next requests, in order, before chance decides again."""
 
@@ -44,6 +45,8 @@ class Weather:
         """Draw what happens to one request."""
         if self.script:
             return self.script.popleft()
+        if self.calm():
+            return "fine"
         draw = self._random.random()
         for name in ("request_lost", "reply_lost", "late", "slow"):
             chance: float = getattr(self.faults, name)
@@ -54,7 +57,15 @@ class Weather:
 
     def chance(self, probability: float) -> bool:
         """Draw yes or no."""
-        return probability > 0 and self._random.random() < probability
+        return probability > 0 and not self.calm() and self._random.random() < probability
+
+    def heads(self) -> bool:
+        """Toss a coin."""
+        return self._random.random() < 0.5  # noqa: PLR2004 - even odds
+
+    def calm(self) -> bool:
+        """Tell whether the bad weather is over."""
+        return self._clock() >= self.faults.calm_after_s * 1e6
 
     def latency_us(self) -> int:
         """Draw how long one way takes."""
@@ -250,7 +261,7 @@ class Connection:
         fate = self._weather.fate()
         faults = self._weather.faults
         wait = self._weather.latency_us()
-        if fate == "slow" and self._weather.chance(0.5):
+        if fate == "slow" and self._weather.heads():
             wait += self._weather.up_to_us(faults.slow_s)
             fate = "fine"
         if fate != "fine":

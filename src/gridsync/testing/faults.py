@@ -56,6 +56,8 @@ class Faults:
     """The server's wall clock jumps, forward or back."""
     clock_jump_s: float = 1.0
     """How far, at most."""
+    calm_after_s: float = float("inf")
+    """When all of the above ends, in seconds of true time: what is still wrong then, stays wrong."""
     drift_ppm: int = 200
     """How much faster or slower the clocks run than true time, at most, in millionths."""
 

@@ -69,7 +69,7 @@ class Simulation:
         self.scheduler = Scheduler(self.random)
         self.history = History(seed, lambda: self.scheduler.now_us)
         self.log = self.history.log
-        self.weather = Weather(self.faults, self.random)
+        self.weather = Weather(self.faults, self.random, lambda: self.scheduler.now_us)
         drift = self.random.randint(-self.faults.drift_ppm, self.faults.drift_ppm)
         self.server = Server(self.scheduler, self.weather, self.log, drift, strict=strict)
         self.scripts = {name: parse(name, source) for name, source in (scripts or {}).items()}
@@ -144,7 +144,7 @@ class Simulation:
         """Break all connections of a process, with whatever is under way."""
         self.log(name, "fault: cut")
         for connection in list(self.process(name).connections):
-            if self.weather.chance(0.5):
+            if self.weather.heads():
                 connection.break_both()
             else:
                 connection.break_client()
@@ -228,7 +228,10 @@ class Simulation:
             return
 
         def happen() -> None:
-            call()
+            if self.weather.calm():
+                return
+            if self._going():
+                call()
             plan()
 
         def plan() -> None:
@@ -243,6 +246,7 @@ class Simulation:
             call(self.random.choice(alive))
 
     def _cancel_one(self) -> None:
-        going = [task for task in self._started if not task.done and task.host.alive]
-        if going:
-            self.random.choice(going).cancel()
+        self.random.choice(self._going()).cancel()
+
+    def _going(self) -> list[Task]:
+        return [task for task in self._started if not task.done and task.host.alive]

@@ -20,11 +20,12 @@ from gridsync.testing.engine import _generic, _hashes, _stream_commands, _stream
 from gridsync.testing.engine._base import COMMANDS, OK, Reply, Status, command, integer, no_key
 from gridsync.testing.engine._keyspace import Keyspace
 from gridsync.testing.engine._lua import Interpreter
+from gridsync.testing.engine._streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-__all__ = ["Engine", "Reply", "ReplyError", "Status"]
+__all__ = ["Engine", "Reply", "ReplyError", "Status", "Stream"]
 
 _NOSCRIPT = "NOSCRIPT No matching script. Please use EVAL."
 _UNDECLARED = "ERR the script touched a key that is not among its KEYS: "

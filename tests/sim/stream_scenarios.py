@@ -1,0 +1,335 @@
+"""What writers and consumers do with one event store, and what must then be true; for shipped scripts and mutants."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from gridsync._io.keys import events as event_keys
+from gridsync.errors import OutcomeUnknown, Unavailable, WrongVersion
+from gridsync.streams import ANY, EXISTS, NO_STREAM, AsyncConsumerGroup, AsyncEventStore, Recorded
+from gridsync.testing.checkers import exactly_once, gapless
+from gridsync.testing.engine import Stream
+from gridsync.testing.faults import Faults
+from gridsync.testing.sim import Simulation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gridsync.testing.sim import Call, SimIO
+
+    Scripts = Mapping[str, str] | None
+
+KEYS = event_keys("sim", "orders")
+GROUP = "billing"
+CLAIM_IDLE_S = 3.0
+BAD_DAY = Faults(
+    request_lost=0.03,
+    reply_lost=0.05,
+    late=0.04,
+    slow=0.03,
+    cut_every_s=6.0,
+    pause_every_s=6.0,
+    pause_s=8.0,
+    restart_every_s=20.0,
+    flush_scripts_every_s=15.0,
+    calm_after_s=40.0,
+)
+
+
+class Placed(BaseModel):
+    """An order."""
+
+    item: str
+
+
+def open_store(io: SimIO) -> AsyncEventStore[Placed]:
+    """Return the store that everybody uses."""
+    logging.getLogger("gridsync").setLevel(logging.CRITICAL)  # bad weather is what these are about
+    return AsyncEventStore(io, "sim", "orders", Placed)
+
+
+async def write(io: SimIO, commits: int, pause_s: float) -> None:
+    """Append commits of one to three events at the version this writer believes in, or at any."""
+    store, random, known = open_store(io), io.process.random, defaultdict(int)
+    for commit in range(commits):
+        stream = random.choice(("anna", "bert"))
+        ids = tuple(f"{io.process.name}{commit}.{k}" for k in range(random.choice((1, 1, 2, 3))))
+        version = known[stream]
+        expected = random.choice((version, version, version, ANY, EXISTS if version else NO_STREAM))
+        try:
+            answer = await _append(store, stream, ids, expected)
+        except WrongVersion as error:
+            known[stream] = error.actual
+            io.note("refused", ids=ids)
+        except (OutcomeUnknown, Unavailable):
+            io.note("unsure", ids=ids, stream=stream)
+        else:
+            known[stream] = answer.version
+            io.note(
+                "appended", ids=ids, stream=stream, version=answer.version, position=answer.position,
+                expected=expected if isinstance(expected, int) else None,
+            )  # fmt: skip
+        await io.sleep(random.expovariate(1 / pause_s))
+
+
+async def _append(store: AsyncEventStore[Placed], stream: str, ids: tuple[str, ...], expected: Any) -> Any:  # noqa: ANN401
+    events = [Placed(item=event_id) for event_id in ids]
+    try:
+        return await store.append(stream, events, expected_version=expected, event_ids=ids)
+    except (OutcomeUnknown, Unavailable):
+        # What the documentation says: send it again with the same ids to find out.
+        return await store.append(stream, events, expected_version=expected, event_ids=ids)
+
+
+def entries(sim: Simulation, key: str) -> list[tuple[int, dict[str, str]]]:
+    """Return a stream as the server has it."""
+    found = sim.server.engine.execute("XRANGE", key, "-", "+")
+    return [
+        (int(entry_id.removesuffix(b"-0")), {k.decode(): v.decode() for k, v in zip(f[::2], f[1::2], strict=True)})
+        for entry_id, f in found
+    ]
+
+
+def check_store(sim: Simulation) -> list[int]:
+    """Check everything that the store promises about appends; returns the positions."""
+    history = sim.history
+    log = entries(sim, KEYS.log)
+    gapless(history, "positions", (position for position, _ in log))
+    by_stream: dict[str, list[tuple[int, str, int]]] = defaultdict(list)
+    for position, facts in log:
+        by_stream[facts["s"]].append((int(facts["v"]), facts["i"], position))
+    for stream, rows in by_stream.items():
+        gapless(history, f"versions of {stream}", (version for version, _, _ in rows))
+        there = [(version, facts["i"], int(facts["p"])) for version, facts in entries(sim, KEYS.stream(stream))]
+        if there != rows:
+            raise history.fail(f"stream {stream!r} and the log tell different stories: {there} {rows}")
+        if int(sim.server.engine.execute("HGET", KEYS.versions, stream) or 0) != len(rows):
+            raise history.fail(f"the version of {stream!r} is not {len(rows)}")
+    place = {(facts["s"], facts["i"]): (int(facts["v"]), position) for position, facts in log}
+    for event in history.of("appended"):
+        last = place.get((event.stream, event.ids[-1]))
+        if last != (event.version, event.position):
+            raise history.fail(f"{event.ids} were answered with {event.version, event.position} and stand at {last}")
+        if event.expected is not None and event.version != event.expected + len(event.ids):
+            raise history.fail(f"{event.ids} expected version {event.expected} and ended at {event.version}")
+    acknowledged = [f"{event.stream} {event_id}" for event in history.of("appended") for event_id in event.ids]
+    unsure = [f"{event.stream} {event_id}" for event in history.of("unsure") for event_id in event.ids]
+    exactly_once(history, acknowledged, unsure, [f"{facts['s']} {facts['i']}" for _, facts in log])
+    return [position for position, _ in log]
+
+
+def appends(seed: int, scripts: Scripts = None) -> Simulation:
+    """Four writers on two streams in bad weather."""
+    sim = Simulation(seed, faults=BAD_DAY, scripts=scripts)
+    for name in "abcd":
+        sim.start(name, write, 25, 0.8)
+    sim.run(until=90.0)
+    assert len(check_store(sim)) > 10, sim.history.story()
+    return sim
+
+
+async def consume(io: SimIO, work_s: float, group: AsyncConsumerGroup[Placed] | None = None) -> None:
+    """Handle events until stopped, again and again if cancelled."""
+    random = io.process.random
+
+    async def handle(recorded: Recorded[Placed]) -> None:
+        io.note("begun", position=recorded.position)
+        await io.sleep(random.uniform(0, work_s))
+        if random.random() < 0.03:
+            raise ValueError("the handler failed")
+        io.note("handled", position=recorded.position)
+
+    while True:
+        try:
+            billing = group or open_store(io).group(GROUP)
+            done = await billing.consume(
+                handle, concurrency=random.choice((1, 3)), batch=10, claim_idle=CLAIM_IDLE_S, on_error=lambda _: None
+            )
+        except asyncio.CancelledError:
+            io.note("cancelled")
+        else:
+            io.note("left", handled=done.handled, returned=done.returned)
+            return
+
+
+def check_group(sim: Simulation, stored: list[int]) -> None:
+    """Check that every event was handled, none is pending, and none was acknowledged before it was handled."""
+    handled = {event.position for event in sim.history.of("handled")}
+    if missing := [position for position in stored if position not in handled]:
+        raise sim.history.fail(f"stored and never handled: {missing}")
+    pending = sim.server.engine.execute("XPENDING", KEYS.log, GROUP)
+    if pending[0]:
+        raise sim.history.fail(f"still pending: {pending}")
+
+
+def watch_acks(sim: Simulation) -> None:
+    """Fail when an event leaves the pending list that nobody has handled yet."""
+    handled: set[int] = set()
+    delivered: set[int] = set()
+    seen = 0
+
+    def look(call: Call) -> None:
+        nonlocal seen
+        events = sim.history.events
+        handled.update(event.position for event in events[seen:] if event.kind == "handled")
+        seen = len(events)
+        log = sim.server.engine.data.find(KEYS.log.encode())
+        group = log.groups.get(GROUP.encode()) if isinstance(log, Stream) else None
+        pending = {position for position, _ in group.pending} if group is not None else set()
+        if group is not None and (early := sorted(delivered - pending - handled)):
+            raise sim.history.fail(f"{call.process} acknowledged {early} before it was handled")
+        delivered.clear()
+        delivered.update(pending)
+
+    sim.watch(look)
+
+
+def consumers(seed: int, scripts: Scripts = None, faults: Faults = BAD_DAY) -> Simulation:
+    """Writers and a group in bad weather; consumers are cancelled and killed, and another one comes at the end."""
+    sim = Simulation(seed, scripts=scripts, faults=replace(faults, cancel_every_s=0.0))
+    watch_acks(sim)
+    for name in "ab":
+        sim.start(name, write, 20, 1.0)
+    tasks = [sim.start(name, consume, 1.0) for name in "cdef"]
+    sim.at(sim.random.uniform(3, 20), lambda: sim.kill("c"))
+    for _ in range(4):
+        sim.at(sim.random.uniform(3, 35), sim.random.choice(tasks[1:]).cancel)
+    sim.at(60.0, lambda: sim.start("z", consume, 0.0))
+    sim.run(until=90.0)
+    check_group(sim, check_store(sim))
+    return sim
+
+
+def lost_group(seed: int, scripts: Scripts = None) -> Simulation:
+    """The group is destroyed while it works: it is made again, and no event is skipped."""
+    sim = Simulation(seed, scripts=scripts)
+    sim.start("a", write, 30, 0.3)
+    for name in "bc":
+        sim.start(name, consume, 0.4)
+    for _ in range(3):
+        sim.at(sim.random.uniform(1, 9), lambda: sim.server.engine.execute("XGROUP", "DESTROY", KEYS.log, GROUP))
+    sim.run(until=40.0)
+    check_group(sim, check_store(sim))
+    return sim
+
+
+def calm_group(seed: int, scripts: Scripts = None) -> Simulation:
+    """Nothing fails and handlers take longer than the claim time: each event is handled by one consumer, once."""
+    sim = Simulation(seed, scripts=scripts)
+    sim.start("a", write, 8, 0.2)
+    handled: list[int] = []
+
+    async def work(io: SimIO) -> None:
+        async def handle(recorded: Recorded[Placed]) -> None:
+            handled.append(recorded.position)
+            await io.sleep(CLAIM_IDLE_S * 1.5)
+            io.note("handled", position=recorded.position)
+
+        done = await open_store(io).group(GROUP).consume(handle, claim_idle=CLAIM_IDLE_S, concurrency=2, idle_stop=20.0)
+        if done.stolen:
+            raise sim.history.fail(f"{done.stolen} deliveries were stolen from a living consumer")
+
+    for name in "bc":
+        sim.start(name, work)
+    sim.run(until=120.0)
+    check_group(sim, check_store(sim))
+    if len(handled) != len(set(handled)):
+        raise sim.history.fail(f"handled twice: {sorted(handled)}")
+    return sim
+
+
+def leaving(seed: int, scripts: Scripts = None) -> Simulation:
+    """A consumer is cancelled with deliveries in hand: another one handles them at once, and nothing is lost."""
+    sim = Simulation(seed, scripts=scripts)
+    sim.start("a", write, 10, 0.05)
+
+    async def slow(io: SimIO) -> None:
+        async def handle(_recorded: Recorded[Placed]) -> None:
+            await io.sleep(30.0)
+
+        await open_store(io).group(GROUP).consume(handle, claim_idle=60.0, concurrency=4, batch=10)
+
+    task = sim.start("b", slow)
+    sim.at(5.0 + sim.random.uniform(0, 3), task.cancel)
+
+    async def other(io: SimIO) -> None:
+        async def handle(recorded: Recorded[Placed]) -> None:
+            io.note("handled", position=recorded.position)
+
+        await io.sleep(10.0)
+        await open_store(io).group(GROUP).consume(handle, claim_idle=60.0, idle_stop=5.0)
+
+    sim.start("c", other)
+    sim.run(until=30.0)
+    check_group(sim, check_store(sim))
+    return sim
+
+
+def stolen(seed: int, scripts: Scripts = None) -> Simulation:
+    """A consumer stands still, another takes its delivery over; back again, the first one changes nothing."""
+    sim = Simulation(seed, scripts=scripts)
+
+    async def one_event(io: SimIO) -> None:
+        await open_store(io).append("anna", Placed(item="x"))
+
+    async def work(io: SimIO, delay: float, work_s: float) -> None:
+        async def handle(recorded: Recorded[Placed]) -> None:
+            io.note("begun", position=recorded.position)
+            await io.sleep(work_s)
+            io.note("handled", position=recorded.position)
+
+        await io.sleep(delay)
+        group = open_store(io).group(GROUP)
+        done = await group.consume(handle, claim_idle=CLAIM_IDLE_S, idle_stop=30.0)
+        io.note("result", handled=done.handled, stolen=done.stolen)
+
+    def look() -> None:
+        pending = sim.server.engine.execute("XPENDING", KEYS.log, GROUP, "-", "+", "5")
+        if len(pending) != 1 or not pending[0][1].startswith(sim.io("b").token()[:12].encode()):
+            raise sim.history.fail(f"the delivery is b's, and the server says {pending}")
+
+    sim.start("w", one_event)
+    # a begins at 1 s and would end at 11; it stands still from 2 to 9 s; b comes at 5 s and works until after 25 s.
+    sim.start("a", work, 1.0, 10.0)
+    sim.start("b", work, 5.0, 20.0)
+    sim.at(2.0 + sim.random.uniform(0, 0.5), lambda: sim.pause("a", 7.0))
+    for second in (10, 11, 12, 14, 18, 22):
+        sim.at(second + sim.random.uniform(0, 1), look)
+    sim.run(until=100.0)
+    result = {event.process: event for event in sim.history.of("result")}
+    if (result["a"].handled, result["a"].stolen, result["b"].handled) != (0, 1, 1):
+        raise sim.history.fail(f"who handled it: {[str(event) for event in result.values()]}")
+    return sim
+
+
+def same_ids(seed: int, scripts: Scripts = None) -> Simulation:
+    """The same event ids in two streams are two events; EXISTS refuses a stream that is new."""
+    sim = Simulation(seed, scripts=scripts, faults=Faults(reply_lost=0.1))
+
+    async def work(io: SimIO) -> None:
+        store = open_store(io)
+        for number in range(5):
+            for stream in ("anna", "bert"):
+                answer = await store.append(stream, Placed(item="x"), event_ids=f"e{number}")
+                io.note(
+                    "appended", ids=(f"e{number}",), stream=stream, version=answer.version, position=answer.position,
+                    expected=None,
+                )  # fmt: skip
+                if answer.version != number + 1:
+                    raise sim.history.fail(f"event {number} of {stream!r} has version {answer.version}")
+        try:
+            await store.append("clara", Placed(item="x"), expected_version=EXISTS)
+        except WrongVersion:
+            return
+        raise sim.history.fail("EXISTS did not refuse a new stream")
+
+    sim.start("a", work)
+    sim.run(until=60.0)
+    check_store(sim)
+    return sim

@@ -1,0 +1,44 @@
+"""The event store and its groups in virtual time: what they promise holds whatever is lost, late, paused or killed."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim import stream_scenarios as scenarios
+
+pytestmark = pytest.mark.parametrize("seed", range(15))
+
+
+def test_every_acknowledged_append_is_stored_once_and_without_gaps(seed: int) -> None:
+    """Money would be booked twice, or a reader would miss an order."""
+    scenarios.appends(seed)
+
+
+def test_the_same_ids_in_two_streams_are_two_events(seed: int) -> None:
+    """An event would be taken for a replay of another stream's."""
+    scenarios.same_ids(seed)
+
+
+def test_every_event_is_handled_whatever_happens_to_its_consumer(seed: int) -> None:
+    """An order would never be billed."""
+    scenarios.consumers(seed)
+
+
+def test_a_lost_group_skips_nothing(seed: int) -> None:
+    """After a failover that did not know the group, events would be passed over."""
+    scenarios.lost_group(seed)
+
+
+def test_a_slow_handler_keeps_its_events(seed: int) -> None:
+    """Two consumers would do the same work at once."""
+    scenarios.calm_group(seed)
+
+
+def test_who_leaves_gives_back_what_it_holds(seed: int) -> None:
+    """The next consumer would wait for a minute, or for ever."""
+    scenarios.leaving(seed)
+
+
+def test_a_consumer_that_stood_still_changes_nothing_of_what_was_taken_over(seed: int) -> None:
+    """An event that another is still working on would count as done."""
+    scenarios.stolen(seed)
