@@ -59,10 +59,12 @@ class Peer:
         """End the connection, in good order or with a reset."""
         with contextlib.suppress(OSError):
             if reset:
+                # The thread that reads is woken, and its close is the reset.
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.shutdown(socket.SHUT_RD)
             else:
                 self.connection.shutdown(socket.SHUT_RDWR)
-        self.connection.close()
+                self.connection.close()
 
 
 class FakeServer:

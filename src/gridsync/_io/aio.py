@@ -97,7 +97,7 @@ class AsyncIO:
         self, operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), *, timeout: float | None = None
     ) -> Any:  # noqa: ANN401
         """Run a script or command; see `IO.run`."""
-        if _running_loop() is not self._loop or self._forked:
+        if self._forked or _running_loop() is not self._loop:
             raise self._misplaced()
         limit = self._timeout if timeout is None else timeout
         started = self._time()
@@ -127,7 +127,7 @@ class AsyncIO:
 
         A cancelled call closes its connection: what the server may have sent is still pending there.
         """
-        if _running_loop() is not self._loop or self._forked:
+        if self._forked or _running_loop() is not self._loop:
             raise self._misplaced()
         if stop.is_set():
             return None
@@ -163,15 +163,22 @@ class AsyncIO:
             wire = self._resting.pop()
             if not wire.closed:
                 return wire
+        self._raise_if_closed()
         try:
             # It may be silent for as long as the server blocks: no stall check.
             wire = await mux.connect(self._endpoint, inflight_max=1, stall_s=float("inf"), met_before=True)
         except Fault as error:
             raise Unavailable(str(error)) from error
-        if self._closed:
+        try:
+            self._raise_if_closed()
+        except UsageError:
             wire.abort()
-            raise UsageError(f"this grid ({self._endpoint}) was closed; make a new one")
+            raise
         return wire
+
+    def _raise_if_closed(self) -> None:
+        if self._closed:
+            raise UsageError(f"this grid ({self._endpoint}) was closed; make a new one")
 
     async def _unblock(self, wire: MuxWire) -> None:
         # The call may still be on its way when the server hears of it, so it is asked again.

@@ -353,12 +353,10 @@ class _Link:
                 reply = bytes(unread[start:end])
                 start = end
                 if rule is not None:
-                    # What came before it was written, and leaves with the close.
+                    rule._happened()  # noqa: SLF001 - same module; before the client can see it
                     if rule.fault is Break.HALF_REPLY:
                         await self._forward("replies", self._to_client, reply[: len(reply) // 2])
-                    await self._to_client.drain()
-                    # Counted before the client can notice.
-                    rule._happened()  # noqa: SLF001 - same module
+                    # What came before it was written, and leaves with the close.
                     self._to_client.close()
                     await self._to_client.wait_closed()
                     return
