@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-CHECKS = 10
+CHECKS = 11
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def server() -> Iterator[RedisServer]:
 
 
 def test_a_run_without_a_terminal_prints_lines_and_keeps_every_promise():
-    """A worker dies with the lock and deliveries in its hands, and nobody loses anything."""
+    """A worker dies with the lock and deliveries in its hands, another wakes too late, and nobody loses anything."""
     done = run("--seconds", "4", "--seed", "7")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
@@ -40,6 +40,7 @@ def test_a_run_without_a_terminal_prints_lines_and_keeps_every_promise():
     assert any(" quarters settled, " in line for line in lines)
     assert sum(line.startswith("worker-3 ") and "got SIGKILL" in line for line in lines) == 1
     assert sum("took the lock over" in line for line in lines) == 1
+    assert sum("got SIGSTOP" in line for line in lines) == 2  # when it happened, and in the summary
 
 
 def test_a_run_on_a_given_server_tells_as_json_and_leaves_nothing_there(server: RedisServer):
@@ -48,9 +49,11 @@ def test_a_run_on_a_given_server_tells_as_json_and_leaves_nothing_there(server: 
     told = json.loads(done.stdout)
     assert told["ok"] is True
     assert [check["kept"] for check in told["checks"]] == [True] * CHECKS
-    assert told["killed"]["worker"] == "worker-3"
-    assert told["killed"]["pending"] > 0
-    assert told["killed"]["taken_over"] is True
+    killed, frozen = told["mishaps"]["killed"], told["mishaps"]["frozen"]
+    assert (killed["worker"], killed["taken_over"]) == ("worker-3", True)
+    assert killed["pending"] > 0
+    assert (frozen["worker"], frozen["refused"]) == ("worker-1", True)
+    assert frozen["fence"] > killed["fence"]
     assert told["counts"]["denied"] > 0
     assert told["seed"] == 7
     assert {latency["name"] for latency in told["latencies"]} > {"limiter decision", "event append"}

@@ -39,13 +39,13 @@ def demo(
     ] = "embedded://",
     seconds: Annotated[float, typer.Option(min=2, max=300, help="How long the market is open.")] = 20,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same day, orders and trades.")] = None,
-    kill: Annotated[bool, typer.Option(help="SIGKILL one worker on the way.")] = True,
+    kill: Annotated[bool, typer.Option(help="Kill one worker on the way, and freeze another.")] = True,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end and nothing else.")] = False,
 ) -> None:
     """Watch a small energy market run on a private Redis, and check what it promised.
 
     Processes post orders through a shared limit, match them as a consumer group, and settle each quarter of an hour
-    under a fenced lock; one of them is killed.  Exits with 1 if a single event, watt-hour or cent was lost.
+    under a fenced lock; one of them is killed, another frozen.  Exits with 1 if one event, watt-hour or cent was lost.
     """
     from gridsync.cli.demo import command  # noqa: PLC0415 - loads redis and pydantic
 

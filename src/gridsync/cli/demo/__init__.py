@@ -4,7 +4,7 @@
 
     2 meters  ─┐  limiter        ┌─ 3 workers: a consumer group matches orders, and settles each
     2 traders ─┴──────► orders ──┤  quarter of an hour under one fenced lock ──► book, settlements
-    the clock ───gates──►        └─ one of them is killed on the way
+    the clock ───gates──►        └─ one is killed on the way, one is frozen
 
 Prosumers are built from real load profiles and real sunshine (`profiles`); what they lack or have left in a quarter of
 an hour is an order (`events`).  Posters (`posters`) send them through a sliding-window limit into an event store,
@@ -24,7 +24,8 @@ import redis
 from rich.console import Console
 
 from gridsync.cli.demo import audit, keys, report, view
-from gridsync.cli.demo.run import LIMITS, DemoFailed, Market
+from gridsync.cli.demo.children import DemoFailed
+from gridsync.cli.demo.run import LIMITS, Market
 from gridsync.errors import GridsyncError
 from gridsync.grid import Grid
 
@@ -74,10 +75,10 @@ def _hold(show: view.Silent, url: str, seconds: float, seed: int, *, kill: bool)
     with Grid(url, namespace=keys.new_namespace()) as grid:
         where = url if grid.embedded is None else grid.embedded.url
         try:
-            market = Market(grid, where, seconds=seconds, seed=seed, kill=kill)
+            market = Market(grid, where, show, seconds=seconds, seed=seed, kill=kill)
             with show:
-                market.run(show)
-            return _audited(grid, market, kill=kill)
+                market.run()
+            return _audited(grid, market)
         finally:
             _tidy_up(grid)
 
@@ -93,7 +94,7 @@ def _tidy_up(grid: Grid) -> None:
         print(told, file=sys.stderr)
 
 
-def _audited(grid: Grid, market: Market, *, kill: bool) -> Report:
+def _audited(grid: Grid, market: Market) -> Report:
     posters = [child for child in market.children if child.role != "worker"]
     evidence = audit.gather(grid.client, grid.namespace, [child.name for child in posters])
     positions = {child.name: (child.final or {}).get("positions", {}) for child in posters}
@@ -103,11 +104,5 @@ def _audited(grid: Grid, market: Market, *, kill: bool) -> Report:
         quarters=market.opened,
         limits=LIMITS,
     )
-    checks = audit.check(evidence, claims)
-    if kill:
-        killing = market.killing
-        told = "no worker was killed" if killing is None else killing.outcome
-        checks.append(
-            audit.Check("the dead worker's work taken over", killing is not None and killing.taken_over, told)
-        )
+    checks = [*audit.check(evidence, claims), *market.mishaps.checks()]
     return report.build(market, evidence, checks)

@@ -47,8 +47,9 @@ class Report:
     """What happened, per second."""
     counts: dict[str, int]
     latencies: list[Latency]
-    killed: dict[str, Any] | None
-    killed_told: str
+    mishaps: dict[str, Any]
+    told: list[str]
+    """What went wrong on purpose, for people."""
     checks: list[Check]
 
     @property
@@ -58,7 +59,9 @@ class Report:
 
     def facts(self) -> dict[str, Any]:
         """Return it for ``--json``."""
-        return {**asdict(self), "ok": self.kept}
+        facts = asdict(self)
+        del facts["told"]
+        return {**facts, "ok": self.kept}
 
 
 def build(market: Market, evidence: Evidence, checks: list[Check]) -> Report:
@@ -81,7 +84,6 @@ def build(market: Market, evidence: Evidence, checks: list[Check]) -> Report:
         Latency.of("order placed to matched", booked),
         Latency.of("gate closed to settled", settled),
     ]
-    killing = market.killing
     return Report(
         server=market.server,
         seed=market.seed,
@@ -103,8 +105,8 @@ def build(market: Market, evidence: Evidence, checks: list[Check]) -> Report:
             "traded_nano_eur": market.nano_eur,
         },
         latencies=[latency for latency in latencies if latency is not None],
-        killed=None if killing is None else killing.facts(),
-        killed_told="" if killing is None else str(killing),
+        mishaps=market.mishaps.facts(),
+        told=[str(mishap) for mishap in (market.mishaps.killing, market.mishaps.freezing) if mishap is not None],
         checks=checks,
     )
 

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from gridsync.cli.demo.children import Child
     from gridsync.cli.demo.report import Report
-    from gridsync.cli.demo.run import Child, Market
+    from gridsync.cli.demo.run import Market
 
 LINE_EVERY_S: Final = 2.0
 NOTES_MAX: Final = 6
+STYLES: Final = {"killed": "red", "frozen": "cyan"}
 
 
 class Silent:
@@ -116,7 +118,7 @@ def picture(market: Market, notes: list[str]) -> Group:
     for title in ("process", "pid", "state", "orders", "denied", "matched", "settled"):
         processes.add_column(title, justify="left" if title in ("process", "state") else "right")
     for child in market.children:
-        processes.add_row(*_row(child), style="red" if child.state == "killed" else "")
+        processes.add_row(*_row(child), style=STYLES.get(child.state, ""))
     seconds = max(market.elapsed, 0.5)
     numbers = Text(
         f"{market.posted / seconds:,.0f} orders/s   {market.wh / 1000:,.1f} kWh for {market.nano_eur / 1e9:,.2f} €   "
@@ -153,8 +155,9 @@ def summary(console: Console, report: Report) -> None:
     for latency in report.latencies:
         say(f"  {latency.name:30} {latency.p50_ms:9.2f} ms {latency.p99_ms:9.2f} ms")
     say(f"  {counts['denied']:,} posts were denied, waited as told, and came again")
-    if report.killed_told:
-        say(f"  {report.killed_told};")
+    for mishap in report.told:
+        say(f"  {mishap}")
+    if counts["redelivered"]:
         say(f"  {counts['redelivered']} deliveries came again after their effect was written, and it stayed one")
     say()
     for check in report.checks:

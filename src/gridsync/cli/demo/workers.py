@@ -53,10 +53,13 @@ class Worker:
         self._seen = 0
         self._next = 0
         """The first quarter that is not settled."""
-        self._booked = self._again = self._refused = 0
-        self._doomed = self._cornered = False
+        self._booked = self._again = 0
+        self._stage = ""
+        """What the parent wants to go wrong: ``kill``, ``freeze`` or nothing."""
+        self._cornered = False
         self._stuck = 0
         self._first_stuck = asyncio.Event()
+        self._awake = asyncio.Event()
         self._cycle_us: list[int] = []
         self._ending = asyncio.Event()
 
@@ -87,13 +90,14 @@ class Worker:
             for task in (consuming, settling, reporting, listening):
                 task.cancel()
         self._report()
-        self._link.send(
-            "final", handled=consumed.handled, failed=consumed.failed, refused=self._refused, cycle_us=self._cycle_us
-        )
+        self._link.send("final", handled=consumed.handled, failed=consumed.failed, cycle_us=self._cycle_us)
 
     async def _listen(self) -> None:
         while (message := await asyncio.to_thread(self._link.inbox.get))["do"] != "stop":
-            self._doomed = message["do"] == "doom"
+            if message["do"] == "wake":
+                self._awake.set()
+            else:
+                self._stage = message["do"]
 
     async def _report_on(self) -> None:
         while True:
@@ -117,7 +121,7 @@ class Worker:
     async def _settle_on(self) -> None:
         while not self._ending.is_set():
             await self._read_on()
-            if self._complete(self._next) or self._doomed:
+            if self._complete(self._next) or self._stage:
                 await self._settle()
             else:
                 with suppress(TimeoutError):
@@ -145,12 +149,13 @@ class Worker:
         try:
             async for recorded in self._settlements.read("settlements", from_version=self._next + 1):
                 self._next = recorded.version
-            if self._doomed:
-                await self._await_the_end(lease)
+            if self._stage:
+                await self._await_a_quarter()
             if self._complete(self._next):
                 await self._append(lease)
         except (LeaseLost, WrongVersion):
-            self._refused += 1
+            # Another worker settled it; the next look at the book goes on from there.
+            self._link.send("refused", quarter=self._next, fence=lease.fence)
         finally:
             releasing = time.perf_counter()
             await lease.release()
@@ -167,6 +172,10 @@ class Worker:
             fills=clearing.fills,
         )
         lease.check()
+        if self._stage == "kill":
+            await self._await_the_end(lease)
+        elif self._stage == "freeze":
+            await self._await_the_thaw(lease)
         # The id carries the fence: the settlement of an earlier holder is a conflict, not a repeat of this one.
         event_id = f"quarter-{quarter}-fence-{lease.fence}"
         await self._settlements.append("settlements", settled, expected_version=quarter, event_ids=event_id)
@@ -174,23 +183,30 @@ class Worker:
         money = sum(fill.nano_eur for fill in settled.fills if fill.nano_eur > 0)
         self._link.send("settled", quarter=quarter, fence=lease.fence, wh=clearing.wh, nano_eur=money)
 
-    async def _await_the_end(self, lease: AsyncLease) -> None:
-        """Hold the lock, a quarter that is ready to be settled and deliveries, until the parent kills this process."""
+    async def _await_a_quarter(self) -> None:
+        """Keep the lock until the next quarter is ready to be settled."""
         ends = time.monotonic() + STAGE_S
         while not self._complete(self._next) and time.monotonic() < ends:
             await self._read_on()
             await asyncio.sleep(LOOK_S)
+
+    async def _await_the_end(self, lease: AsyncLease) -> None:
+        """Keep the lock and take deliveries without acknowledging them, until the parent kills this process."""
         self._cornered = True
-        try:
+        # Without a delivery in time this worker lives on, and the parent will say that nobody was killed.
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._first_stuck.wait(), STAGE_S)
-        except TimeoutError:
-            # Nothing is delivered to this worker any more: let it live.
-            pass
-        else:
             await asyncio.sleep(STUCK_S)
-            self._link.send("cornered", quarter=self._next, fence=lease.fence, pending=self._stuck)
+            self._link.send("cornered", fence=lease.fence, pending=self._stuck)
             await asyncio.sleep(STAGE_S)
-        self._doomed = self._cornered = False
+        self._cornered, self._stage = False, ""
+
+    async def _await_the_thaw(self, lease: AsyncLease) -> None:
+        """Be frozen by the parent, and go on as if nothing had been."""
+        self._stage = ""
+        self._link.send("dozing", quarter=self._next, fence=lease.fence)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._awake.wait(), STAGE_S)
 
 
 async def worker(link: Link) -> None:
