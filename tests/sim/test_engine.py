@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from gridsync.testing.engine import Engine, ReplyError
+from gridsync.testing.engine._resp3 import as_resp3
 from gridsync.testing.servers import RedisServer, server_kinds
 
 if TYPE_CHECKING:
@@ -37,9 +38,10 @@ return dump(redis.pcall(unpack(ARGV)))
 class Real:
     """A connection to a real server that gives replies as they come."""
 
-    def __init__(self, socket: Path | None) -> None:
+    def __init__(self, socket: Path | None, protocol: int = 2) -> None:
         """Connect."""
-        self._connection = redis.UnixDomainSocketConnection(path=str(socket), protocol=2, socket_timeout=10)
+        self.socket = socket
+        self._connection = redis.UnixDomainSocketConnection(path=str(socket), protocol=protocol, socket_timeout=10)
 
     def execute_many(self, many: list[Words]) -> list[Any]:
         """Run all in one pipeline; errors are values."""
@@ -307,6 +309,31 @@ def test_a_script_sees_what_it_would_see_on_a_server(real: Real, seed: int) -> N
         timed = words[0] in ("PTTL", "XINFO") or (words[0] == "XPENDING" and len(words) > 3)
         many.append(words if timed else ["EVAL", DUMP, "0", *words])
     compare(real, many)
+
+
+def test_commands_reply_in_resp3_as_a_server_does(real: Real) -> None:
+    """The wires say HELLO 3, so what no script wraps comes as maps, doubles and pairs."""
+    setup: list[Words] = [
+        ["HSET", "h", "a", "1", "b", "2"], ["ZADD", "z", "1.5", "a", "2", "b"], ["XADD", "x", "1-0", "f", "v"],
+        ["XGROUP", "CREATE", "x", "g", "0"], ["SET", "s", "v"],
+    ]  # fmt: skip
+    asked: list[Words] = [
+        ["HGETALL", "h"], ["HGETALL", "none"], ["ZSCORE", "z", "a"], ["ZSCORE", "z", "none"],
+        ["ZMSCORE", "z", "a", "c"],
+        ["ZRANGE", "z", "0", "-1", "WITHSCORES"], ["ZRANGE", "z", "0", "-1"], ["ZINCRBY", "z", "1", "a"],
+        ["ZADD", "z", "INCR", "1", "a"], ["XREAD", "STREAMS", "x", "0"], ["XREAD", "STREAMS", "x", "9"],
+        ["XREADGROUP", "GROUP", "g", "c", "STREAMS", "x", ">"], ["XREADGROUP", "GROUP", "g", "c", "STREAMS", "x", "0"],
+        ["XREADGROUP", "GROUP", "g", "c", "STREAMS", "x", ">"], ["XRANGE", "x", "-", "+"], ["XINFO", "GROUPS", "x"],
+        ["XPENDING", "x", "g"], ["XAUTOCLAIM", "x", "g", "d", "0", "0"], ["ZPOPMIN", "z"], ["ZPOPMAX", "z", "1"],
+        ["GET", "none"], ["SET", "s", "w"],
+    ]  # fmt: skip
+    real.execute_many([["FLUSHALL"], *setup])
+    there = Real(real.socket, protocol=3).execute_many(asked)
+    engine = Engine(lambda: START_US)
+    for words in setup:
+        engine.execute(*words)
+    here = [as_resp3([str(word).encode() for word in words], engine.execute(*words)) for words in asked]
+    assert here == there
 
 
 SCRIPTS = [

@@ -149,7 +149,7 @@ class Server:
             answer(reply)
         else:
             end_us = self._scheduler.now_us + block_ms * 1000 if block_ms else 1 << 62
-            blocked = Blocked(connection, encoded, answer, self._scheduler.at(end_us, lambda: self.unblock(connection)))
+            blocked = Blocked(connection, encoded, answer, self._scheduler.at(end_us, lambda: self.end(connection)))
             self._blocked.append(blocked)
         self._wake()
 
@@ -178,11 +178,17 @@ class Server:
         blocked.end.cancel()
         blocked.answer(reply)
 
-    def unblock(self, connection: Connection) -> None:
-        """Answer nil to a blocked client, as its timeout or ``CLIENT UNBLOCK`` does."""
-        for blocked in list(self._blocked):
+    def unblock(self, connection: Connection) -> bool:
+        """Answer nil to a blocked client, as its timeout or ``CLIENT UNBLOCK`` does; false if it is not blocked."""
+        for blocked in self._blocked:
             if blocked.connection is connection:
                 self._release(blocked, None)
+                return True
+        return False
+
+    def end(self, connection: Connection) -> None:
+        """Let a blocked read run into its timeout."""
+        self.unblock(connection)
 
     def forget(self, connection: Connection) -> None:
         """Take note that a connection is gone."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class Task:
         self.steps = 0
         self._scheduler = scheduler
         self._coroutine = coroutine
+        self._context = copy_context()
         self._awaited: Promise[Any] | None = None
         self._cancel = False
         self._cancel_at: int | None = None
@@ -141,9 +143,9 @@ class Task:
         try:
             if self._cancel:
                 self._cancel = False
-                awaited = self._coroutine.throw(asyncio.CancelledError())
+                awaited = self._context.run(self._coroutine.throw, asyncio.CancelledError())
             else:
-                awaited = self._coroutine.send(None)
+                awaited = self._context.run(self._coroutine.send, None)
         except StopIteration as stop:
             self.finished.set(stop.value)
         except asyncio.CancelledError as error:

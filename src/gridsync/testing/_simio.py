@@ -19,7 +19,7 @@ from gridsync.testing._scheduler import Promise
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from gridsync._io import Arg, Keep
+    from gridsync._io import IO, Arg, Keep, Signal
     from gridsync._io.scripts import Operation
     from gridsync.testing._network import Connection
     from gridsync.testing._process import Process
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 BLOCK_GRACE_S = 0.5
+UNBLOCK_TRIES = 50
+UNBLOCK_PAUSE_S = 0.01
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -219,7 +221,7 @@ class SimIO:
             connecting.set(self._main)
 
     async def block(
-        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg], *, wait: float, stop: SimSignal
+        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg], *, wait: float, stop: Signal
     ) -> Any:  # noqa: ANN401
         """Run a blocking command on a connection of its own; see `IO.block`."""
         self._must_live()
@@ -230,20 +232,37 @@ class SimIO:
             connection = await self.process.connect()
         except Fault as error:
             raise Unavailable(str(error)) from error
-        unblock = lambda: self.process.after_latency(lambda: self.process.server.unblock(connection))  # noqa: E731
-        drop = stop.on_set(unblock)
+        if stop.is_set():
+            connection.break_client()
+            return None
+        drop = stop.on_set(lambda: self.spawn(self._unblock(connection)))
         try:
             sent = connection.send(operation.words(tuple(keys), tuple(args)))
             if not await self.settled(sent, wait + BLOCK_GRACE_S):
                 raise OutcomeUnknown(f"{operation.name}: no answer; what it may have received is still pending")
             return sent.result()
         except Fault as error:
+            if not error.ambiguous:
+                raise Unavailable(f"{operation.name}: {error}") from error
             raise OutcomeUnknown(f"{operation.name}: {error}; what it may have received is still pending") from error
         except ReplyError as error:
             raise as_public(error, operation.name) from error
         finally:
             drop()
             connection.break_client()
+
+    async def _unblock(self, connection: Connection) -> None:
+        # The call may still be on its way when the server hears of it, so it is asked again.
+        for _ in range(UNBLOCK_TRIES):
+            if not connection.open or await self._ask_to_unblock(connection):
+                return
+            await self.sleep(UNBLOCK_PAUSE_S)
+        connection.break_client()
+
+    def _ask_to_unblock(self, connection: Connection) -> Promise[bool]:
+        answer: Promise[bool] = Promise()
+        self.process.after_latency(lambda: answer.set(self.process.server.unblock(connection)))
+        return answer
 
     # -- tasks and time ---------------------------------------------------------------------------------------------
 
@@ -328,7 +347,8 @@ class SimIO:
         self._kept.append(item)
         if self._keeper_news is None:
             self._keeper_news = Promise()
-            self.process.start(self._watch(), "watchdog")
+            task = self.process.start(self._watch(), "watchdog")
+            task.finished.when_done(lambda: self._cleaned(task))
         else:
             self._keeper_news.set(None)
 
@@ -417,3 +437,10 @@ class SimIO:
         # A killed program does nothing more, also not in the ``finally`` blocks that Python runs when it is dropped.
         if not self.process.alive:
             raise GeneratorExit
+
+
+if TYPE_CHECKING:
+
+    def _is_an_io(io: SimIO) -> IO:
+        """Let the type checker compare it with the contract."""
+        return io

@@ -3,7 +3,7 @@
 The cores and Lua scripts are the shipped ones, and so is the retry layer; only the clock, the network and the server's
 commands are simulated.  The same seed gives the same run, so a failure that shows once in a thousand seeds is a test:
 
-    from gridsync.testing import Faults, Simulation
+    from gridsync.testing.sim import Faults, Simulation
 
     async def worker(io):
         ...
