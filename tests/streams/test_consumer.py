@@ -4,7 +4,6 @@ from __future__ import annotations
 
 # ruff: noqa: ANN401, ASYNC220 - handlers and drivers of either kind; a child that is started at once
 import asyncio
-import itertools
 import subprocess
 import sys
 import threading
@@ -34,6 +33,13 @@ def pending(raw: redis.Redis, store: Store) -> dict[int, str]:
     """Return position → consumer of everything pending."""
     rows = raw.xpending_range(store.keys.log, GROUP, "-", "+", 1000)
     return {int(row["message_id"][:-2]): row["consumer"].decode() for row in rows}
+
+
+def age(raw: redis.Redis, store: Store, *only: int) -> None:
+    """Let what is pending look as if nobody had touched it for an hour; nobody's patience decides about a test."""
+    for position, consumer in pending(raw, store).items():
+        if not only or position in only:
+            raw.xclaim(store.keys.log, GROUP, consumer, 0, [f"{position}-0"], idle=3_600_000, justid=True)
 
 
 def consumers(raw: redis.Redis, store: Store) -> set[str]:
@@ -131,11 +137,10 @@ async def test_what_a_dead_consumer_held_is_taken_over_once(world: World, raw: r
     store = await filled(world, 10)
     raw.xgroup_create(store.keys.log, GROUP, "0")
     raw.xreadgroup(GROUP, "dead", {store.keys.log: ">"}, count=6)
+    age(raw, store)
     seen: list[int] = []
     groups = [store.group(GROUP), world.store(Order).group(GROUP)]
-    await asyncio.gather(
-        *(g.consume(lambda e: seen.append(e.position), idle_stop=0.5, claim_idle=0.2, batch=2) for g in groups)
-    )
+    await asyncio.gather(*(g.consume(lambda e: seen.append(e.position), idle_stop=0.2, batch=2) for g in groups))
     assert sorted(seen) == list(range(1, 11))
     assert pending(raw, store) == {}
 
@@ -155,7 +160,7 @@ def handle(recorded):
     if recorded.position == 3:
         sys.stdin.read()
 
-store.group(group).consume(handle, claim_idle=0.3)
+store.group(group).consume(handle)
 """
 
 
@@ -167,8 +172,9 @@ async def test_a_killed_process_loses_nothing_and_repeats_only_what_it_had_not_f
         lines = [await asyncio.to_thread(child.stdout.readline) for _ in range(3)]
         child.kill()
     assert [int(line) for line in lines] == [1, 2, 3]
+    age(raw, store)
     seen: list[int] = []
-    await store.group(GROUP).consume(lambda e: seen.append(e.position), idle_stop=0.5, claim_idle=0.2)
+    await store.group(GROUP).consume(lambda e: seen.append(e.position), idle_stop=0)
     assert sorted(seen) == list(range(3, 11))
     assert pending(raw, store) == {}
 
@@ -176,12 +182,12 @@ async def test_a_killed_process_loses_nothing_and_repeats_only_what_it_had_not_f
 async def test_a_long_handler_and_what_waits_behind_it_are_not_claimed(world: World, raw: redis.Redis):
     store = await filled(world, 4)
     gate, begun, other = threading.Event(), list[int](), list[int]()
-    async with running(store.group(GROUP), gated(world, gate, begun, 2), claim_idle=0.3):
+    async with running(store.group(GROUP), gated(world, gate, begun, 2), claim_idle=1.5):
         await until(lambda: 2 in begun and len(pending(raw, store)) == 3)
-        async with running(world.store(Order).group(GROUP), lambda e: other.append(e.position), claim_idle=0.3):
+        async with running(world.store(Order).group(GROUP), lambda e: other.append(e.position), claim_idle=1.5):
             before = calls(raw, "xautoclaim")
             # Several times over, the others looked for deliveries that had been idle for too long.
-            await until(lambda: calls(raw, "xautoclaim") >= before + 8)
+            await until(lambda: calls(raw, "xautoclaim") >= before + 6)
             assert other == []
             gate.set()
             await until(lambda: not pending(raw, store))
@@ -268,7 +274,8 @@ async def test_a_failed_event_keeps_its_pause_when_the_consumer_leaves(world: Wo
     assert pending(raw, store) == {1: "~free"}
     again = await store.group(GROUP).consume(lambda _: None, idle_stop=0)
     assert again.handled == 0
-    assert (await store.group(GROUP).consume(lambda _: None, idle_stop=0.5, claim_idle=0.2)).handled == 1
+    age(raw, store)
+    assert (await store.group(GROUP).consume(lambda _: None, idle_stop=0)).handled == 1
 
 
 async def test_without_on_error_a_failure_is_logged_and_a_failing_on_error_too(
@@ -314,13 +321,10 @@ async def test_many_deliveries_in_work_do_not_hide_an_abandoned_one_behind_them(
     """The claim goes on where it stopped; one that began at the head each time would never come so far."""
     store = await filled(world, 300)
     raw.xgroup_create(store.keys.log, GROUP, "0")
-    raw.xreadgroup(GROUP, "dead", {store.keys.log: ">"}, count=300)
-    ids = [f"{n}-0" for n in range(1, 300)]
+    raw.xreadgroup(GROUP, "busy", {store.keys.log: ">"}, count=300)
+    age(raw, store, 300)
     seen: list[int] = []
-    async with running(store.group(GROUP), lambda e: seen.append(e.position), batch=1, claim_idle=0.3):
-        while not seen:
-            raw.xclaim(store.keys.log, GROUP, "busy", 0, ids, justid=True)
-            await asyncio.sleep(0.01)
+    await store.group(GROUP).consume(lambda e: seen.append(e.position), batch=1, idle_stop=0)
     assert seen == [300]
 
 
@@ -416,10 +420,10 @@ async def test_deleted_events_do_not_stay_pending_for_ever(
     raw.xgroup_create(store.keys.log, GROUP, "0")
     raw.xreadgroup(GROUP, "dead", {store.keys.log: ">"}, count=2)
     raw.xreadgroup(GROUP, "known", {store.keys.log: ">"}, count=2)
+    age(raw, store, 1, 2)
     raw.xdel(store.keys.log, "1-0", "3-0")
     seen: list[int] = []
-    group = store.group(GROUP)
-    await group.consume(lambda e: seen.append(e.position), consumer="known", idle_stop=0.5, claim_idle=0.2)
+    await store.group(GROUP).consume(lambda e: seen.append(e.position), consumer="known", idle_stop=0)
     assert sorted(seen) == [2, 4]
     assert pending(raw, store) == {}
     assert caplog.text.count("deleted unhandled") == 2
@@ -651,10 +655,10 @@ async def test_a_cancelled_consumer_acknowledges_nothing_unhandled_and_gives_eve
 
 @pytest.mark.parametrize("world", ["asyncio"], indirect=True)
 async def test_cancelling_at_any_moment_loses_nothing(world: World, raw: redis.Redis):
-    """Cancel after 0, 1, 2, … steps of the loop; whatever was not handled then is handled later."""
+    """Cancel after 0, 1, 2, … 79 steps of the loop; whatever was not handled then is handled later."""
     store = await filled(world, 30)
     handled: list[int] = []
-    for steps in itertools.count():
+    for steps in range(80):
         task = asyncio.create_task(
             store.group(GROUP).consume(lambda e: handled.append(e.position), batch=2, idle_stop=0)
         )
@@ -665,7 +669,9 @@ async def test_cancelling_at_any_moment_loses_nothing(world: World, raw: redis.R
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    await store.group(GROUP).consume(lambda e: handled.append(e.position), idle_stop=0.5, claim_idle=0.2)
+    await until(lambda: consumers(raw, store) <= {"~free"})
+    age(raw, store)
+    await store.group(GROUP).consume(lambda e: handled.append(e.position), idle_stop=0)
     assert set(handled) == set(range(1, 31))
     assert pending(raw, store) == {}
 

@@ -377,11 +377,15 @@ class Session(Generic[E]):
         wait = min(self._claim_due - now, BLOCK_MAX)
         if options.idle_stop is not None:
             wait = min(wait, self._quiet_since + options.idle_stop - now)
-        # BLOCK 0 would be for ever, and the server counts in whole milliseconds.
-        wait_ms = max(1, round(wait * 1000))
-        head = (*self._read_head(), "BLOCK", str(wait_ms), "STREAMS")
-        read = Command("streams.read_new", Category.NEVER, head)
-        reply = await self._io.block(read, (self._log_key,), (">",), wait=wait_ms / 1000, stop=self._stop)
+        if wait <= 0:
+            # Not BLOCK 1: a server with nothing else to do looks at its timeouts ten times a second.
+            read = Command("streams.read_new", Category.NEVER, (*self._read_head(), "STREAMS"))
+            reply = await self._io.run(read, (self._log_key,), (">",))
+        else:
+            # BLOCK 0 would be for ever.
+            wait_ms = max(1, round(wait * 1000))
+            read = Command("streams.read_new", Category.NEVER, (*self._read_head(), "BLOCK", str(wait_ms), "STREAMS"))
+            reply = await self._io.block(read, (self._log_key,), (">",), wait=wait_ms / 1000, stop=self._stop)
         self._enqueue(_entries(reply))
         if not self._queue and options.idle_stop is not None and self._cursor == _START:
             self._ended = self._io.monotonic() >= self._quiet_since + options.idle_stop
