@@ -1,0 +1,296 @@
+"""What may be repeated: every outcome for every category, on both drivers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gridsync._io import Category, Command, run_sync
+from gridsync._io.retry import recover
+from gridsync._io.scripts import Script, parse
+from gridsync._io.wire.faults import Fault, ReplyError
+from gridsync.errors import (
+    AuthenticationFailed,
+    GridsyncError,
+    OutcomeUnknown,
+    PermissionDenied,
+    ServerError,
+    Unavailable,
+)
+from gridsync.testing.proxy import Break, FaultProxy
+from tests.wire.fake import FakeServer, Peer, Words
+from tests.wire.world import KINDS, World
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from gridsync.testing.servers import RedisServer
+
+HEADER = "#!lua\n-- KEYS[1] counter string\n-- ARGV[1] repeat_us integer, us\n-- Returns the count\n"
+COUNT = parse("test.count", f"{HEADER}-- Category accumulating\n-- Cost O(1)\nreturn redis.call('INCR', KEYS[1])")
+REPEATS = parse("test.repeats", f"{HEADER}-- Category idempotent\n-- Cost O(1)\nreturn ARGV[1]")
+NOT_APPLIED = [
+    *("LOADING x", "BUSY x", "MASTERDOWN x", "CLUSTERDOWN x", "TRYAGAIN x", "READONLY x", "MISCONF x", "NOREPLICAS x"),
+    "ERR max number of clients reached",
+]
+
+
+class Attempts:
+    """A driver in virtual time: attempts end as the test says, one after the other."""
+
+    def __init__(self, outcomes: Sequence[object], *, each_s: float = 0.001) -> None:
+        self.outcomes = list(outcomes)
+        self.sent: list[tuple[Any, ...]] = []
+        self.now = 0.0
+        self.pauses: list[float] = []
+        self._each_s = each_s
+
+    async def attempt(self, words: tuple[Any, ...], keys: Sequence[object], deadline: float) -> object:
+        assert keys == ["k"]
+        assert self.now <= deadline
+        self.sent.append(words)
+        self.now += self._each_s
+        outcome = self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def command(category: Category) -> Command:
+    return Command("test.do", category, ("DO",))
+
+
+def repeat(attempts: Attempts, operation: Command | Script, failure: Fault | ReplyError, deadline: float = 3.0) -> Any:  # noqa: ANN401
+    args = (0,) if isinstance(operation, Script) else ()
+    return run_sync(recover(attempts, operation, ["k"], args, failure=failure, started=0.0, deadline=deadline))
+
+
+@pytest.mark.parametrize("category", Category)
+def test_what_surely_was_not_applied_is_repeated_whatever_it_is(category: Category):
+    attempts = Attempts([Fault("refused", applied=False), b"done"])
+    assert repeat(attempts, command(category), Fault("refused", applied=False)) == b"done"
+    assert len(attempts.sent) == 2
+
+
+@pytest.mark.parametrize("category", Category)
+def test_what_may_have_been_applied_is_repeated_only_if_that_does_no_harm(category: Category):
+    attempts = Attempts([b"done"])
+    ambiguous = Fault("cut", applied=True)
+    if category in (Category.READ, Category.IDEMPOTENT, Category.LAST_WINS):
+        assert repeat(attempts, command(category), ambiguous) == b"done"
+    else:
+        with pytest.raises(OutcomeUnknown, match=rf"{category}, so it was not repeated: look whether"):
+            repeat(attempts, command(category), ambiguous)
+        assert not attempts.sent
+
+
+@pytest.mark.parametrize("text", NOT_APPLIED)
+@pytest.mark.parametrize("category", Category)
+def test_a_server_that_refuses_for_the_moment_is_asked_again(category: Category, text: str):
+    attempts = Attempts([ReplyError(text), b"done"])
+    assert repeat(attempts, command(category), ReplyError(text)) == b"done"
+
+
+@pytest.mark.parametrize("category", Category)
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("WRONGTYPE not a hash", ServerError),
+        ("OOM command not allowed", ServerError),
+        ("ERR syntax", ServerError),
+        ("NOPERM no permissions", PermissionDenied),
+        ("NOAUTH Authentication required.", AuthenticationFailed),
+    ],
+)
+def test_an_answer_that_no_repeat_heals_is_final(category: Category, text: str, kind: type[GridsyncError]):
+    attempts = Attempts([b"never"])
+    with pytest.raises(kind, match=f"test.do: {text}"):
+        repeat(attempts, command(category), ReplyError(text))
+    assert not attempts.sent
+
+
+def test_giving_up_says_whether_something_may_have_been_applied():
+    with pytest.raises(Unavailable, match="nothing was applied"):
+        repeat(Attempts([Fault("refused", applied=False)]), command(Category.IDEMPOTENT), Fault("x", applied=False))
+    with pytest.raises(OutcomeUnknown, match="one of them may have been applied"):
+        repeat(Attempts([Fault("refused", applied=False)]), command(Category.IDEMPOTENT), Fault("cut", applied=True))
+    with pytest.raises(Unavailable, match="nothing was applied"):
+        repeat(Attempts([Fault("cut", applied=True)]), command(Category.READ), Fault("cut", applied=True))
+
+
+def test_no_connection_after_an_unanswered_attempt_is_an_unknown_outcome():
+    """'It did not happen' would be a lie: the first attempt may have happened."""
+    refused = AuthenticationFailed("wrong password")
+    with pytest.raises(OutcomeUnknown, match="earlier attempt may have been applied; wrong password"):
+        repeat(Attempts([refused]), command(Category.IDEMPOTENT), Fault("cut", applied=True))
+    with pytest.raises(AuthenticationFailed):
+        repeat(Attempts([refused]), command(Category.IDEMPOTENT), Fault("refused", applied=False))
+    with pytest.raises(AuthenticationFailed):
+        repeat(Attempts([refused]), command(Category.READ), Fault("cut", applied=True))
+
+
+def test_the_deadline_is_for_the_whole_call():
+    attempts = Attempts([Fault("slow", applied=False)], each_s=0.2)
+    with pytest.raises(Unavailable):
+        repeat(attempts, command(Category.READ), Fault("x", applied=False), deadline=1.0)
+    assert attempts.now <= 1.2, "the last attempt begins before the deadline; a driver ends it there"
+    assert sum(attempts.pauses) < 1.0
+
+
+def test_no_attempt_begins_after_the_deadline():
+    attempts = Attempts([b"late"])
+    attempts.now = 3.0
+    with pytest.raises(Unavailable):
+        repeat(attempts, command(Category.READ), Fault("x", applied=False), deadline=3.0)
+    assert not attempts.sent
+
+
+def test_pauses_grow_and_stay_bounded():
+    attempts = Attempts([Fault("x", applied=False)])
+    with pytest.raises(Unavailable):
+        repeat(attempts, command(Category.READ), Fault("x", applied=False), deadline=60.0)
+    assert max(attempts.pauses) <= 0.5
+    assert sum(attempts.pauses[-20:]) > sum(attempts.pauses[:5])
+    assert len(attempts.sent) < 1000, "a server that is away is not hammered"
+
+
+def test_a_repeat_says_since_when_it_is_one():
+    attempts = Attempts([Fault("x", applied=True)] * 3 + [b"done"], each_s=0.01)
+    attempts.now = 0.25
+    repeat(attempts, REPEATS, Fault("x", applied=True))
+    ages = [int(words[-1]) for words in attempts.sent]
+    assert ages[0] >= 250_000
+    assert ages == sorted(set(ages))
+
+
+def test_a_repeat_in_the_same_microsecond_is_still_one():
+    attempts = Attempts([b"done"])
+    repeat(attempts, REPEATS, ReplyError("NOSCRIPT x"))
+    assert attempts.sent[-1][-1] == 1
+
+
+def test_an_unknown_script_is_loaded_and_called_again_without_a_pause():
+    attempts = Attempts([b"sha", b"done"])
+    assert repeat(attempts, COUNT, ReplyError("NOSCRIPT x")) == b"done"
+    assert attempts.sent[0] == ("SCRIPT", "LOAD", COUNT.source)
+    assert attempts.pauses == []
+
+
+def test_a_lost_reply_to_the_loading_is_not_a_lost_reply_to_the_script():
+    """The script itself had not left: a counting one may be sent."""
+    attempts = Attempts([Fault("cut", applied=True), ReplyError("NOSCRIPT x"), b"sha", b"done"])
+    assert repeat(attempts, COUNT, ReplyError("NOSCRIPT x")) == b"done"
+
+
+def test_a_script_that_may_not_be_loaded_says_so():
+    attempts = Attempts([ReplyError("NOPERM no permissions to run the 'script|load' command")])
+    with pytest.raises(PermissionDenied, match=r"script\|load"):
+        repeat(attempts, COUNT, ReplyError("NOSCRIPT x"))
+
+
+# -- on the drivers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=KINDS)
+async def world(request: pytest.FixtureRequest, flushed: RedisServer) -> AsyncIterator[World]:
+    made = World(request.param, flushed.url)
+    yield made
+    await made.close()
+
+
+async def run(world: World, io: Any, operation: Any, *words: str | int, timeout: float = 10) -> Any:  # noqa: ANN401
+    keys, args = list(words[:1]), list(words[1:])
+    if world.kind == "asyncio":
+        return await io.run(operation, keys, args, timeout=timeout)
+    return await asyncio.to_thread(lambda: run_sync(io.run(operation, keys, args, timeout=timeout)))
+
+
+async def test_a_flushed_script_is_loaded_again(world: World, flushed: RedisServer):
+    io = world.io()
+    assert await run(world, io, COUNT, "n", 0) == 1
+    flushed.command("SCRIPT", "FLUSH")
+    assert await run(world, io, COUNT, "n", 0) == 2
+    flushed.command("DEL", "n")
+
+
+@pytest.mark.parametrize("fault", list(Break), ids=lambda fault: fault.name)
+async def test_a_counting_script_whose_reply_is_lost_counts_at_most_once(
+    world: World, flushed: RedisServer, fault: Break
+):
+    with FaultProxy(flushed.url) as proxy:
+        io = world.io(proxy.url)
+        await run(world, io, COUNT, "n", 0)
+        seen = len(proxy.requests(COUNT.sha))
+        rule = proxy.on(fault, COUNT.sha)
+        with pytest.raises(OutcomeUnknown):
+            await run(world, io, COUNT, "n", 0)
+        assert rule.hits == 1
+        counted = int(flushed.command("GETDEL", "n"))
+        assert counted == (1 if fault is Break.REQUEST else 2)
+        assert len(proxy.requests(COUNT.sha)) == seen + 1
+        await world.close()
+
+
+async def test_the_age_of_a_repeat_reaches_the_script(world: World, flushed: RedisServer):
+    with FaultProxy(flushed.url) as proxy:
+        io = world.io(proxy.url)
+        await run(world, io, REPEATS, "k", 0)
+        assert await run(world, io, REPEATS, "k", 0) == b"0"
+        proxy.on(Break.REPLY, REPEATS.sha, times=3)
+        assert int(await run(world, io, REPEATS, "k", 0)) > 0
+        ages = [int(words[-1]) for words in proxy.requests(REPEATS.sha)[-4:]]
+        assert ages == sorted(set(ages))
+        assert ages[0] == 0
+        await world.close()
+
+
+@pytest.mark.parametrize("text", NOT_APPLIED)
+async def test_a_driver_asks_a_server_again_that_refuses_for_the_moment(world: World, text: str):
+    refused: list[Words] = []
+
+    def answer(peer: Peer, words: Words) -> None:
+        if len(refused) < 2:
+            refused.append(words)
+            peer.send(b"-%s\r\n" % text.encode())
+        else:
+            peer.send(b":7\r\n")
+
+    with FakeServer(answer) as server:
+        io = world.io(server.url)
+        assert await run(world, io, Command("test.incr", Category.ACCUMULATING, ("INCR",)), "n") == 7
+        assert len(server.requests) == 3
+        assert len(server.peers) == 1, "the connection was in step and is kept"
+        await world.close()
+
+
+async def test_a_call_that_succeeds_at_once_never_meets_the_retry_layer(world: World, monkeypatch: pytest.MonkeyPatch):
+    """One tenacity call costs seven times as much as the command."""
+
+    async def unwanted(*_: object, **__: object) -> None:
+        raise AssertionError("recover() was called")
+
+    io = world.io()
+    await run(world, io, COUNT, "n", 0)
+    monkeypatch.setattr("gridsync._io.sync.recover", unwanted)
+    monkeypatch.setattr("gridsync._io.aio.recover", unwanted)
+    await run(world, io, COUNT, "n", 0)
+    await run(world, io, Command("test.del", Category.LAST_WINS, ("DEL",)), "n")
+
+
+async def test_a_server_that_comes_back_in_time_is_met_by_the_same_call(world: World, flushed: RedisServer):
+    io = world.io()
+    await run(world, io, REPEATS, "k", 0)
+    flushed.stop()
+    call = asyncio.create_task(run(world, io, REPEATS, "k", 0, timeout=60))
+    await asyncio.sleep(0)
+    await asyncio.to_thread(flushed.start)
+    assert int(await world.ended(call, 60)) > 0
