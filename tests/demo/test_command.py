@@ -127,6 +127,12 @@ def test_a_server_that_is_not_there_is_one_line():
     assert "127.0.0.1:1" in done.stderr
 
 
+def test_a_url_that_cannot_be_used_is_one_line():
+    done = run("--url", "carrier-pigeon://loft", timeout=20)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+    assert "carrier-pigeon" in done.stderr
+
+
 def gridsync_command(*arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
     program = f"{before}\nfrom gridsync.cli import main\nmain()"
     return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)

@@ -37,7 +37,7 @@ def demo(
     url: Annotated[
         str, typer.Option(help="Where to run it: redis://…, valkey://…, unix://…; its keys are deleted at the end.")
     ] = "embedded://",
-    seconds: Annotated[float, typer.Option(min=2, max=300, help="How long the market is open.")] = 20,
+    seconds: Annotated[int, typer.Option(min=2, max=300, help="How long the market is open.")] = 20,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same day, orders and trades.")] = None,
     kill: Annotated[bool, typer.Option(help="Kill one worker on the way, and freeze another.")] = True,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end and nothing else.")] = False,

@@ -26,7 +26,7 @@ from rich.console import Console
 from gridsync.cli.demo import audit, keys, report, view
 from gridsync.cli.demo.children import DemoFailed
 from gridsync.cli.demo.run import LIMITS, Market
-from gridsync.errors import GridsyncError
+from gridsync.errors import GridsyncError, UsageError
 from gridsync.grid import Grid
 
 if TYPE_CHECKING:
@@ -34,14 +34,16 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+WRONG_USE = 2
 INTERRUPTED = 130
 
 
-def command(*, url: str, seconds: float, seed: int | None, kill: bool, as_json: bool) -> int:
+def command(*, url: str, seconds: int, seed: int | None, kill: bool, as_json: bool) -> int:
     """Run the demo and show it.
 
     Returns:
-        The exit code: 0 if every promise was kept, 1 if one was broken, 130 after Ctrl-C.
+        The exit code: 0 if every promise was kept, 1 if one was broken or the server was not there, 2 for a URL
+            that cannot be used, 130 after Ctrl-C.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal without these characters shows their numbers instead of ending the run.
@@ -54,6 +56,9 @@ def command(*, url: str, seconds: float, seed: int | None, kill: bool, as_json: 
     except KeyboardInterrupt:
         print("gridsync demo: stopped, and all its processes with it", file=sys.stderr)
         return INTERRUPTED
+    except UsageError as error:
+        print(f"gridsync demo: {error}", file=sys.stderr)
+        return WRONG_USE
     except (GridsyncError, redis.RedisError, DemoFailed) as error:
         print(f"gridsync demo: {error}", file=sys.stderr)
         return 1
@@ -71,7 +76,7 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _hold(show: view.Silent, url: str, seconds: float, seed: int, *, kill: bool) -> Report:
+def _hold(show: view.Silent, url: str, seconds: int, seed: int, *, kill: bool) -> Report:
     with Grid(url, namespace=keys.new_namespace()) as grid:
         where = url if grid.embedded is None else grid.embedded.url
         try:

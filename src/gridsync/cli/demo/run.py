@@ -34,7 +34,7 @@ LEASE_TTL_S: Final = 1.5
 CLAIM_IDLE_S: Final = 1.0
 AHEAD_MAX: Final = 12
 START_MAX_S: Final = 30.0
-SETTLE_MAX_S: Final = 10.0
+SETTLE_MAX_S: Final = 15.0
 """How long the last quarters may take after the market has closed."""
 END_MAX_S: Final = 8.0
 TICK_S: Final = 0.05
@@ -54,7 +54,7 @@ class View(Protocol):
 class Market:
     """One run: the processes and where they stand."""
 
-    def __init__(self, grid: Grid, url: str, view: View, *, seconds: float, seed: int, kill: bool) -> None:
+    def __init__(self, grid: Grid, url: str, view: View, *, seconds: int, seed: int, kill: bool) -> None:
         """Prepare; nothing is started."""
         self.seed = seed
         self.seconds = seconds
