@@ -568,9 +568,14 @@ async def test_a_thread_refuses_coroutine_functions_and_concurrency(world: World
     async def handle(_: Any) -> None:
         """Never called."""
 
-    group = world.store(Order).group(GROUP)
+    store = await filled(world, 1)
+    group = store.group(GROUP)
     with pytest.raises(errors.UsageError, match="coroutine function"):
         await group.consume(handle)
+    failures: list[Any] = []
+    done = await group.consume(lambda e: handle(e), idle_stop=0, on_error=failures.append)  # noqa: PLW0108
+    assert (done.handled, done.failed) == (0, 1)
+    assert isinstance(failures[0].error, errors.UsageError)
     with pytest.raises(errors.UsageError, match="threads"):
         await group.consume(print, concurrency=2)
 

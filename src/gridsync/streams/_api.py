@@ -239,7 +239,11 @@ class ConsumerGroup(Generic[E]):
             raise UsageError(f"concurrency={concurrency}: a thread does one thing; call consume() in more threads")
 
         async def handle(recorded: Recorded[E]) -> None:
-            handler(recorded)
+            done = handler(recorded)
+            if inspect.iscoroutine(done):
+                # Nobody would run it, and the event would count as handled.
+                done.close()
+                raise UsageError("this handler returned a coroutine: use AsyncGrid, or pass a plain function")
 
         async def complain(failure: Failure[E]) -> None:
             (on_error or self._log)(failure)
