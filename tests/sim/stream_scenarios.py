@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from gridsync._io.keys import events as event_keys
 from gridsync.errors import OutcomeUnknown, Unavailable, WrongVersion
 from gridsync.streams import ANY, EXISTS, NO_STREAM, AsyncConsumerGroup, AsyncEventStore, Recorded
-from gridsync.testing.checkers import exactly_once, gapless
+from gridsync.testing.checkers import exactly_once, gapless, handled_at_least_once
 from gridsync.testing.engine import Stream
 from gridsync.testing.faults import Faults
 from gridsync.testing.sim import Simulation
@@ -160,9 +160,7 @@ async def consume(io: SimIO, work_s: float, group: AsyncConsumerGroup[Placed] | 
 
 def check_group(sim: Simulation, stored: list[int]) -> None:
     """Check that every event was handled, none is pending, and none was acknowledged before it was handled."""
-    handled = {event.position for event in sim.history.of("handled")}
-    if missing := [position for position in stored if position not in handled]:
-        raise sim.history.fail(f"stored and never handled: {missing}")
+    handled_at_least_once(sim.history, stored, "position")
     pending = sim.server.engine.execute("XPENDING", KEYS.log, GROUP)
     if pending[0]:
         raise sim.history.fail(f"still pending: {pending}")
@@ -332,4 +330,21 @@ def same_ids(seed: int, scripts: Scripts = None) -> Simulation:
     sim.start("a", work)
     sim.run(until=60.0)
     check_store(sim)
+    return sim
+
+
+def lost_reads(seed: int, scripts: Scripts = None) -> Simulation:
+    """Replies to reads are lost: what was delivered is found again long before it could be claimed."""
+    sim = Simulation(seed, scripts=scripts, faults=Faults(reply_lost=0.2, calm_after_s=20.0))
+
+    async def work(io: SimIO) -> None:
+        async def handle(recorded: Recorded[Placed]) -> None:
+            io.note("handled", position=recorded.position)
+
+        await open_store(io).group(GROUP).consume(handle, claim_idle=600.0, idle_stop=30.0)
+
+    sim.start("a", write, 20, 0.5)
+    sim.start("b", work)
+    sim.run(until=120.0)
+    check_group(sim, check_store(sim))
     return sim

@@ -2,19 +2,66 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from gridsync.errors import GridsyncError
+from gridsync.locks import _core as locks_core
+from gridsync.streams import _consumer as consumer
+from tests.sim import lock_scenarios as locks
+from tests.sim import stream_scenarios as streams
 from tests.sim.mutants import LIMITS, LOCKS, SEEDS_MAX, STREAMS, Mutant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gridsync.testing.sim import Simulation
+
+
+def find(scenario: Callable[..., Simulation], scripts: dict[str, str] | None = None) -> None:
+    """Run seeds until a promise breaks."""
+    for seed in range(SEEDS_MAX):
+        try:
+            scenario(seed, scripts)
+        except (AssertionError, GridsyncError):
+            return
+    pytest.fail(f"{SEEDS_MAX} seeds of {scenario.__name__} did not notice it")
 
 
 @pytest.mark.parametrize("mutant", [*LOCKS, *LIMITS, *STREAMS], ids=lambda mutant: mutant.id)
-def test_a_planted_bug_is_found(mutant: Mutant) -> None:
+def test_a_bug_planted_in_a_script_is_found(mutant: Mutant) -> None:
     """The unmodified scripts pass the same seeds: the other tests of this folder."""
-    scripts = mutant.scripts()
-    for seed in range(SEEDS_MAX):
-        try:
-            mutant.scenario(seed, scripts)
-        except (AssertionError, GridsyncError):
-            return
-    pytest.fail(f"{SEEDS_MAX} seeds of {mutant.scenario.__name__} did not notice it")
+    find(mutant.scenario, mutant.scripts())
+
+
+class CountedFromTheReply(locks_core.Hold):
+    """A lease whose time begins when its holder hears of it."""
+
+    __slots__ = ()
+
+    def __init__(self, io: Any, spec: Any, owner: str, fence: int, sent: float) -> None:  # noqa: ANN401, ARG002
+        super().__init__(io, spec, owner, fence, io.monotonic())
+
+
+async def do_nothing(*_args: object) -> None:
+    """Forget to."""
+
+
+CORES = {
+    "a lease is counted from before the request left": (locks_core, "Hold", CountedFromTheReply, locks.bad_day),
+    "the local deadline comes before the server's": (locks_core, "MARGIN", 1.5, locks.bad_day),
+    "a cancelled caller abandons what it asked for": (locks_core, "_abandon", do_nothing, locks.cancelled),
+    "a waiter shows that it lives": (locks_core, "RENEWALS", 0.2, locks.dead_waiters),
+    "what is in work is renewed": (consumer.Holding, "request", consumer.Holding._renewed, streams.calm_group),
+    "a lost read is looked for in our own list": (consumer, "_START", None, streams.lost_reads),
+    "who is cancelled gives back what it holds": (consumer.Session, "_leave", do_nothing, streams.leaving),
+}
+
+
+@pytest.mark.parametrize("claim", CORES)
+def test_a_bug_planted_in_a_core_is_found(claim: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts are half of it: what a process believes is the other."""
+    place, name, wrong, scenario = CORES[claim]
+    monkeypatch.setattr(place, name, wrong)
+    find(scenario)

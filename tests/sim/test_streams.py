@@ -39,6 +39,11 @@ def test_who_leaves_gives_back_what_it_holds(seed: int) -> None:
     scenarios.leaving(seed)
 
 
+def test_what_a_lost_reply_delivered_is_not_forgotten(seed: int) -> None:
+    """An event would wait for the claim time, here ten minutes."""
+    scenarios.lost_reads(seed)
+
+
 def test_a_consumer_that_stood_still_changes_nothing_of_what_was_taken_over(seed: int) -> None:
     """An event that another is still working on would count as done."""
     scenarios.stolen(seed)

@@ -364,6 +364,7 @@ class SimIO:
             if rest > 0:
                 await self.settled(self._keeper_news, rest)
                 continue
+            await self._breathe()
             await self._renew_what_is_due(now)
         self._keeper_news = None
 
@@ -382,7 +383,6 @@ class SimIO:
         if not asked:
             return
         timeout = min(1.0, max(0.01, min(item.deadline for item in items) - now))
-        await self._breathe()
         try:
             if self._keeper is None or not self._keeper.open:
                 self._keeper = await self.process.connect()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gridsync.testing.history import Event, History
+    from gridsync.testing.history import History
 
 
 @dataclass(slots=True)
@@ -104,24 +104,14 @@ def gapless(history: History, what: str, numbers: Iterable[int], start: int = 1)
             raise history.fail(f"{what}: {number} where {expected} was due")
 
 
-def delivered_at_least_once(history: History, stored: Iterable[str], finished: bool) -> None:  # noqa: FBT001
-    """Check that every stored item was handled, once the group had time to finish.
+def handled_at_least_once(history: History, stored: Iterable[object], fact: str) -> None:
+    """Check that everything stored was handled, and nothing else; call it when there was time to finish.
 
-    Expects ``handled`` events with the fact *item*.
+    Expects ``handled`` events whose fact *fact* says what was handled.
     """
-    handled = {event.item for event in history.of("handled")}
-    if finished and (missing := sorted(set(stored) - handled)):
+    handled = {event.facts[fact]: None for event in history.of("handled")}
+    there = dict.fromkeys(stored)
+    if missing := [item for item in there if item not in handled]:
         raise history.fail(f"stored and never handled: {missing}")
-    if strange := sorted(handled - set(stored)):
+    if strange := [item for item in handled if item not in there]:
         raise history.fail(f"handled and never stored: {strange}")
-
-
-def nothing_after(history: History, first: str, then: str, same: str) -> None:
-    """Check that no *then* event follows a *first* event with the same fact *same*."""
-    seen: dict[object, Event] = {}
-    for event in history.of(first, then):
-        key = event.facts[same]
-        if event.kind == then and key in seen:
-            raise history.fail(f"{then} of {key!r} after its {first}: {event}")
-        if event.kind == first:
-            seen[key] = event
