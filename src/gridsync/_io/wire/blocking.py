@@ -17,10 +17,20 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from gridsync._io import telemetry
-from gridsync._io.wire.endpoint import NO_REPLY, ProtocolError, connect_failed, greeting_failed, new_reader
+from gridsync._io.wire.endpoint import (
+    NO_REPLY,
+    TLS_PATIENCE_S,
+    ProtocolError,
+    connect_failed,
+    greeting_failed,
+    new_reader,
+    not_tls,
+    speaks_plain,
+)
 from gridsync._io.wire.faults import Fault
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Sequence
 
     from gridsync._io.wire.endpoint import Endpoint
@@ -192,7 +202,10 @@ def connect(endpoint: Endpoint, *, timeout: float, met_before: bool) -> Blocking
             connection = socket.create_connection((endpoint.host, endpoint.port), timeout)
             tune(connection)
         if endpoint.tls is not None:
-            connection = endpoint.tls.wrap_socket(connection, server_hostname=endpoint.host)
+            connection = endpoint.tls.wrap_socket(
+                connection, server_hostname=endpoint.host, do_handshake_on_connect=False
+            )
+            _shake_hands(connection, endpoint, timeout)
         else:
             connection.setblocking(True)  # noqa: FBT003
         wire = BlockingWire(endpoint, connection)
@@ -219,6 +232,18 @@ def connect(endpoint: Endpoint, *, timeout: float, met_before: bool) -> Blocking
     wire.id = int(replies[0][b"id"])
     telemetry.connected(str(endpoint))
     return wire
+
+
+def _shake_hands(connection: ssl.SSLSocket, endpoint: Endpoint, timeout: float) -> None:
+    connection.settimeout(min(timeout, TLS_PATIENCE_S))
+    try:
+        connection.do_handshake()
+    except TimeoutError:
+        if speaks_plain(endpoint, TLS_PATIENCE_S):
+            raise not_tls(endpoint, "it answers in plain RESP") from None
+        connection.settimeout(timeout)
+        connection.do_handshake()
+    connection.settimeout(timeout)
 
 
 def _close(connection: socket.socket | None) -> None:

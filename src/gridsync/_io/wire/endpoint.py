@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
+TLS_PATIENCE_S = 0.3
+"""How long a TLS handshake may take before the port is asked whether it is a plain one."""
 NO_REPLY = object()
 """What a reader returns when it needs more bytes; a reply may be ``None`` or ``False``."""
 
@@ -37,7 +39,11 @@ _TLS_OPTIONS = {
     "ssl_ciphers": "ciphers",
 }
 _OTHER_OPTIONS = {"host", "port", "db", "username", "password", "path", "client_name", "connection_class"}
-_CREDENTIALS_IN_URL = re.compile(r"(?<=://)[^/@]*(?=@)")
+# Up to the last "@": one that was not percent-encoded must not show the rest of a password.
+_CREDENTIALS_IN_URL = re.compile(
+    r"(?<=://).*(?=@)|(?<=[?&]password=)[^&#]*|(?<=[?&]username=)[^&#]*|(?<=ssl_password=)[^&#]*"
+)
+_ENCODE = "write host:port, and percent-encode special characters in user and password (@ is %40, / is %2F)"
 
 
 def redacted(url: str) -> str:
@@ -94,11 +100,15 @@ def parse(url: str, *, connect_timeout: float, credentials: CredentialProvider |
         options: dict[str, Any] = parse_url(re.sub("^valkey", "redis", url))  # type: ignore[no-untyped-call]
         path = urlsplit(url).path
     except ValueError as error:
-        raise InvalidURL(f"{shown!r} cannot be read: {error}") from None
+        # The parser's own words may quote what it took for a port, and that may be a piece of a password.
+        why = _ENCODE if "@" in url else str(error)
+        raise InvalidURL(f"{shown!r} cannot be read: {why}") from None
     unix = options.get("connection_class") is UnixDomainSocketConnection
     secure = options.get("connection_class") is SSLConnection
     if unix and "path" not in options:
         raise InvalidURL(f"{shown!r} names no socket: write unix:///path/of/redis.sock")
+    if not unix and "@" in path:
+        raise InvalidURL(f"{shown!r} cannot be read: {_ENCODE}")
     if not unix and path.strip("/") and not path.strip("/").isdigit():
         raise InvalidURL(f"{shown!r}: the path must be a database number such as /0, not {path!r}")
     known = _OTHER_OPTIONS | (set(_TLS_OPTIONS) | {"ssl_cert_reqs", "ssl_check_hostname"} if secure else set())
@@ -165,7 +175,29 @@ def greeting_failed(endpoint: Endpoint, replies: Sequence[object]) -> Exception 
         if "DB index" in text:
             return InvalidURL(f"{endpoint.shown!r}: the server has no database {endpoint.db} ({text})")
         return as_public(reply, "the greeting")
+    if not isinstance(replies[0], dict) or not isinstance(replies[0].get(b"id"), int):
+        text = f"it answered HELLO with {replies[0]!r:.80}"
+        return Misconfigured(f"{endpoint} does not speak RESP3 ({text}); use Redis or Valkey 7.0 or newer")
     return None
+
+
+def speaks_plain(endpoint: Endpoint, timeout: float) -> bool:
+    """Tell whether a port that does not answer in TLS answers a plain PING.
+
+    Redis takes a TLS greeting for the beginning of a long line and waits for its end, so that nothing but a second
+    connection tells a plain port from a slow one.
+    """
+    try:
+        with socket.create_connection((endpoint.host, endpoint.port), timeout) as probe:
+            probe.sendall(b"PING\r\n")
+            return probe.recv(1) in {b"+", b"-"}
+    except OSError:
+        return False
+
+
+def not_tls(endpoint: Endpoint, why: str) -> TLSFailed:
+    """Return the exception for a port that does not speak TLS."""
+    return TLSFailed(f"{endpoint} did not answer in TLS ({why}); is it a plain port? then use redis://")
 
 
 def connect_failed(endpoint: Endpoint, error: BaseException, *, met_before: bool) -> Exception:
@@ -182,9 +214,7 @@ def connect_failed(endpoint: Endpoint, error: BaseException, *, met_before: bool
             f"name the authority's file with ssl_ca_certs=… in the URL"
         )
     if isinstance(error, ssl.SSLError):
-        return TLSFailed(
-            f"{endpoint} did not answer in TLS ({error.reason or error}); is it a plain port? then use redis://"
-        )
+        return not_tls(endpoint, error.reason or str(error))
     if isinstance(error, ProtocolError):
         return TLSFailed(f"{endpoint} did not answer in RESP ({error}); is it a TLS port? then use rediss://")
     if isinstance(error, TimeoutError):

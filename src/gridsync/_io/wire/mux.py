@@ -25,7 +25,16 @@ import hiredis
 
 from gridsync._io import telemetry
 from gridsync._io.wire.blocking import tune
-from gridsync._io.wire.endpoint import NO_REPLY, ProtocolError, connect_failed, greeting_failed, new_reader
+from gridsync._io.wire.endpoint import (
+    NO_REPLY,
+    TLS_PATIENCE_S,
+    ProtocolError,
+    connect_failed,
+    greeting_failed,
+    new_reader,
+    not_tls,
+    speaks_plain,
+)
 from gridsync._io.wire.faults import Fault, ReplyError
 from gridsync.errors import UsageError
 
@@ -369,13 +378,7 @@ async def connect(
             if endpoint.path is not None:
                 _, wire = await loop.create_unix_connection(factory, endpoint.path)
             else:
-                transport, wire = await loop.create_connection(
-                    factory,
-                    endpoint.host,
-                    endpoint.port,
-                    ssl=endpoint.tls,
-                    server_hostname=endpoint.host if endpoint.tls is not None else None,
-                )
+                transport, wire = await _open(loop, factory, endpoint)
                 tune(transport.get_extra_info("socket"))
             username, password = None, None
             if endpoint.credentials is not None:
@@ -403,6 +406,32 @@ async def connect(
     wire.id = replies[0][b"id"]
     telemetry.connected(str(endpoint))
     return wire
+
+
+async def _open(
+    loop: asyncio.AbstractEventLoop, factory: Callable[[], MuxWire], endpoint: Endpoint
+) -> tuple[asyncio.Transport, MuxWire]:
+    if endpoint.tls is None:
+        return await loop.create_connection(factory, endpoint.host, endpoint.port)
+    opening = asyncio.ensure_future(
+        loop.create_connection(factory, endpoint.host, endpoint.port, ssl=endpoint.tls, server_hostname=endpoint.host)
+    )
+    try:
+        await asyncio.wait([opening], timeout=TLS_PATIENCE_S)
+        if opening.done() or not await asyncio.to_thread(speaks_plain, endpoint, TLS_PATIENCE_S):
+            return await opening
+    except BaseException:
+        await _give_up(opening)
+        raise
+    await _give_up(opening)
+    raise not_tls(endpoint, "it answers in plain RESP")
+
+
+async def _give_up(opening: asyncio.Future[tuple[asyncio.Transport, MuxWire]]) -> None:
+    opening.cancel()
+    await asyncio.wait([opening])
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[0].abort()
 
 
 class Node:
