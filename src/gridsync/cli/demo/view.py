@@ -12,6 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from gridsync.cli.demo.children import FROZEN, KILLED
+
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 LINE_EVERY_S: Final = 2.0
 NOTES_MAX: Final = 6
-STYLES: Final = {"killed": "red", "frozen": "cyan"}
+STYLES: Final = {KILLED: "red", FROZEN: "cyan"}
 
 
 class Silent:

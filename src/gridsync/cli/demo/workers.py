@@ -31,8 +31,10 @@ LOOK_S: Final = 0.05
 REPORT_S: Final = 0.25
 STAGE_S: Final = 10.0
 """How long a doomed worker waits for its end, in seconds."""
+STUCK_MAX_S: Final = 3.0
+"""How long it waits for the first delivery that it will not acknowledge, in seconds."""
 STUCK_S: Final = 0.1
-"""How long it goes on taking deliveries after the first one that it will not acknowledge, in seconds."""
+"""How long it goes on taking deliveries after that one, in seconds."""
 
 
 class Worker:
@@ -80,6 +82,7 @@ class Worker:
         try:
             await asyncio.wait({consuming, settling, listening}, return_when=asyncio.FIRST_COMPLETED)
             self._ending.set()
+            self._awake.set()
             self._group.stop()
             await settling
             consumed = await consuming
@@ -114,7 +117,7 @@ class Worker:
             # The worst moment to die: the effect is written, the delivery is not acknowledged.
             self._stuck += 1
             self._first_stuck.set()
-            await asyncio.sleep(STAGE_S)
+            await self._pause(STAGE_S)
         self._booked += 1
         self._again += appended.replayed
 
@@ -124,8 +127,12 @@ class Worker:
             if self._complete(self._next) or self._stage:
                 await self._settle()
             else:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._ending.wait(), LOOK_S)
+                await self._pause(LOOK_S)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not longer than until the parent says stop."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ending.wait(), seconds)
 
     async def _read_on(self) -> None:
         async for recorded in self._book.read_all(after=self._seen):
@@ -186,19 +193,19 @@ class Worker:
     async def _await_a_quarter(self) -> None:
         """Keep the lock until the next quarter is ready to be settled."""
         ends = time.monotonic() + STAGE_S
-        while not self._complete(self._next) and time.monotonic() < ends:
+        while not (self._complete(self._next) or self._ending.is_set()) and time.monotonic() < ends:
             await self._read_on()
-            await asyncio.sleep(LOOK_S)
+            await self._pause(LOOK_S)
 
     async def _await_the_end(self, lease: AsyncLease) -> None:
         """Keep the lock and take deliveries without acknowledging them, until the parent kills this process."""
         self._cornered = True
         # Without a delivery in time this worker lives on, and the parent will say that nobody was killed.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._first_stuck.wait(), STAGE_S)
-            await asyncio.sleep(STUCK_S)
+            await asyncio.wait_for(self._first_stuck.wait(), STUCK_MAX_S)
+            await self._pause(STUCK_S)
             self._link.send("cornered", fence=lease.fence, pending=self._stuck)
-            await asyncio.sleep(STAGE_S)
+            await self._pause(STAGE_S)
         self._cornered, self._stage = False, ""
 
     async def _await_the_thaw(self, lease: AsyncLease) -> None:
