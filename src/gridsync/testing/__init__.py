@@ -1,1 +1,13 @@
-"""What tests of gridsync, and of programs that use it, are made of."""
+"""What tests of gridsync, and of programs that use it, are made of.
+
+=============================  ==========================================================================
+`gridsync.testing.plugin`      pytest fixtures: a private server, a `Grid` and an `AsyncGrid` on it
+`gridsync.testing.servers`     `RedisServer`: a real server that can be frozen, killed and restarted
+`gridsync.testing.proxy`       `FaultProxy`: connections that break at the very request a test names
+`gridsync.testing.sim`         `Simulation`: many processes, a bad network and virtual time, from a seed
+`gridsync.testing.checkers`    what must hold for the histories that a simulation records
+`gridsync.testing.leaks`       keys that would stay for ever
+=============================  ==========================================================================
+
+Each is imported by its own name: the simulation needs the extra ``testing``, the servers do not.
+"""
