@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gridsync._io.hub import pauses
 from gridsync._io.keys import PROCESS_CHARS
 from gridsync._io.retry import recover
 from gridsync._io.wire.faults import Fault, ReplyError, as_public
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 from gridsync.testing._scheduler import Promise
+from gridsync.testing._waiting import Hub, SimEar, SimSignal
+from gridsync.testing._watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Coroutine, Sequence
 
     from gridsync._io import IO, Arg, Keep, Signal
     from gridsync._io.scripts import Operation
@@ -36,117 +37,6 @@ def _name(coroutine: Coroutine[Any, Any, Any]) -> str:
     return getattr(coroutine, "__qualname__", "work")
 
 
-class SimSignal:
-    """A switch in virtual time."""
-
-    def __init__(self, io: SimIO) -> None:
-        """Start unset."""
-        self._io = io
-        self._thrown: Promise[None] = Promise()
-
-    def set(self) -> None:
-        """Throw it."""
-        self._thrown.set(None)
-
-    def is_set(self) -> bool:
-        """Tell whether it was thrown."""
-        return self._thrown.done
-
-    def on_set(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call *callback* when it is thrown; returns what takes that back."""
-        wanted = [callback]
-
-        def call() -> None:
-            for one in wanted:
-                one()
-
-        self._thrown.when_done(call)
-        return wanted.clear
-
-    async def wait(self, timeout: float | None = None) -> bool:
-        """Wait at most *timeout* seconds."""
-        return await self._io.settled(self._thrown, timeout)
-
-
-class SimEar:
-    """Where one waiter hears its wake-ups."""
-
-    def __init__(self, hub: _Hub, token: str, channel: str) -> None:
-        """Register with *hub*."""
-        self._hub = hub
-        self._token = token
-        self._channel = channel
-        self._heard: Promise[None] = Promise()
-        hub.ears[token] = self
-
-    async def open(self) -> None:
-        """Return when the subscription is confirmed."""
-        await self._hub.open(self._channel)
-
-    async def wait(self, timeout: float) -> bool:
-        """Wait at most *timeout* seconds for a wake-up."""
-        if not await self._hub.io.settled(self._heard, max(timeout, 0)):
-            return False
-        self._heard = Promise()
-        return True
-
-    def wake(self) -> None:
-        """End a `wait`."""
-        self._heard.set(None)
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._hub.ears.pop(self._token, None)
-
-
-class _Hub:
-    """The subscriber's connection of one process."""
-
-    def __init__(self, io: SimIO) -> None:
-        self.io = io
-        self.ears: dict[str, SimEar] = {}
-        self._connection: Connection | None = None
-        self._confirmed: dict[str, Promise[Any]] = {}
-
-    async def open(self, channel: str) -> None:
-        deadline = self.io.monotonic() + self.io.timeout
-        for pause in pauses():
-            try:
-                await self._subscribe(channel, deadline)
-            except Fault as error:
-                last = error
-            else:
-                return
-            if self.io.monotonic() + pause >= deadline:
-                raise Unavailable(f"the subscription to {channel!r} was not confirmed in time: {last}")
-            await self.io.sleep(pause)
-
-    async def _subscribe(self, channel: str, deadline: float) -> None:
-        if self._connection is None or not self._connection.open:
-            connection = await self.io.process.connect(self._take, self._lost)
-            if self._connection is None or not self._connection.open:
-                self._connection = connection
-                self._confirmed.clear()
-            else:
-                connection.break_client()  # another waiter was faster
-        confirmed = self._confirmed.get(channel)
-        if confirmed is None:
-            confirmed = self._confirmed[channel] = self._connection.send(("SUBSCRIBE", channel))
-        if not await self.io.settled(confirmed, deadline - self.io.monotonic()):
-            raise Fault("no answer", applied=False)
-        confirmed.result()
-
-    def _take(self, message: list[Any]) -> None:
-        ear = self.ears.get(message[2].decode())
-        if ear is not None:
-            ear.wake()
-
-    def _lost(self) -> None:
-        self._confirmed.clear()
-        for ear in list(self.ears.values()):
-            ear.wake()
-
-
 class SimIO:
     """Everything a core may ask of the world, for the tasks of one simulated process."""
 
@@ -160,12 +50,10 @@ class SimIO:
         self.process = process
         self.timeout = timeout
         self._scheduler = process.scheduler
-        self._hub = _Hub(self)
+        self._hub = Hub(self)
         self._main: Connection | None = None
         self._connecting: Promise[Connection] | None = None
-        self._kept: list[Keep] = []
-        self._keeper: Connection | None = None
-        self._keeper_news: Promise[None] | None = None
+        self._watchdog = Watchdog(self)
         random = process.random
         self._prefix = "".join(random.choice(_DIGITS) for _ in range(PROCESS_CHARS))
         self._tokens = 0
@@ -180,7 +68,7 @@ class SimIO:
         operation = self.process.scripts.get(operation.name, operation)
         limit = self.timeout if timeout is None else timeout
         started = self.monotonic()
-        await self._breathe()
+        await self.breathe()
         try:
             return await self.attempt(operation.words(tuple(keys), tuple(args)), keys, started + limit)
         except (Fault, ReplyError) as error:
@@ -227,7 +115,7 @@ class SimIO:
         self._must_live()
         if stop.is_set():
             return None
-        await self._breathe()
+        await self.breathe()
         try:
             connection = await self.process.connect()
         except Fault as error:
@@ -309,7 +197,7 @@ class SimIO:
         until = 1 << 62 if timeout is None else self._scheduler.now_us + self.process.true_us(max(timeout, 0))
         return await self._scheduler.wait(promise, until)
 
-    async def _breathe(self) -> None:
+    async def breathe(self) -> None:
         """Let others run, so that a pause can fall between the look at the clock and the sending."""
         gate: Promise[None] = Promise()
         self._scheduler.at(self._scheduler.now_us, lambda: gate.set(None))
@@ -321,9 +209,10 @@ class SimIO:
             coroutine.close()
             return
         task = self.process.start(coroutine, f"clean-up {_name(coroutine)}")
-        task.finished.when_done(lambda: self._cleaned(task))
+        task.finished.when_done(lambda: self.ended_badly(task))
 
-    def _cleaned(self, task: Task) -> None:
+    def ended_badly(self, task: Task) -> None:
+        """Log what a task of the driver's own raised; what no driver may raise fails the run."""
         if task.error is not None:
             self.process.log(f"{task.name} failed: {task.error!r}")
             if not isinstance(task.error, GridsyncError):
@@ -339,82 +228,14 @@ class SimIO:
         """Return a new switch."""
         return SimSignal(self)
 
-    # -- the watchdog -----------------------------------------------------------------------------------------------
-
     def keep(self, item: Keep) -> None:
         """Renew *item* when it is due, until it ends or is taken back."""
         self._must_live()
-        self._kept.append(item)
-        if self._keeper_news is None:
-            self._keeper_news = Promise()
-            task = self.process.start(self._watch(), "watchdog")
-            task.finished.when_done(lambda: self._cleaned(task))
-        else:
-            self._keeper_news.set(None)
+        self._watchdog.keep(item)
 
     def unkeep(self, item: Keep) -> None:
         """Take *item* back."""
-        self._kept = [kept for kept in self._kept if kept is not item]
-
-    async def _watch(self) -> None:
-        while self._kept:
-            self._keeper_news = Promise()
-            now = self.monotonic()
-            rest = min(item.due for item in self._kept) - now
-            if rest > 0:
-                await self.settled(self._keeper_news, rest)
-                continue
-            await self._breathe()
-            await self._renew_what_is_due(now)
-        self._keeper_news = None
-
-    async def _renew_what_is_due(self, now: float) -> None:
-        """Do what `gridsync._io.keeper.Keeper` does in one turn."""
-        items = list(self._kept)
-        asked = []
-        for item in items:
-            if item.due > now:
-                continue
-            call = item.request(now)
-            if call is None:
-                self._settle(item, None, now)
-            else:
-                asked.append((item, (self.process.scripts.get(call[0].name, call[0]), *call[1:])))
-        if not asked:
-            return
-        timeout = min(1.0, max(0.01, min(item.deadline for item in items) - now))
-        try:
-            if self._keeper is None or not self._keeper.open:
-                self._keeper = await self.process.connect()
-            replies = await self._exchange([call for _, call in asked], self._keeper, timeout)
-        except Fault as error:
-            replies = [error] * len(asked)
-        for (item, _), reply in zip(asked, replies, strict=True):
-            self._settle(item, reply, now)
-
-    async def _exchange(self, calls: list[Any], connection: Connection, timeout: float) -> list[Any]:
-        until = self.monotonic() + timeout
-        sent = [connection.send(script.words(tuple(keys), tuple(args))) for script, keys, args in calls]
-        replies = [await self._one(promise, until, connection) for promise in sent]
-        for place, reply in enumerate(replies):
-            if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
-                script, keys, args = calls[place]
-                _loaded = connection.send(("SCRIPT", "LOAD", script.source))
-                again = connection.send(script.words(tuple(keys), tuple(args)))
-                replies[place] = await self._one(again, until, connection)
-        return replies
-
-    async def _one(self, promise: Promise[Any], until: float, connection: Connection) -> Any:  # noqa: ANN401
-        if not await self.settled(promise, until - self.monotonic()):
-            connection.break_client()
-        try:
-            return promise.result()
-        except (Fault, ReplyError) as error:
-            return error
-
-    def _settle(self, item: Keep, reply: object, sent: float) -> None:
-        if not item.settle(reply, sent):
-            self.unkeep(item)
+        self._watchdog.unkeep(item)
 
     # -- the rest ---------------------------------------------------------------------------------------------------
 

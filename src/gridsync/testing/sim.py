@@ -25,10 +25,11 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io.scripts import parse
-from gridsync.testing._network import Call, Server, Weather
 from gridsync.testing._process import Process
 from gridsync.testing._scheduler import Scheduler, Task
+from gridsync.testing._server import Call, Server
 from gridsync.testing._simio import SimIO
+from gridsync.testing._weather import Weather
 from gridsync.testing.faults import Faults
 from gridsync.testing.history import History
 
@@ -71,7 +72,7 @@ class Simulation:
         self.log = self.history.log
         self.weather = Weather(self.faults, self.random, lambda: self.scheduler.now_us)
         drift = self.random.randint(-self.faults.drift_ppm, self.faults.drift_ppm)
-        self.server = Server(self.scheduler, self.weather, self.log, drift, strict=strict)
+        self.server = Server(self.scheduler, self.weather, drift, strict=strict)
         self.scripts = {name: parse(name, source) for name, source in (scripts or {}).items()}
         self._processes: dict[str, Process] = {}
         self._started: list[Task] = []

@@ -1,0 +1,129 @@
+"""Switches, ears and the subscriber's connection of a simulated process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from gridsync._io.hub import pauses
+from gridsync._io.wire.faults import Fault
+from gridsync.errors import Unavailable
+from gridsync.testing._scheduler import Promise
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gridsync.testing._network import Connection
+    from gridsync.testing._simio import SimIO
+
+
+class SimSignal:
+    """A switch in virtual time."""
+
+    def __init__(self, io: SimIO) -> None:
+        """Start unset."""
+        self._io = io
+        self._thrown: Promise[None] = Promise()
+
+    def set(self) -> None:
+        """Throw it."""
+        self._thrown.set(None)
+
+    def is_set(self) -> bool:
+        """Tell whether it was thrown."""
+        return self._thrown.done
+
+    def on_set(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call *callback* when it is thrown; returns what takes that back."""
+        wanted = [callback]
+
+        def call() -> None:
+            for one in wanted:
+                one()
+
+        self._thrown.when_done(call)
+        return wanted.clear
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait at most *timeout* seconds."""
+        return await self._io.settled(self._thrown, timeout)
+
+
+class SimEar:
+    """Where one waiter hears its wake-ups."""
+
+    def __init__(self, hub: Hub, token: str, channel: str) -> None:
+        """Register with *hub*."""
+        self._hub = hub
+        self._token = token
+        self._channel = channel
+        self._heard: Promise[None] = Promise()
+        hub.ears[token] = self
+
+    async def open(self) -> None:
+        """Return when the subscription is confirmed."""
+        await self._hub.open(self._channel)
+
+    async def wait(self, timeout: float) -> bool:
+        """Wait at most *timeout* seconds for a wake-up."""
+        if not await self._hub.io.settled(self._heard, max(timeout, 0)):
+            return False
+        self._heard = Promise()
+        return True
+
+    def wake(self) -> None:
+        """End a `wait`."""
+        self._heard.set(None)
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._hub.ears.pop(self._token, None)
+
+
+class Hub:
+    """The subscriber's connection of one process."""
+
+    def __init__(self, io: SimIO) -> None:
+        """Connect when the first ear opens."""
+        self.io = io
+        self.ears: dict[str, SimEar] = {}
+        self._connection: Connection | None = None
+        self._confirmed: dict[str, Promise[Any]] = {}
+
+    async def open(self, channel: str) -> None:
+        """Return when *channel* is subscribed, connecting anew as often as the command timeout allows."""
+        deadline = self.io.monotonic() + self.io.timeout
+        for pause in pauses():
+            try:
+                await self._subscribe(channel, deadline)
+            except Fault as error:
+                last = error
+            else:
+                return
+            if self.io.monotonic() + pause >= deadline:
+                raise Unavailable(f"the subscription to {channel!r} was not confirmed in time: {last}")
+            await self.io.sleep(pause)
+
+    async def _subscribe(self, channel: str, deadline: float) -> None:
+        if self._connection is None or not self._connection.open:
+            connection = await self.io.process.connect(self._take, self._lost)
+            if self._connection is None or not self._connection.open:
+                self._connection = connection
+                self._confirmed.clear()
+            else:
+                connection.break_client()  # another waiter was faster
+        confirmed = self._confirmed.get(channel)
+        if confirmed is None:
+            confirmed = self._confirmed[channel] = self._connection.send(("SUBSCRIBE", channel))
+        if not await self.io.settled(confirmed, deadline - self.io.monotonic()):
+            raise Fault("no answer", applied=False)
+        confirmed.result()
+
+    def _take(self, message: list[Any]) -> None:
+        ear = self.ears.get(message[2].decode())
+        if ear is not None:
+            ear.wake()
+
+    def _lost(self) -> None:
+        self._confirmed.clear()
+        for ear in list(self.ears.values()):
+            ear.wake()
