@@ -230,6 +230,7 @@ class AsyncIO:
 
     def _after_fork(self) -> None:
         self._forked = True
+        self.token.renew()
         self._keeper.reset()
 
 

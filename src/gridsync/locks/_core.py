@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io import load
+from gridsync._io.keys import PROCESS_CHARS, wake_channel, wake_prefix
 from gridsync._io.keys import lock as lock_keys
-from gridsync._io.keys import wake_channel, wake_prefix
 from gridsync.errors import GridsyncError, LeaseLost, LockTimeout, OutcomeUnknown
 
 if TYPE_CHECKING:
@@ -109,12 +109,18 @@ class Hold:
 
     def check(self) -> None:
         """Raise `LeaseLost` unless the lease is surely still ours."""
+        self.disown()
         if not self.ended and self._io.monotonic() >= self.deadline:
             self.lose("it was not renewed in time")
         if self.why_lost:
             raise self.error()
         if self.ended:
             raise LeaseLost(f"lock {self.spec.name!r} was released already", name=self.spec.name, fence=self.fence)
+
+    def disown(self) -> None:
+        """Lose the lease if this is a copy of it in the child of a fork: it belongs to the parent, who renews it."""
+        if not self.ended and self._io.token()[:PROCESS_CHARS] != self.owner[:PROCESS_CHARS]:
+            self.lose("it belongs to the process that took it, and this is a fork of that")
 
     def lose(self, why: str) -> None:
         """Note that the lease is gone; the first reason stays."""
@@ -231,6 +237,7 @@ async def release(io: IO, hold: Hold) -> bool:
 
     Renewal stops before the request leaves, so that nothing renews what is being given back.
     """
+    hold.disown()
     if hold.ended and not hold.unconfirmed:
         return not hold.why_lost
     hold.ended = True
