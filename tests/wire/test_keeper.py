@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import threading
@@ -60,8 +59,8 @@ class Item:
 
 async def test_a_lease_outlives_its_ttl_while_the_loop_is_blocked(world: World, flushed: RedisServer):
     """A handler that computes for longer than the ttl must not lose the lock to it."""
-    lease = await world.do(world.lock(world.io(), ttl=0.3).acquire)
-    until = time.monotonic() + 1.0
+    lease = await world.do(world.lock(world.io(), ttl=0.5).acquire)
+    until = time.monotonic() + 1.2
     while time.monotonic() < until:
         pass  # nothing else runs in this thread, which is the loop's
     lease.check()
@@ -84,17 +83,12 @@ async def test_a_lease_that_was_taken_away_is_lost_for_good(world: World, flushe
     flushed.command("DEL", KEYS.state)
 
 
-async def test_a_frozen_server_means_that_the_loss_is_known_in_time(world: World, flushed: RedisServer):
+async def test_a_frozen_server_means_that_the_loss_is_known_while_it_is_frozen(world: World, flushed: RedisServer):
     """The holder must stop before the server, back again, lets somebody else in."""
     lease = await world.do(world.lock(world.io(), ttl=0.6).acquire)
-    deadline = monotonic() + 0.6
-    thrown: list[float] = []
-    lease.lost.on_set(lambda: thrown.append(monotonic()))
     flushed.pause()
     try:
-        while not thrown:
-            await asyncio.sleep(0.002)
-            deadline = max(deadline, lease._hold.deadline)
+        await soon(lease.lost.is_set)
         assert not lease.expires_in()
         with pytest.raises(LeaseLost, match="it was not renewed in time"):
             lease.check()
