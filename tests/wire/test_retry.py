@@ -45,10 +45,15 @@ class Attempts:
         self.sent: list[tuple[Any, ...]] = []
         self.now = 0.0
         self.pauses: list[float] = []
+        self.asked: list[str | None] = []
+        self.told: list[Exception] = []
         self._each_s = each_s
 
-    async def attempt(self, words: tuple[Any, ...], keys: Sequence[object], deadline: float) -> object:
+    async def attempt(
+        self, words: tuple[Any, ...], keys: Sequence[object], deadline: float, asking: str | None = None
+    ) -> object:
         assert keys == ["k"]
+        self.asked.append(asking)
         assert self.now <= deadline
         self.sent.append(words)
         self.now += self._each_s
@@ -56,6 +61,10 @@ class Attempts:
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+    def failed(self, keys: Sequence[object], error: Exception) -> None:
+        assert keys == ["k"]
+        self.told.append(error)
 
     async def sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)

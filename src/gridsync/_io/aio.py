@@ -11,18 +11,18 @@ import contextlib
 import logging
 import os
 import weakref
+from itertools import chain, count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gridsync._io.aio_hub import AsyncHub, TaskEar
 from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.keeper import Keeper
-from gridsync._io.retry import recover
-from gridsync._io.route import AsyncStandalone, Standalone
+from gridsync._io.retry import REDIRECTS_MAX, recover
+from gridsync._io.route.open import open_topology
 from gridsync._io.signals import LoopSignal, call_in
 from gridsync._io.wire import mux
-from gridsync._io.wire.faults import Fault, ReplyError, as_public
-from gridsync._io.wire.mux import DRAIN_S, Node
-from gridsync._io.wire.pool import Pool
+from gridsync._io.wire.faults import REDIRECTS, Fault, ReplyError, as_public
+from gridsync._io.wire.mux import DRAIN_S
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable, UsageError
 
 if TYPE_CHECKING:
@@ -52,15 +52,15 @@ class AsyncIO:
         self._timeout = timeout
         self._loop = _running_loop()
         self._time = self._loop.time
-        self._route = AsyncStandalone(Node(endpoint, inflight_max=inflight_max, stall_s=timeout))
-        self._inflight_max = inflight_max
+        self._topology = open_topology(endpoint)
+        self._route = self._topology.nodes(inflight_max=inflight_max, stall_s=timeout)
         self.monotonic = monotonic
         self.token = Tokens()
-        self._keeper = Keeper(Standalone(Pool(endpoint, size=1)))
+        self._keeper = Keeper(self._topology.pools(1), self._topology.failed)
         self.keep = self._keeper.keep
         self.unkeep = self._keeper.unkeep
-        self._hub = AsyncHub(endpoint, timeout=timeout)
-        self._resting: list[MuxWire] = []
+        self._hub = AsyncHub(self._topology.endpoint, timeout=timeout)
+        self._resting: dict[Endpoint, list[MuxWire]] = {}
         self._blocked: set[MuxWire] = set()
         self._cleanups: set[asyncio.Task[Any]] = set()
         self._forked = False
@@ -69,11 +69,8 @@ class AsyncIO:
 
     async def connect(self) -> None:
         """Open the connection now, so that a wrong address or password shows at once."""
-        try:
-            # A little longer than the attempt itself may take: its own error says more.
-            await self._route.node(()).ready(self._time() + self._endpoint.connect_timeout + BLOCK_GRACE_S)
-        except Fault as error:
-            raise Unavailable(str(error)) from error
+        # A little longer than the attempt itself may take: its own error says more.
+        await self._route.connect(self._time() + self._endpoint.connect_timeout + BLOCK_GRACE_S)
 
     async def close(self) -> None:
         """Finish clean-ups and requests under way, then close every connection."""
@@ -84,8 +81,9 @@ class AsyncIO:
             if self._cleanups:
                 await asyncio.wait(self._cleanups, timeout=DRAIN_S)
         finally:
+            self._topology.close()
             self._hub.close()
-            for wire in (*self._resting, *self._blocked):
+            for wire in (*chain(*self._resting.values()), *self._blocked):
                 wire.abort()
             try:
                 await self._route.close()
@@ -114,11 +112,20 @@ class AsyncIO:
             self, operation, keys, args, failure=failure, started=now - spent, deadline=now - spent + limit
         )
 
-    async def attempt(self, words: tuple[Any, ...], keys: Sequence[object], deadline: float) -> Any:  # noqa: ANN401
+    async def attempt(
+        self, words: tuple[Any, ...], keys: Sequence[object], deadline: float, asking: str | None = None
+    ) -> Any:  # noqa: ANN401
         """Send *words* once, for `recover`; *deadline* is on the clock of `monotonic`."""
         until = self._time() + deadline - monotonic()
+        if asking is not None:
+            wire = await self._route.at(asking).ready(until)
+            return await wire.post_asking(words, until)
         wire = await self._route.node(keys).ready(until)
         return await wire.post(words, until)
+
+    def failed(self, keys: Sequence[object], error: Exception) -> None:
+        """Let the topology know, for `recover`."""
+        self._topology.failed(keys, error)
 
     async def block(
         self, operation: Operation, keys: Sequence[str], args: Sequence[Arg], *, wait: float, stop: Signal
@@ -131,44 +138,61 @@ class AsyncIO:
             raise self._misplaced()
         if stop.is_set():
             return None
-        wire = await self._blocking_wire()
+        words = operation.words(keys, args)
+        asking: str | None = None
+        for redirects in count():
+            try:
+                return await self._block_once(words, keys, asking, wait, stop)
+            except ReplyError as error:
+                if error.code == "UNBLOCKED":
+                    return None
+                self.failed(keys, error)
+                if error.code not in REDIRECTS or redirects == REDIRECTS_MAX:
+                    raise as_public(error, operation.name) from error
+                asking = error.target if error.code == "ASK" else None
+            except Fault as error:
+                self.failed(keys, error)
+                if not error.ambiguous:
+                    raise Unavailable(f"{operation.name}: {error}") from error
+                text = f"{operation.name}: {error}; what it may have received is still pending"
+                raise OutcomeUnknown(text) from error
+        raise AssertionError  # the loop has no other end
+
+    async def _block_once(
+        self, words: tuple[Any, ...], keys: Sequence[str], asking: str | None, wait: float, stop: Signal
+    ) -> Any:  # noqa: ANN401
+        node = self._route.node(keys) if asking is None else self._route.at(asking)
+        wire = await self._blocking_wire(node.endpoint)
+        resting = self._resting.setdefault(node.endpoint, [])
         if stop.is_set():
-            self._resting.append(wire)
+            resting.append(wire)
             return None
         self._blocked.add(wire)
         drop = stop.on_set(lambda: call_in(self._loop, lambda: self.spawn(self._unblock(wire))))
+        post = wire.post if asking is None else wire.post_asking
         try:
-            reply = await wire.post(operation.words(keys, args), self._time() + wait + BLOCK_GRACE_S)
-        except ReplyError as error:
-            self._resting.append(wire)
-            if error.code == "UNBLOCKED":
-                return None
-            raise as_public(error, operation.name) from error
-        except Fault as error:
-            wire.abort()
-            if not error.ambiguous:
-                raise Unavailable(f"{operation.name}: {error}") from error
-            raise OutcomeUnknown(f"{operation.name}: {error}; what it may have received is still pending") from error
+            reply = await post(words, self._time() + wait + BLOCK_GRACE_S)
+        except ReplyError:
+            resting.append(wire)
+            raise
         except BaseException:
             wire.abort()
             raise
         finally:
             drop()
             self._blocked.discard(wire)
-        self._resting.append(wire)
+        resting.append(wire)
         return reply
 
-    async def _blocking_wire(self) -> MuxWire:
-        while self._resting:
-            wire = self._resting.pop()
+    async def _blocking_wire(self, endpoint: Endpoint) -> MuxWire:
+        resting = self._resting.get(endpoint)
+        while resting:
+            wire = resting.pop()
             if not wire.closed:
                 return wire
         self._raise_if_closed()
-        try:
-            # It may be silent for as long as the server blocks: no stall check.
-            wire = await mux.connect(self._endpoint, inflight_max=1, stall_s=float("inf"), met_before=True)
-        except Fault as error:
-            raise Unavailable(str(error)) from error
+        # It may be silent for as long as the server blocks: no stall check.
+        wire = await mux.connect(endpoint, inflight_max=1, stall_s=float("inf"), met_before=True)
         try:
             self._raise_if_closed()
         except UsageError:
@@ -186,7 +210,9 @@ class AsyncIO:
             for _ in range(UNBLOCK_TRIES):
                 if wire not in self._blocked:
                     return
-                if await self.attempt(("CLIENT", "UNBLOCK", wire.id), (), monotonic() + self._timeout) == 1:
+                until = self._time() + self._timeout
+                shared = await self._route.at(str(wire.endpoint)).ready(until)
+                if await shared.post(("CLIENT", "UNBLOCK", wire.id), until) == 1:
                     return
                 await asyncio.sleep(UNBLOCK_PAUSE_S)
         wire.abort()

@@ -11,6 +11,8 @@ from gridsync._io.wire.faults import Fault
 from gridsync.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.mux import MuxWire
 
@@ -53,8 +55,8 @@ class TaskEar:
 class AsyncHub:
     """The subscriber's connection."""
 
-    def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
-        """Connect when the first ear opens."""
+    def __init__(self, endpoint: Callable[[], Endpoint], *, timeout: float) -> None:
+        """Connect to the server that *endpoint* names when the first ear opens."""
         self._endpoint = endpoint
         self._timeout = timeout
         self._lock = asyncio.Lock()
@@ -85,15 +87,15 @@ class AsyncHub:
         except TimeoutError:
             if self._wire is not None and channel not in self.confirmed:
                 self._wire.abort()  # it may be silent for ever: the next one opens another
-        raise unconfirmed(self._endpoint, channel, self._timeout, last)
+        raise unconfirmed(self._endpoint(), channel, self._timeout, last)
 
     async def _subscribe(self, channel: str) -> None:
         async with self._lock:
             if self._closed:
-                raise UsageError(f"this grid ({self._endpoint}) was closed; make a new one")
+                raise UsageError(f"this grid ({self._endpoint()}) was closed; make a new one")
             if self._wire is None or self._wire.closed:
                 self._wire = await mux.connect(
-                    self._endpoint,
+                    self._endpoint(),
                     inflight_max=1,
                     stall_s=self._timeout,
                     met_before=self._met,
@@ -122,7 +124,7 @@ class AsyncHub:
         asked, self._asked = self._asked, {}
         for future in asked.values():
             if not future.done():
-                future.set_exception(Fault(f"the connection to {self._endpoint} broke", applied=False))
+                future.set_exception(Fault(f"the connection to {wire.endpoint} broke", applied=False))
                 future.exception()  # seen, even if nobody waits any more
         for ear in list(self.ears.values()):
             ear.wake()

@@ -12,29 +12,33 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io.clock import monotonic
-from gridsync._io.wire.faults import Fault, ReplyError
+from gridsync._io.wire.faults import ASKING, REDIRECTS, Fault, ReplyError
 from gridsync.errors import GridsyncError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gridsync._io import Keep
     from gridsync._io.route import Route
     from gridsync._io.scripts import Script
+    from gridsync._io.wire.pool import Pool
 
     Call = tuple[Script, Sequence[str], Sequence[Any]]
 
 _log = logging.getLogger("gridsync")
 TIMEOUT_MAX_S = 1.0
 TIMEOUT_MIN_S = 0.01
+ROUNDS_MAX = 3
+"""How often a batch is sent after the slots that a cluster moves; what is still on its way then is due again soon."""
 
 
 class Keeper:
     """Renews items until they end.  The thread starts with the first item and ends with `close`."""
 
-    def __init__(self, route: Route) -> None:
-        """Renew through *route*."""
+    def __init__(self, route: Route, failed: Callable[[Sequence[object], Exception], None]) -> None:
+        """Renew through *route*, and tell *failed* what went wrong with which keys."""
         self._route = route
+        self._failed = failed
         self.reset()
 
     def reset(self) -> None:
@@ -136,33 +140,49 @@ class Keeper:
 
     def _exchange(self, calls: list[Call], until: float) -> list[object]:
         replies: list[object] = [None] * len(calls)
-        batches: dict[int, list[int]] = {}
-        for index, (_, keys, _) in enumerate(calls):
-            batches.setdefault(id(self._route.pool(keys)), []).append(index)
-        for indexes in batches.values():
-            try:
-                self._exchange_with_node([calls[i] for i in indexes], indexes, replies, until)
-            except (Fault, GridsyncError) as error:
-                for index in indexes:
-                    replies[index] = error
+        asked = list(range(len(calls)))
+        for _ in range(ROUNDS_MAX):
+            batches: dict[tuple[int, bool], tuple[Pool, list[int]]] = {}
+            for index in asked:
+                before, keys = replies[index], calls[index][1]
+                asking = isinstance(before, ReplyError) and before.code == "ASK"
+                pool = self._route.at(before.target) if asking else self._route.pool(keys)  # type: ignore[attr-defined]
+                batches.setdefault((id(pool), asking), (pool, []))[1].append(index)
+            for (_, asking), (pool, indexes) in batches.items():
+                try:
+                    answers = self._exchange_with(pool, [calls[i] for i in indexes], until, asking=asking)
+                except (Fault, GridsyncError) as error:
+                    answers = [error] * len(indexes)
+                for index, answer in zip(indexes, answers, strict=True):
+                    replies[index] = answer
+                    if isinstance(answer, Fault | ReplyError):
+                        self._failed(calls[index][1], answer)
+            asked = [i for i in asked if isinstance(r := replies[i], ReplyError) and r.code in REDIRECTS]
+            if not asked:
+                break
         return replies
 
-    def _exchange_with_node(self, calls: list[Call], indexes: list[int], replies: list[object], until: float) -> None:
+    @staticmethod
+    def _exchange_with(pool: Pool, calls: list[Call], until: float, *, asking: bool) -> list[object]:
         def rest() -> float:
             return max(until - monotonic(), TIMEOUT_MIN_S)
 
-        pool = self._route.pool(calls[0][1])
+        def exchange(requests: Sequence[tuple[Any, ...]]) -> list[object]:
+            if not asking:
+                return wire.exchange_many(requests, rest())
+            # ASKING holds for the next command of its connection only.
+            return wire.exchange_many([words for request in requests for words in (ASKING, request)], rest())[1::2]
+
         wire = pool.take(rest())
         try:
             requests = [script.words(tuple(keys), tuple(args)) for script, keys, args in calls]
-            answers = wire.exchange_many(requests, rest())
+            answers = exchange(requests)
             unknown = [i for i, a in enumerate(answers) if isinstance(a, ReplyError) and a.code == "NOSCRIPT"]
             if unknown:
                 loads = [("SCRIPT", "LOAD", source) for source in {calls[i][0].source for i in unknown}]
-                again = wire.exchange_many([*loads, *(requests[i] for i in unknown)], rest())[len(loads) :]
+                again = exchange([*loads, *(requests[i] for i in unknown)])[len(loads) :]
                 for i, answer in zip(unknown, again, strict=True):
                     answers[i] = answer
         finally:
             pool.give(wire)
-        for index, answer in zip(indexes, answers, strict=True):
-            replies[index] = answer
+        return answers

@@ -24,7 +24,7 @@ from tenacity.stop import stop_base
 
 from gridsync._io import telemetry
 from gridsync._io.scripts import Category, Script
-from gridsync._io.wire.faults import Fault, ReplyError, as_public, is_transient
+from gridsync._io.wire.faults import REDIRECTS, Fault, ReplyError, as_public, is_transient
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 
 if TYPE_CHECKING:
@@ -36,14 +36,24 @@ if TYPE_CHECKING:
 
 PAUSE_S = 0.01
 PAUSE_MAX_S = 0.5
+REDIRECTS_MAX = 16
+"""How many times a call follows a cluster's MOVED or ASK without a pause."""
 _MICROSECONDS = 1_000_000
 
 
 class Attempts(Protocol):
     """What `recover` needs of a driver."""
 
-    async def attempt(self, words: tuple[Any, ...], keys: Sequence[object], deadline: float) -> Any:  # noqa: ANN401
-        """Send *words* to the node of *keys* once; raises `Fault`, `ReplyError` or a final error."""
+    async def attempt(
+        self, words: tuple[Any, ...], keys: Sequence[object], deadline: float, asking: str | None = None
+    ) -> Any:  # noqa: ANN401
+        """Send *words* once to the node of *keys*; raises `Fault`, `ReplyError` or a final error.
+
+        With *asking* (``host:port``) they go to that node instead, right behind ASKING on the same connection.
+        """
+
+    def failed(self, keys: Sequence[object], error: Exception) -> None:
+        """Let whoever knows the servers know what became of a request for *keys*; may raise a final error."""
 
     async def sleep(self, seconds: float) -> None:
         """Let *seconds* pass."""
@@ -88,8 +98,21 @@ async def recover(
         OutcomeUnknown: Perhaps applied.
         GridsyncError: The server's refusal.
     """
-    seen: list[Exception] = [failure]
+    seen: list[Exception] = []
     repeat_index = operation.repeat_index
+    asking: str | None = None
+    redirects = 0
+
+    def note(error: Fault | ReplyError) -> bool:
+        """Keep *error* in mind, for the route as well; true if another node is to be asked at once."""
+        nonlocal asking, redirects
+        seen.append(error)
+        attempts.failed(keys, error)
+        code = error.code if isinstance(error, ReplyError) else ""
+        if code != "NOSCRIPT":  # the script is loaded where it is missing, also on a node that has to be asked
+            asking = error.target if isinstance(error, ReplyError) and code == "ASK" else None
+        redirects += code in REDIRECTS
+        return code in REDIRECTS and redirects <= REDIRECTS_MAX
 
     def judge(error: Fault | ReplyError) -> Exception:
         """Return `_Again` if *error* allows another attempt, else what the caller shall see."""
@@ -102,27 +125,30 @@ async def recover(
         return _Again(error)
 
     async def once() -> Any:  # noqa: ANN401
-        last = seen[-1]
-        words = operation.words(keys, _with_repeat(args, repeat_index, attempts.monotonic() - started))
-        try:
-            if isinstance(operation, Script) and isinstance(last, ReplyError) and last.code == "NOSCRIPT":
-                await _load(attempts, operation, keys, deadline)
-            return await attempts.attempt(words, keys, deadline)
-        except GridsyncError as error:
-            # No connection, for a reason that does not heal; but what left before may have been applied.
-            if _perhaps_applied(operation, seen):
-                raise OutcomeUnknown(f"{operation.name}: an earlier attempt may have been applied; {error}") from error
-            raise
-        except (Fault, ReplyError) as error:
-            seen.append(error)
-            telemetry.repeated(operation, error)
-            raise judge(error) from error
+        while True:
+            last = seen[-1]
+            words = operation.words(keys, _with_repeat(args, repeat_index, attempts.monotonic() - started))
+            try:
+                if isinstance(operation, Script) and isinstance(last, ReplyError) and last.code == "NOSCRIPT":
+                    await _load(attempts, operation, keys, deadline, asking)
+                return await attempts.attempt(words, keys, deadline, asking)
+            except GridsyncError as error:
+                # No connection, for a reason that does not heal; but what left before may have been applied.
+                if _perhaps_applied(operation, seen):
+                    text = f"{operation.name}: an earlier attempt may have been applied; {error}"
+                    raise OutcomeUnknown(text) from error
+                raise
+            except (Fault, ReplyError) as error:
+                telemetry.repeated(operation, error)
+                if not note(error):
+                    raise judge(error) from error
 
+    note(failure)
     first = judge(failure)
     if not isinstance(first, _Again):
         raise first from failure
     telemetry.repeated(operation, failure)
-    if isinstance(failure, ReplyError) and failure.code == "NOSCRIPT":
+    if isinstance(failure, ReplyError) and (failure.code == "NOSCRIPT" or failure.code in REDIRECTS):
         # Nothing is wrong with the server: no pause.
         try:
             return await once()
@@ -143,10 +169,12 @@ async def recover(
         raise _gave_up(operation, seen, attempts.monotonic() - started) from seen[-1]
 
 
-async def _load(attempts: Attempts, script: Script, keys: Sequence[object], deadline: float) -> None:
+async def _load(
+    attempts: Attempts, script: Script, keys: Sequence[object], deadline: float, asking: str | None
+) -> None:
     # A SCRIPT LOAD stays loaded, where Redis 7.4 and newer forget what only EVAL brought.
     try:
-        await attempts.attempt(("SCRIPT", "LOAD", script.source), keys, deadline)
+        await attempts.attempt(("SCRIPT", "LOAD", script.source), keys, deadline, asking)
     except Fault as fault:
         # Loading twice does no harm, and the script itself has not left yet.
         raise Fault(str(fault), applied=False) from fault

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 import weakref
+from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import hiredis
@@ -19,11 +20,10 @@ from gridsync._io import run_sync
 from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.hub import ThreadEar, ThreadHub
 from gridsync._io.keeper import Keeper
-from gridsync._io.retry import recover
-from gridsync._io.route import Standalone
+from gridsync._io.retry import REDIRECTS_MAX, recover
+from gridsync._io.route.open import open_topology
 from gridsync._io.signals import ThreadSignal
-from gridsync._io.wire.faults import Fault, ReplyError, as_public
-from gridsync._io.wire.pool import Pool
+from gridsync._io.wire.faults import ASKING, REDIRECTS, Fault, ReplyError, as_public
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gridsync._io.scripts import Operation
     from gridsync._io.wire.blocking import BlockingWire
     from gridsync._io.wire.endpoint import Endpoint
+    from gridsync._io.wire.pool import Pool
 
 T = TypeVar("T")
 _log = logging.getLogger("gridsync")
@@ -56,27 +57,25 @@ class SyncIO:
         """Open nothing yet."""
         self._endpoint = endpoint
         self._timeout = timeout
-        self._route = Standalone(Pool(endpoint, size=pool_size))
+        self._topology = open_topology(endpoint)
+        self._route = self._topology.pools(pool_size)
         self.monotonic = monotonic
         self.token = Tokens()
-        self._keeper = Keeper(Standalone(Pool(endpoint, size=1)))
+        self._keeper = Keeper(self._topology.pools(1), self._topology.failed)
         self.keep = self._keeper.keep
         self.unkeep = self._keeper.unkeep
-        self._hub = ThreadHub(lambda: self._endpoint, timeout=timeout)
-        self._blocking = Pool(endpoint, size=pool_size)
+        self._hub = ThreadHub(self._topology.endpoint, timeout=timeout)
+        self._blocking = self._topology.pools(pool_size)
         self._blocked: set[BlockingWire] = set()
         _drivers.add(self)
 
     def connect(self) -> None:
         """Open one connection now, so that a wrong address or password shows at once."""
-        pool = self._route.pool(())
-        try:
-            pool.give(pool.take(self._endpoint.connect_timeout))
-        except Fault as error:
-            raise Unavailable(str(error)) from error
+        self._route.connect(self._endpoint.connect_timeout)
 
     def close(self) -> None:
         """Close every connection and stop the threads; leases still held are left to expire."""
+        self._topology.close()
         self._keeper.close()
         self._hub.close()
         for wire in list(self._blocked):
@@ -112,24 +111,32 @@ class SyncIO:
             failure = reply
         return await recover(self, operation, keys, args, failure=failure, started=started, deadline=started + limit)
 
-    def _send(self, words: tuple[Any, ...], keys: Sequence[object], limit: float) -> Any:  # noqa: ANN401
-        pool = self._route.pool(keys)
+    @staticmethod
+    def _send(pool: Pool, words: tuple[Any, ...], limit: float, *, asking: bool = False) -> Any:  # noqa: ANN401
         deadline = monotonic() + limit
         wire = pool.take(limit)
         try:
-            return wire.exchange(_pack(words), max(deadline - monotonic(), LEAST_S))
+            rest = max(deadline - monotonic(), LEAST_S)
+            return wire.exchange_many((ASKING, words), rest)[1] if asking else wire.exchange(_pack(words), rest)
         finally:
             pool.give(wire)
 
-    async def attempt(self, words: tuple[Any, ...], keys: Sequence[object], deadline: float) -> Any:  # noqa: ANN401
+    async def attempt(
+        self, words: tuple[Any, ...], keys: Sequence[object], deadline: float, asking: str | None = None
+    ) -> Any:  # noqa: ANN401
         """Send *words* once, for `recover`."""
         rest = deadline - monotonic()
         if rest <= 0:
             raise Fault("no time was left to send it", applied=False)
-        reply = self._send(words, keys, rest)
+        pool = self._route.pool(keys) if asking is None else self._route.at(asking)
+        reply = self._send(pool, words, rest, asking=asking is not None)
         if isinstance(reply, ReplyError):
             raise reply
         return reply
+
+    def failed(self, keys: Sequence[object], error: Exception) -> None:
+        """Let the topology know, for `recover`."""
+        self._topology.failed(keys, error)
 
     async def block(
         self, operation: Operation, keys: Sequence[str], args: Sequence[Arg], *, wait: float, stop: Signal
@@ -137,10 +144,32 @@ class SyncIO:
         """Run a blocking command on a connection of its own; see `IO.block`."""
         if stop.is_set():
             return None
-        try:
-            wire = self._blocking.take(self._timeout)
-        except Fault as error:
-            raise Unavailable(str(error)) from error
+        words = operation.words(keys, args)
+        asking: str | None = None
+        for redirects in count():
+            try:
+                reply = self._block_once(words, keys, asking, wait, stop)
+            except Fault as error:
+                self.failed(keys, error)
+                if not error.ambiguous:
+                    raise Unavailable(f"{operation.name}: {error}") from error
+                text = f"{operation.name}: {error}; what it may have received is still pending"
+                raise OutcomeUnknown(text) from error
+            if not isinstance(reply, ReplyError):
+                return reply
+            if reply.code == "UNBLOCKED":
+                return None
+            self.failed(keys, reply)
+            if reply.code not in REDIRECTS or redirects == REDIRECTS_MAX:
+                raise as_public(reply, operation.name)
+            asking = reply.target if reply.code == "ASK" else None
+        raise AssertionError  # the loop has no other end
+
+    def _block_once(
+        self, words: tuple[Any, ...], keys: Sequence[str], asking: str | None, wait: float, stop: Signal
+    ) -> Any:  # noqa: ANN401
+        pool = self._blocking.pool(keys) if asking is None else self._blocking.at(asking)
+        wire = pool.take(self._timeout)
         self._blocked.add(wire)
         leaving = False
         drop = stop.on_set(lambda: self._unblock(wire) if leaving else None)
@@ -148,27 +177,22 @@ class SyncIO:
             leaving = True
             if stop.is_set():
                 return None
-            reply = wire.exchange(_pack(operation.words(keys, args)), wait + BLOCK_GRACE_S)
-        except Fault as error:
-            if not error.ambiguous:
-                raise Unavailable(f"{operation.name}: {error}") from error
-            raise OutcomeUnknown(f"{operation.name}: {error}; what it may have received is still pending") from error
+            limit = wait + BLOCK_GRACE_S
+            if asking is None:
+                return wire.exchange(_pack(words), limit)
+            return wire.exchange_many((ASKING, words), limit)[1]
         finally:
             drop()
             self._blocked.discard(wire)
-            self._blocking.give(wire)
-        if isinstance(reply, ReplyError):
-            if reply.code == "UNBLOCKED":
-                return None
-            raise as_public(reply, operation.name)
-        return reply
+            pool.give(wire)
 
     def _unblock(self, wire: BlockingWire) -> None:
         # Asking the server lets the blocked call end with a reply; only if that fails is the connection cut.  The call
         # may still be on its way when the server hears of it, so it is asked again.
         with contextlib.suppress(Fault, GridsyncError):
+            pool = self._route.at(str(wire.endpoint))
             for _ in range(UNBLOCK_TRIES):
-                if wire not in self._blocked or self._send(("CLIENT", "UNBLOCK", wire.id), (), self._timeout) == 1:
+                if wire not in self._blocked or self._send(pool, ("CLIENT", "UNBLOCK", wire.id), self._timeout) == 1:
                     return
                 time.sleep(UNBLOCK_PAUSE_S)
         wire.shutdown()

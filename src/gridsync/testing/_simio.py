@@ -75,7 +75,13 @@ class SimIO:
             failure = error
         return await recover(self, operation, keys, args, failure=failure, started=started, deadline=started + limit)
 
-    async def attempt(self, words: tuple[Any, ...], keys: Sequence[object], deadline: float) -> Any:  # noqa: ANN401, ARG002
+    async def attempt(
+        self,
+        words: tuple[Any, ...],
+        keys: Sequence[object],  # noqa: ARG002 - there is one server
+        deadline: float,
+        asking: str | None = None,  # noqa: ARG002 - as above
+    ) -> Any:  # noqa: ANN401
         """Send *words* once, for `recover`; *deadline* is on the clock of `monotonic`."""
         self._must_live()
         connection = await self._connected(deadline)
@@ -86,6 +92,9 @@ class SimIO:
                 connection.break_client()
             raise Fault("the server did not answer in time", applied=True)
         return sent.result()
+
+    def failed(self, keys: Sequence[object], error: Exception) -> None:
+        """There is one server, and it stays where it is."""
 
     async def _connected(self, deadline: float) -> Connection:
         if self._main is not None and self._main.open:

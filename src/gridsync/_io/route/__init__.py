@@ -1,19 +1,25 @@
-"""Which node: standalone today; Sentinel and Cluster plug in here.
+"""Which node: one server, the master that Sentinel names, or the owner of a Cluster slot.
 
-A route maps the keys of a request to a node.  A node is a `Pool` for threads and a `Node` for asyncio.
+A `Topology` knows which servers there are, and is shared by all routes of a driver.  A route maps the keys of a request
+to a node, with connections of its own: a `Pool` for threads, a `Node` for asyncio.  `open.py` makes the topology that
+a URL asks for.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from gridsync._io.wire.faults import REDIRECTS, Fault, ReplyError
+from gridsync._io.wire.mux import Node
+from gridsync._io.wire.pool import Pool
+from gridsync.errors import Misconfigured, Unavailable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gridsync._io.wire.mux import Node
-    from gridsync._io.wire.pool import Pool
+    from gridsync._io.wire.endpoint import Endpoint
 
-__all__ = ["AsyncRoute", "AsyncStandalone", "Route", "Standalone"]
+__all__ = ["AsyncRoute", "AsyncStandalone", "Route", "Standalone", "StandaloneTopology", "Topology"]
 
 
 class Route(Protocol):
@@ -21,6 +27,17 @@ class Route(Protocol):
 
     def pool(self, keys: Sequence[object]) -> Pool:
         """Return the pool of the node that holds *keys*; any node if there are none."""
+
+    def at(self, address: str) -> Pool:
+        """Return the pool of the node at *address*, ``host:port``, where a reply or a connection pointed."""
+
+    def connect(self, timeout: float) -> None:
+        """Find the servers and open one connection now.
+
+        Raises:
+            Unavailable: No server answers.
+            Misconfigured: One refuses us.
+        """
 
     def close(self) -> None:
         """Close every pool."""
@@ -32,8 +49,71 @@ class AsyncRoute(Protocol):
     def node(self, keys: Sequence[object]) -> Node:
         """Return the node that holds *keys*; any node if there are none."""
 
+    def at(self, address: str) -> Node:
+        """Return the node at *address*, ``host:port``, where a reply or a connection pointed."""
+
+    async def connect(self, deadline: float) -> None:
+        """Find the servers and open one connection now; *deadline* is on the loop's clock.
+
+        Raises:
+            Unavailable: No server answers.
+            Misconfigured: One refuses us.
+        """
+
     async def close(self) -> None:
         """Close every node, letting what is under way finish."""
+
+
+class Topology(Protocol):
+    """Knows which servers there are; any thread may ask, and no call but `close` waits for anything."""
+
+    def pools(self, size: int) -> Route:
+        """Return a route for threads, with at most *size* connections for each node."""
+
+    def nodes(self, *, inflight_max: int, stall_s: float) -> AsyncRoute:
+        """Return a route for asyncio."""
+
+    def endpoint(self) -> Endpoint:
+        """Return the server that the next subscriber's connection shall go to."""
+
+    def failed(self, keys: Sequence[object], error: Exception) -> None:
+        """Take note that a request for *keys* ended with *error*, and find out what has changed, if it may have.
+
+        Raises:
+            Misconfigured: *error* shows that this is not the topology of these servers.
+        """
+
+    def close(self) -> None:
+        """Stop finding out."""
+
+
+class StandaloneTopology:
+    """One server, whose address never changes."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Name the server."""
+        self._endpoint = endpoint
+
+    def pools(self, size: int) -> Standalone:
+        """Return a route for threads."""
+        return Standalone(Pool(self._endpoint, size=size))
+
+    def nodes(self, *, inflight_max: int, stall_s: float) -> AsyncStandalone:
+        """Return a route for asyncio."""
+        return AsyncStandalone(Node(self._endpoint, inflight_max=inflight_max, stall_s=stall_s))
+
+    def endpoint(self) -> Endpoint:
+        """Return the server."""
+        return self._endpoint
+
+    def failed(self, keys: Sequence[object], error: Exception) -> None:  # noqa: ARG002 - whichever keys they are
+        """Change nothing."""
+        if isinstance(error, ReplyError) and error.code in REDIRECTS:
+            text = f"{self._endpoint} is a node of a Redis Cluster ({error}): write redis+cluster://… in the URL"
+            raise Misconfigured(text)
+
+    def close(self) -> None:
+        """Do nothing."""
 
 
 class Standalone:
@@ -46,6 +126,17 @@ class Standalone:
     def pool(self, keys: Sequence[object]) -> Pool:  # noqa: ARG002 - there is only one
         """Return the pool."""
         return self._pool
+
+    def at(self, address: str) -> Pool:  # noqa: ARG002 - there is only one
+        """Return the pool."""
+        return self._pool
+
+    def connect(self, timeout: float) -> None:
+        """Open one connection."""
+        try:
+            self._pool.give(self._pool.take(timeout))
+        except Fault as error:
+            raise Unavailable(str(error)) from error
 
     def close(self) -> None:
         """Close the pool."""
@@ -62,6 +153,17 @@ class AsyncStandalone:
     def node(self, keys: Sequence[object]) -> Node:  # noqa: ARG002 - there is only one
         """Return the node."""
         return self._node
+
+    def at(self, address: str) -> Node:  # noqa: ARG002 - there is only one
+        """Return the node."""
+        return self._node
+
+    async def connect(self, deadline: float) -> None:
+        """Open the connection."""
+        try:
+            await self._node.ready(deadline)
+        except Fault as error:
+            raise Unavailable(str(error)) from error
 
     async def close(self) -> None:
         """Close the node."""

@@ -31,10 +31,26 @@ class ReplyError(Exception):
         """The first word, such as ``NOSCRIPT``."""
         return str(self).split(" ", 1)[0]
 
+    @property
+    def slot(self) -> int:
+        """The slot of a `REDIRECTS` reply."""
+        return int(str(self).split(" ")[1])
+
+    @property
+    def target(self) -> str:
+        """Where a `REDIRECTS` reply points to, ``host:port``; the host is empty if it is the sender's own."""
+        return str(self).split(" ")[2]
+
+
+ASKING = ("ASKING",)
+"""Makes a node serve the connection's next command although it does not own the slot yet."""
+REDIRECTS = frozenset({"MOVED", "ASK"})
+"""The node of a cluster says that it did nothing, and which other node would: for good, or for this once."""
+
 
 # The server says that it did not run the command now, but may run it soon.
 _NOT_APPLIED = frozenset(
-    {"LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "MISCONF", "NOREPLICAS"}
+    {"LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "MISCONF", "NOREPLICAS", *REDIRECTS}
 )
 
 

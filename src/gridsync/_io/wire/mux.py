@@ -35,7 +35,7 @@ from gridsync._io.wire.endpoint import (
     not_tls,
     speaks_plain,
 )
-from gridsync._io.wire.faults import Fault, ReplyError
+from gridsync._io.wire.faults import ASKING, Fault, ReplyError
 from gridsync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,6 +53,19 @@ DRAIN_S = 1.0
 """How long `Node.close` lets requests under way finish."""
 
 Future = asyncio.Future[Any]
+
+
+class _Unheard:
+    """Stands in the line of replies for a request that nobody waits for, and leaves only with *companion*."""
+
+    def __init__(self, companion: Future) -> None:
+        self.done = companion.done
+
+    def set_result(self, reply: object) -> None:
+        """Drop the reply."""
+
+    def set_exception(self, error: BaseException) -> None:
+        """Drop the error: the companion gets its own."""
 
 
 class MuxWire(asyncio.BufferedProtocol):
@@ -129,6 +142,22 @@ class MuxWire(asyncio.BufferedProtocol):
                 self._loop.call_soon(self._flush)
         elif self._unsent_bytes >= FLUSH_BYTES:
             self._send()
+        return future
+
+    def post_asking(self, words: tuple[Any, ...], deadline: float) -> Future:
+        """Queue ASKING and one request, which leave one right behind the other or not at all."""
+        future = self._new_future()
+        if self.closed:
+            future.set_exception(Fault(f"the connection to {self.endpoint} broke", applied=False))
+            return future
+        # Both entries are done when the request is: an ASKING that left alone would hold for a stranger's command.
+        asking: Any = _Unheard(future)
+        self._unsent += [(_pack(ASKING), asking, deadline), (_pack(words), future, deadline)]
+        if deadline < self._timer_at:
+            self._arm(deadline)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._flush)
         return future
 
     def post_together(self, requests: list[tuple[Any, ...]], deadline: float) -> list[Future]:
