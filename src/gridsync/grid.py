@@ -13,8 +13,9 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from gridsync._io.aio import AsyncIO
+from gridsync._io.route.open import open_place
 from gridsync._io.sync import SyncIO
-from gridsync._io.wire.endpoint import Endpoint, parse, redacted
+from gridsync._io.wire.endpoint import Endpoint, redacted
 from gridsync.embedded import EmbeddedServer, open_embedded
 from gridsync.errors import UsageError
 from gridsync.limits import AsyncLimiter, Limiter
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from redis.credentials import CredentialProvider
 
+    from gridsync._io.wire.place import Place
     from gridsync._units import Seconds
     from gridsync.limits import Rate
 
@@ -36,7 +38,7 @@ E = TypeVar("E", bound=BaseModel)
 
 
 class _Opened:
-    """A server that was found: the embedded one, if it is ours, and its endpoint."""
+    """A server that was found: the embedded one, if it is ours, and where it is."""
 
     def __init__(self, settings: Settings, credentials: CredentialProvider | None) -> None:
         self.embedded: EmbeddedServer | None = None
@@ -45,7 +47,7 @@ class _Opened:
             self.embedded = open_embedded(url, timeout=settings.redis_connection_timeout)
             url = self.embedded.url
         try:
-            self.endpoint: Endpoint = parse(
+            self.place: Place = open_place(
                 url, connect_timeout=settings.redis_connection_timeout, credentials=credentials
             )
         except BaseException:
@@ -119,7 +121,7 @@ class Grid:
         self._opened = _Opened(self.settings, credentials)
         self._client: redis.Redis | None = None
         self._io = SyncIO(
-            self._opened.endpoint,
+            self._opened.place,
             pool_size=self.settings.redis_pool_size,
             timeout=self.settings.redis_command_timeout,
         )
@@ -146,7 +148,7 @@ class Grid:
         It repeats nothing by itself and has connections of its own.
         """
         if self._client is None:
-            options = _client_options(self._opened.endpoint, self.settings)
+            options = _client_options(self._opened.place.server, self.settings)
             self._client = redis.Redis(retry=Retry(NoBackoff(), 0), **options)
         return self._client
 
@@ -224,7 +226,7 @@ class AsyncGrid:
         if self._driver is None:
             self._opened = await asyncio.to_thread(_Opened, self.settings, self._credentials)
             self._driver = AsyncIO(
-                self._opened.endpoint,
+                self._opened.place,
                 inflight_max=self.settings.gridsync_inflight_max,
                 timeout=self.settings.redis_command_timeout,
             )
@@ -260,7 +262,7 @@ class AsyncGrid:
         if self._client is None:
             if self._opened is None:
                 raise UsageError("this AsyncGrid is not open; use `async with AsyncGrid(…) as grid`")
-            options = _client_options(self._opened.endpoint, self.settings)
+            options = _client_options(self._opened.place.server, self.settings)
             self._client = redis.asyncio.Redis(retry=redis.asyncio.retry.Retry(NoBackoff(), 0), **options)
         return self._client
 

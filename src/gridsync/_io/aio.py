@@ -21,8 +21,9 @@ from gridsync._io.retry import REDIRECTS_MAX, recover
 from gridsync._io.route.open import open_topology
 from gridsync._io.signals import LoopSignal, call_in
 from gridsync._io.wire import mux
-from gridsync._io.wire.faults import REDIRECTS, Fault, ReplyError, as_public
+from gridsync._io.wire.faults import REDIRECTS, ROLE_CHANGED, Fault, ReplyError, as_public
 from gridsync._io.wire.mux import DRAIN_S
+from gridsync._io.wire.place import leads_to
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable, UsageError
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from gridsync._io.scripts import Operation
     from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.mux import MuxWire
+    from gridsync._io.wire.place import Place
 
 T = TypeVar("T")
 _log = logging.getLogger("gridsync")
@@ -46,7 +48,7 @@ UNBLOCK_PAUSE_S = 0.01
 class AsyncIO:
     """Everything a core may ask of the world, for the tasks of one event loop."""
 
-    def __init__(self, endpoint: Endpoint, *, inflight_max: int, timeout: float) -> None:
+    def __init__(self, endpoint: Place, *, inflight_max: int, timeout: float) -> None:
         """Open nothing yet; must be called in the loop that will use it."""
         self._endpoint = endpoint
         self._timeout = timeout
@@ -60,17 +62,24 @@ class AsyncIO:
         self.keep = self._keeper.keep
         self.unkeep = self._keeper.unkeep
         self._hub = AsyncHub(self._topology.endpoint, timeout=timeout)
-        self._resting: dict[Endpoint, list[MuxWire]] = {}
+        self._resting: dict[Place, list[MuxWire]] = {}
         self._blocked: set[MuxWire] = set()
         self._cleanups: set[asyncio.Task[Any]] = set()
         self._forked = False
         self._closed = False
+        self._topology.on_move(lambda endpoint: call_in(self._loop, lambda: self._move(endpoint)))
         _drivers.add(self)
 
     async def connect(self) -> None:
         """Open the connection now, so that a wrong address or password shows at once."""
         # A little longer than the attempt itself may take: its own error says more.
         await self._route.connect(self._time() + self._endpoint.connect_timeout + BLOCK_GRACE_S)
+
+    def _move(self, endpoint: Endpoint) -> None:
+        self._hub.move(endpoint)
+        for wire in (*chain(*self._resting.values()), *self._blocked):
+            if not leads_to(wire.endpoint, endpoint):
+                wire.abort()
 
     async def close(self) -> None:
         """Finish clean-ups and requests under way, then close every connection."""
@@ -144,9 +153,9 @@ class AsyncIO:
             try:
                 return await self._block_once(words, keys, asking, wait, stop)
             except ReplyError as error:
+                self.failed(keys, error)
                 if error.code == "UNBLOCKED":
                     return None
-                self.failed(keys, error)
                 if error.code not in REDIRECTS or redirects == REDIRECTS_MAX:
                     raise as_public(error, operation.name) from error
                 asking = error.target if error.code == "ASK" else None
@@ -172,8 +181,11 @@ class AsyncIO:
         post = wire.post if asking is None else wire.post_asking
         try:
             reply = await post(words, self._time() + wait + BLOCK_GRACE_S)
-        except ReplyError:
-            resting.append(wire)
+        except ReplyError as error:
+            if error.code in ROLE_CHANGED:
+                wire.abort()
+            else:
+                resting.append(wire)
             raise
         except BaseException:
             wire.abort()
@@ -184,7 +196,7 @@ class AsyncIO:
         resting.append(wire)
         return reply
 
-    async def _blocking_wire(self, endpoint: Endpoint) -> MuxWire:
+    async def _blocking_wire(self, endpoint: Place) -> MuxWire:
         resting = self._resting.get(endpoint)
         while resting:
             wire = resting.pop()

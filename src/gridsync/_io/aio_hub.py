@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gridsync._io.hub import pauses, unconfirmed
 from gridsync._io.wire import mux
 from gridsync._io.wire.faults import Fault
+from gridsync._io.wire.place import leads_to
 from gridsync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.mux import MuxWire
+    from gridsync._io.wire.place import Place
 
 
 class TaskEar:
@@ -55,7 +57,7 @@ class TaskEar:
 class AsyncHub:
     """The subscriber's connection."""
 
-    def __init__(self, endpoint: Callable[[], Endpoint], *, timeout: float) -> None:
+    def __init__(self, endpoint: Callable[[], Place], *, timeout: float) -> None:
         """Connect to the server that *endpoint* names when the first ear opens."""
         self._endpoint = endpoint
         self._timeout = timeout
@@ -109,6 +111,11 @@ class AsyncHub:
                 self._wire.post_push(("SUBSCRIBE", channel))
         # Shielded: one impatient waiter must not cancel the confirmation for the others.
         await asyncio.shield(asked)
+
+    def move(self, endpoint: Endpoint) -> None:
+        """Cut the connection unless it leads to *endpoint*; every ear is woken then."""
+        if self._wire is not None and not leads_to(self._wire.endpoint, endpoint):
+            self._wire.abort()
 
     def close(self) -> None:
         """End the connection."""

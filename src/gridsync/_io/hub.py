@@ -17,6 +17,7 @@ from gridsync._io.clock import monotonic
 from gridsync._io.wire import blocking
 from gridsync._io.wire.endpoint import ProtocolError
 from gridsync._io.wire.faults import Fault
+from gridsync._io.wire.place import leads_to
 from gridsync.errors import Unavailable, UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from gridsync._io.wire.blocking import BlockingWire
     from gridsync._io.wire.endpoint import Endpoint
+    from gridsync._io.wire.place import Place
 
 
 PAUSE_S = 0.02
@@ -38,7 +40,7 @@ def pauses() -> Iterator[float]:
         pause = min(2 * pause, PAUSE_MAX_S)
 
 
-def unconfirmed(endpoint: Endpoint, channel: str, timeout: float, last: Fault | None) -> Unavailable:
+def unconfirmed(endpoint: Place, channel: str, timeout: float, last: Fault | None) -> Unavailable:
     """Return the exception for a subscription that was not confirmed in time."""
     why = f": {last}" if last is not None else ""
     return Unavailable(f"{endpoint} did not confirm the subscription to {channel!r} in {timeout:g} s{why}")
@@ -77,7 +79,7 @@ class ThreadEar:
 class ThreadHub:
     """The subscriber's connection and the thread that reads from it."""
 
-    def __init__(self, endpoint: Callable[[], Endpoint], *, timeout: float) -> None:
+    def __init__(self, endpoint: Callable[[], Place], *, timeout: float) -> None:
         """Connect to the server that *endpoint* names when the first ear opens."""
         self._endpoint = endpoint
         self._timeout = timeout
@@ -155,6 +157,12 @@ class ThreadHub:
             return True
         finally:
             self._lock.release()
+
+    def move(self, endpoint: Endpoint) -> None:
+        """Cut the connection unless it leads to *endpoint*; every ear is woken then."""
+        wire = self._wire
+        if wire is not None and not leads_to(wire.endpoint, endpoint):
+            wire.shutdown()
 
     def close(self) -> None:
         """End the connection; the thread ends with it."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gridsync._io import Arg, Signal
     from gridsync._io.scripts import Operation
     from gridsync._io.wire.blocking import BlockingWire
-    from gridsync._io.wire.endpoint import Endpoint
+    from gridsync._io.wire.place import Place
     from gridsync._io.wire.pool import Pool
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class SyncIO:
     Thread-safe.  After a fork the child starts with no connection, no kept lease and a new process name.
     """
 
-    def __init__(self, endpoint: Endpoint, *, pool_size: int, timeout: float) -> None:
+    def __init__(self, endpoint: Place, *, pool_size: int, timeout: float) -> None:
         """Open nothing yet."""
         self._endpoint = endpoint
         self._timeout = timeout
@@ -67,6 +67,7 @@ class SyncIO:
         self._hub = ThreadHub(self._topology.endpoint, timeout=timeout)
         self._blocking = self._topology.pools(pool_size)
         self._blocked: set[BlockingWire] = set()
+        self._topology.on_move(self._hub.move)
         _drivers.add(self)
 
     def connect(self) -> None:
@@ -157,9 +158,9 @@ class SyncIO:
                 raise OutcomeUnknown(text) from error
             if not isinstance(reply, ReplyError):
                 return reply
+            self.failed(keys, reply)
             if reply.code == "UNBLOCKED":
                 return None
-            self.failed(keys, reply)
             if reply.code not in REDIRECTS or redirects == REDIRECTS_MAX:
                 raise as_public(reply, operation.name)
             asking = reply.target if reply.code == "ASK" else None

@@ -15,9 +15,10 @@ from gridsync._io.wire.pool import Pool
 from gridsync.errors import Misconfigured, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gridsync._io.wire.endpoint import Endpoint
+    from gridsync._io.wire.place import Place
 
 __all__ = ["AsyncRoute", "AsyncStandalone", "Route", "Standalone", "StandaloneTopology", "Topology"]
 
@@ -73,8 +74,14 @@ class Topology(Protocol):
     def nodes(self, *, inflight_max: int, stall_s: float) -> AsyncRoute:
         """Return a route for asyncio."""
 
-    def endpoint(self) -> Endpoint:
-        """Return the server that the next subscriber's connection shall go to."""
+    def endpoint(self) -> Place:
+        """Return where the next subscriber's connection shall go to."""
+
+    def on_move(self, callback: Callable[[Endpoint], None]) -> None:
+        """Call *callback*, from any thread, when only the server that it is given is still of use.
+
+        For connections that no route of this topology holds; those of its routes it sees to itself.
+        """
 
     def failed(self, keys: Sequence[object], error: Exception) -> None:
         """Take note that a request for *keys* ended with *error*, and find out what has changed, if it may have.
@@ -90,26 +97,29 @@ class Topology(Protocol):
 class StandaloneTopology:
     """One server, whose address never changes."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, place: Place) -> None:
         """Name the server."""
-        self._endpoint = endpoint
+        self._place = place
 
     def pools(self, size: int) -> Standalone:
         """Return a route for threads."""
-        return Standalone(Pool(self._endpoint, size=size))
+        return Standalone(Pool(self._place, size=size))
 
     def nodes(self, *, inflight_max: int, stall_s: float) -> AsyncStandalone:
         """Return a route for asyncio."""
-        return AsyncStandalone(Node(self._endpoint, inflight_max=inflight_max, stall_s=stall_s))
+        return AsyncStandalone(Node(self._place, inflight_max=inflight_max, stall_s=stall_s))
 
-    def endpoint(self) -> Endpoint:
+    def endpoint(self) -> Place:
         """Return the server."""
-        return self._endpoint
+        return self._place
+
+    def on_move(self, callback: Callable[[Endpoint], None]) -> None:
+        """Never call *callback*."""
 
     def failed(self, keys: Sequence[object], error: Exception) -> None:  # noqa: ARG002 - whichever keys they are
         """Change nothing."""
         if isinstance(error, ReplyError) and error.code in REDIRECTS:
-            text = f"{self._endpoint} is a node of a Redis Cluster ({error}): write redis+cluster://… in the URL"
+            text = f"{self._place} is a node of a Redis Cluster ({error}): write redis+cluster://… in the URL"
             raise Misconfigured(text)
 
     def close(self) -> None:

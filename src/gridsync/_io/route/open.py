@@ -1,16 +1,29 @@
-"""From a URL to the topology that it asks for."""
+"""From a URL to the place that it names, and to the topology around it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from gridsync._io.route import StandaloneTopology
+from gridsync._io.wire.endpoint import parse
 
 if TYPE_CHECKING:
+    from redis.credentials import CredentialProvider
+
     from gridsync._io.route import Topology
-    from gridsync._io.wire.endpoint import Endpoint
+    from gridsync._io.wire.place import Place
 
 
-def open_topology(endpoint: Endpoint) -> Topology:
-    """Return what knows the servers of *endpoint*; nothing is opened yet."""
-    return StandaloneTopology(endpoint)
+def open_place(url: str, *, connect_timeout: float, credentials: CredentialProvider | None = None) -> Place:
+    """Return what *url* names; nothing is connected yet.
+
+    Raises:
+        InvalidURL: The scheme, an option or a value cannot be used; the message says which.
+        TLSFailed: A certificate or key file that the URL names cannot be loaded.
+    """
+    return parse(url, connect_timeout=connect_timeout, credentials=credentials)
+
+
+def open_topology(place: Place) -> Topology:
+    """Return what knows the servers of *place*; nothing is opened yet."""
+    return StandaloneTopology(place)

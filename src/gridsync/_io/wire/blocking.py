@@ -34,8 +34,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gridsync._io.wire.endpoint import Endpoint
+    from gridsync._io.wire.place import Place
 
 _BUFFER_BYTES = 1 << 16
+_LEAST_S = 0.001
+"""The shortest time that a connection attempt is given once the server was found."""
 
 
 class BlockingWire:
@@ -185,13 +188,24 @@ def _poll(connection: socket.socket) -> tuple[list[Any], list[Any], list[Any]]:
     return (poll.poll(0), [], [])
 
 
-def connect(endpoint: Endpoint, *, timeout: float, met_before: bool) -> BlockingWire:
-    """Open a connection and greet the server.
+def connect(place: Place, *, timeout: float, met_before: bool) -> BlockingWire:
+    """Find the server, open a connection and greet it.
 
     Raises:
-        Fault: A server that was met before cannot be reached now.
+        Fault: A server that was met before cannot be reached now, or is not what it should be.
         GridsyncError: It cannot be reached, refuses the credentials or does not speak TLS or RESP3.
     """
+    deadline = time.monotonic() + timeout
+    endpoint = place.find(timeout)
+    rest = max(deadline - time.monotonic(), _LEAST_S)
+    try:
+        return _connect(endpoint, timeout=rest, met_before=met_before or place.vouched)
+    except Fault:
+        place.doubt(endpoint)
+        raise
+
+
+def _connect(endpoint: Endpoint, *, timeout: float, met_before: bool) -> BlockingWire:
     connection: socket.socket | None = None
     try:
         if endpoint.path is not None:

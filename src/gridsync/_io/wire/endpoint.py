@@ -67,6 +67,29 @@ class Endpoint:
     """The URL without its credentials."""
     tls_options: dict[str, Any] = field(default_factory=dict, compare=False)
     """The ``ssl_…`` options of the URL, for a plain redis-py client."""
+    primary: bool = False
+    """Others say that it is a primary: each new connection asks the server itself."""
+
+    @property
+    def server(self) -> Endpoint:
+        """Return this server; see `Place` for this and the next four."""
+        return self
+
+    @property
+    def vouched(self) -> bool:
+        """Nobody but the URL says that it is there."""
+        return False
+
+    def find(self, timeout: float) -> Endpoint:  # noqa: ARG002 - nobody is asked
+        """Return this server, which never moves."""
+        return self
+
+    async def seek(self) -> Endpoint:
+        """Return this server."""
+        return self
+
+    def doubt(self, endpoint: Endpoint) -> None:
+        """Know no other."""
 
     def __str__(self) -> str:
         """Host and port, or the socket's path."""
@@ -81,6 +104,8 @@ class Endpoint:
         commands: list[tuple[Any, ...]] = [tuple(words)]
         if self.db:
             commands.append(("SELECT", self.db))
+        if self.primary:
+            commands.append(("ROLE",))
         return commands
 
 
@@ -178,7 +203,14 @@ def greeting_failed(endpoint: Endpoint, replies: Sequence[object]) -> Exception 
     if not isinstance(replies[0], dict) or not isinstance(replies[0].get(b"id"), int):
         text = f"it answered HELLO with {replies[0]!r:.80}"
         return Misconfigured(f"{endpoint} does not speak RESP3 ({text}); use Redis or Valkey 7.0 or newer")
+    if endpoint.primary and (role := _role(replies[-1])) != "master":
+        return Fault(f"{endpoint} is no primary, its role is {role!r}: what named it is out of date", applied=False)
     return None
+
+
+def _role(reply: object) -> str:
+    first = reply[0] if isinstance(reply, list) and reply else reply
+    return first.decode(errors="replace") if isinstance(first, bytes) else str(first)
 
 
 def speaks_plain(endpoint: Endpoint, timeout: float) -> bool:

@@ -11,6 +11,7 @@ from gridsync.errors import (
     GridsyncError,
     PermissionDenied,
     ServerError,
+    Unavailable,
 )
 
 
@@ -47,6 +48,9 @@ ASKING = ("ASKING",)
 REDIRECTS = frozenset({"MOVED", "ASK"})
 """The node of a cluster says that it did nothing, and which other node would: for good, or for this once."""
 
+ROLE_CHANGED = frozenset({"READONLY", "UNBLOCKED"})
+"""What a primary that was demoted says to a blocking command."""
+
 
 # The server says that it did not run the command now, but may run it soon.
 _NOT_APPLIED = frozenset(
@@ -62,6 +66,8 @@ def is_transient(error: ReplyError) -> bool:
 def as_public(error: ReplyError, what: str) -> GridsyncError:
     """Turn an error reply to *what* into the exception that a user sees."""
     code = error.code
+    if is_transient(error):
+        return Unavailable(f"the server refuses {what} for the moment: {error}")
     if code == "NOPERM":
         return PermissionDenied(f"the server's ACL refused {what}: {error}; grant it with ACL SETUSER")
     if code in {"NOAUTH", "WRONGPASS"}:

@@ -36,12 +36,14 @@ from gridsync._io.wire.endpoint import (
     speaks_plain,
 )
 from gridsync._io.wire.faults import ASKING, Fault, ReplyError
+from gridsync._io.wire.place import leads_to
 from gridsync.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gridsync._io.wire.endpoint import Endpoint
+    from gridsync._io.wire.place import Place
 
 _pack = hiredis.pack_command
 _BUFFER_BYTES = 1 << 16
@@ -382,7 +384,7 @@ class MuxWire(asyncio.BufferedProtocol):
 
 
 async def connect(
-    endpoint: Endpoint,
+    place: Place,
     *,
     inflight_max: int,
     stall_s: float,
@@ -390,17 +392,28 @@ async def connect(
     on_push: Callable[[list[Any]], None] | None = None,
     on_lost: Callable[[MuxWire], None] | None = None,
 ) -> MuxWire:
-    """Open a connection and greet the server.
+    """Find the server, open a connection and greet it.
 
     Raises:
-        Fault: A server that was met before cannot be reached now.
+        Fault: A server that was met before cannot be reached now, or is not what it should be.
         GridsyncError: It cannot be reached, refuses the credentials or does not speak TLS or RESP3.
     """
     loop = asyncio.get_running_loop()
+    endpoint = await place.seek()
 
     def factory() -> MuxWire:
         return MuxWire(loop, endpoint, inflight_max=inflight_max, stall_s=stall_s, on_push=on_push, on_lost=on_lost)
 
+    try:
+        return await _connect(loop, factory, endpoint, met_before=met_before or place.vouched)
+    except Fault:
+        place.doubt(endpoint)
+        raise
+
+
+async def _connect(
+    loop: asyncio.AbstractEventLoop, factory: Callable[[], MuxWire], endpoint: Endpoint, *, met_before: bool
+) -> MuxWire:
     wire: MuxWire | None = None
     try:
         async with asyncio.timeout(endpoint.connect_timeout):
@@ -469,12 +482,14 @@ class Node:
     Connecting is single-flight: a hundred callers that find the connection gone wait for one attempt.
     """
 
-    def __init__(self, endpoint: Endpoint, *, inflight_max: int, stall_s: float) -> None:
+    def __init__(self, endpoint: Place, *, inflight_max: int, stall_s: float) -> None:
         """Open nothing yet."""
         self.endpoint = endpoint
         self._inflight_max = inflight_max
         self._stall_s = stall_s
         self.wire: MuxWire | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._moves = 0
         self._attempt: asyncio.Task[MuxWire] | None = None
         self._met = False
         self._closed = False
@@ -511,11 +526,30 @@ class Node:
                 return wire
 
     async def _connect(self) -> MuxWire:
-        self.wire = await connect(
+        moves = self._moves
+        wire = await connect(
             self.endpoint, inflight_max=self._inflight_max, stall_s=self._stall_s, met_before=self._met
         )
+        if moves != self._moves:
+            wire.abort()
+            raise Fault(f"{self.endpoint} moved while {wire.endpoint} was being connected to", applied=False)
+        self.wire = wire
         self._met = True
-        return self.wire
+        return wire
+
+    def leave(self) -> None:
+        """Connect anew for what comes, and cut the present connection when it has answered what is under way."""
+        wire, self.wire = self.wire, None
+        if wire is not None:
+            task = asyncio.get_running_loop().create_task(_leave(wire), name="gridsync-leave")
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    def move(self, endpoint: Endpoint) -> None:
+        """Cut the connection unless it leads to *endpoint*: whoever waits for a reply there is told at once."""
+        self._moves += 1
+        if self.wire is not None and not leads_to(self.wire.endpoint, endpoint):
+            self.wire.abort()
 
     def _attempted(self, task: asyncio.Task[MuxWire]) -> None:
         self._attempt = None
@@ -532,6 +566,15 @@ class Node:
                 await asyncio.wait([self._attempt])
             if wire is not None:
                 await wire.drain(DRAIN_S)
+            if self._leaving:
+                await asyncio.wait(self._leaving)
         finally:
             if wire is not None:
                 wire.abort()
+
+
+async def _leave(wire: MuxWire) -> None:
+    try:
+        await wire.drain(DRAIN_S)
+    finally:
+        wire.abort()

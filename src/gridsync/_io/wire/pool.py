@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 
 from gridsync._io.wire import blocking
 from gridsync._io.wire.faults import Fault
+from gridsync._io.wire.place import leads_to
 from gridsync.errors import UsageError
 
 if TYPE_CHECKING:
     from gridsync._io.wire.blocking import BlockingWire
     from gridsync._io.wire.endpoint import Endpoint
+    from gridsync._io.wire.place import Place
 
 IDLE_CHECK_S = 0.5
 """A wire that rested longer is looked at before it is used: the server may have closed it."""
@@ -28,7 +30,7 @@ IDLE_CHECK_S = 0.5
 class Pool:
     """All connections of one process to one server, for threads."""
 
-    def __init__(self, endpoint: Endpoint, *, size: int) -> None:
+    def __init__(self, endpoint: Place, *, size: int) -> None:
         """Open nothing yet."""
         self.endpoint = endpoint
         self.size = size
@@ -41,6 +43,7 @@ class Pool:
         self._idle: list[BlockingWire] = []
         self._all: set[BlockingWire] = set()
         self._open = 0
+        self._moves = 0
         self._waiting = 0
         self._condition = threading.Condition(threading.Lock())
 
@@ -96,6 +99,7 @@ class Pool:
                         )
             finally:
                 self._waiting -= 1
+        moves = self._moves
         # Never connect while holding the lock: the others would wait for a server that may not answer.
         try:
             wire = blocking.connect(
@@ -108,6 +112,9 @@ class Pool:
             raise
         self._met = True
         self._all.add(wire)
+        if moves != self._moves:
+            self.discard(wire)
+            raise Fault(f"{self.endpoint} moved while {wire.endpoint} was being connected to", applied=False)
         return wire
 
     def give(self, wire: BlockingWire) -> None:
@@ -128,6 +135,26 @@ class Pool:
         wire.close()
         self._all.discard(wire)
         self._forget()
+
+    def leave(self) -> None:
+        """Connect anew for what comes; a wire in use is judged when its turn has come again."""
+        self._discard_idle()
+
+    def move(self, endpoint: Endpoint) -> None:
+        """Cut what leads elsewhere than to *endpoint*: whoever waits for a reply there is told at once."""
+        self._moves += 1
+        for wire in list(self._all):
+            if not leads_to(wire.endpoint, endpoint):
+                wire.shutdown()
+        idle: list[BlockingWire] = []
+        with contextlib.suppress(IndexError):
+            while True:
+                idle.append(self._idle.pop())
+        for wire in idle:
+            if leads_to(wire.endpoint, endpoint):
+                self.give(wire)
+            else:
+                self.discard(wire)
 
     def _forget(self) -> None:
         with self._condition:
