@@ -211,7 +211,7 @@ class Lock(_LockBase[Lease]):
         ttl: How long a lease lives without renewal, in seconds: what a crash of the holder costs the others.
 
     Guarantee: at most one valid lease at a time on one primary; the fence rises with every holder; a waiter that dies
-    delays the others by at most a second once it is its turn.
+    delays the others by at most 3.4 s (they look every 3.3 s) once it is its turn.
     Not guaranteed: exclusion across a failover that lost the write, or for a holder that goes on after its lease was
     lost; check the fence where you write.
     Not reentrant: a thread that asks again for what it holds waits for itself.
@@ -267,7 +267,8 @@ class AsyncLock(_LockBase[AsyncLease]):
         ttl: How long a lease lives without renewal, in seconds: what a crash of the holder costs the others.
 
     Guarantee: at most one valid lease at a time on one primary; the fence rises with every holder; a waiter that dies
-    delays the others by at most a second once it is its turn; a cancelled `acquire` leaves nothing behind.
+    delays the others by at most 3.4 s (they look every 3.3 s) once it is its turn;
+    a cancelled `acquire` leaves nothing behind.
     Not guaranteed: exclusion across a failover that lost the write, or for a holder that goes on after its lease was
     lost; check the fence where you write.
     Not reentrant: a task that asks again for what it holds waits for itself.
