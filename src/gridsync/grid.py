@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 import redis
 import redis.asyncio
+import redis.asyncio.cluster
+import redis.cluster
 from pydantic import BaseModel
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
@@ -81,10 +83,13 @@ def _client_options(endpoint: Endpoint, settings: Settings) -> dict[str, Any]:
         "socket_timeout": settings.redis_command_timeout,
         "socket_connect_timeout": settings.redis_connection_timeout,
     }
-    if endpoint.path is not None:
+    if endpoint.topology == "cluster":
+        del options["db"]
+    elif endpoint.path is not None:
         options["unix_socket_path"] = endpoint.path
     else:
         options |= {"host": endpoint.host, "port": endpoint.port}
+    if endpoint.path is None:
         options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
     if endpoint.tls is not None:
         options |= {"ssl": True, **endpoint.tls_options}
@@ -145,11 +150,18 @@ class Grid:
     def client(self) -> redis.Redis:
         """A plain redis-py client on the same server, for everything that gridsync does not do.
 
-        It repeats nothing by itself and has connections of its own.
+        It repeats nothing by itself and has connections of its own.  On a cluster it is redis-py's `RedisCluster`,
+        which has the same commands.
         """
         if self._client is None:
-            options = _client_options(self._opened.place.server, self.settings)
-            self._client = redis.Redis(retry=Retry(NoBackoff(), 0), **options)
+            endpoint = self._opened.place.server
+            options = _client_options(endpoint, self.settings)
+            retry = Retry(NoBackoff(), 0)
+            if endpoint.topology == "cluster":
+                nodes = [redis.cluster.ClusterNode(*seed) for seed in endpoint.seeds]  # type: ignore[no-untyped-call]
+                self._client = cast("redis.Redis", redis.RedisCluster(startup_nodes=nodes, retry=retry, **options))
+            else:
+                self._client = redis.Redis(retry=retry, **options)
         return self._client
 
     def lock(self, name: str, *, ttl: Seconds = 10.0) -> Lock:
@@ -257,13 +269,21 @@ class AsyncGrid:
     def client(self) -> redis.asyncio.Redis:
         """A plain redis-py client on the same server, for everything that gridsync does not do.
 
-        It repeats nothing by itself and has connections of its own.
+        It repeats nothing by itself and has connections of its own.  On a cluster it is redis-py's `RedisCluster`,
+        which has the same commands.
         """
         if self._client is None:
             if self._opened is None:
                 raise UsageError("this AsyncGrid is not open; use `async with AsyncGrid(…) as grid`")
-            options = _client_options(self._opened.place.server, self.settings)
-            self._client = redis.asyncio.Redis(retry=redis.asyncio.retry.Retry(NoBackoff(), 0), **options)
+            endpoint = self._opened.place.server
+            options = _client_options(endpoint, self.settings)
+            retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
+            if endpoint.topology == "cluster":
+                nodes = [redis.asyncio.cluster.ClusterNode(*seed) for seed in endpoint.seeds]
+                cluster = redis.asyncio.RedisCluster(startup_nodes=nodes, retry=retry, **options)
+                self._client = cast("redis.asyncio.Redis", cluster)
+            else:
+                self._client = redis.asyncio.Redis(retry=retry, **options)
         return self._client
 
     def lock(self, name: str, *, ttl: Seconds = 10.0) -> AsyncLock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gridsync._io.route import StandaloneTopology
+from gridsync._io.route.cluster import ClusterTopology
 from gridsync._io.wire.endpoint import parse
 
 if TYPE_CHECKING:
@@ -26,4 +27,6 @@ def open_place(url: str, *, connect_timeout: float, credentials: CredentialProvi
 
 def open_topology(place: Place) -> Topology:
     """Return what knows the servers of *place*; nothing is opened yet."""
+    if place.server.topology == "cluster":
+        return ClusterTopology(place.server)
     return StandaloneTopology(place)

@@ -43,6 +43,9 @@ _OTHER_OPTIONS = {"host", "port", "db", "username", "password", "path", "client_
 _CREDENTIALS_IN_URL = re.compile(
     r"(?<=://).*(?=@)|(?<=[?&]password=)[^&#]*|(?<=[?&]username=)[^&#]*|(?<=ssl_password=)[^&#]*"
 )
+_ROUTED = re.compile(
+    r"(?P<scheme>rediss?|valkeys?)\+(?P<topology>cluster)://(?P<login>.*@)?(?P<hosts>[^/?#@]*)(?P<rest>.*)"
+)
 _ENCODE = "write host:port, and percent-encode special characters in user and password (@ is %40, / is %2F)"
 
 
@@ -69,16 +72,17 @@ class Endpoint:
     """The ``ssl_…`` options of the URL, for a plain redis-py client."""
     primary: bool = False
     """Others say that it is a primary: each new connection asks the server itself."""
+    topology: str = "standalone"
+    """Which way to its servers the URL asks for: ``standalone`` or ``cluster``."""
+    seeds: tuple[tuple[str, int], ...] = ()
+    """Every host and port that the URL names, for a topology of several servers."""
+    vouched: bool = field(default=False, compare=False)
+    """Others say that it is there: that it cannot be reached is no wrong address, and may heal."""
 
     @property
     def server(self) -> Endpoint:
-        """Return this server; see `Place` for this and the next four."""
+        """Return this server; see `Place` for this and the next three."""
         return self
-
-    @property
-    def vouched(self) -> bool:
-        """Nobody but the URL says that it is there."""
-        return False
 
     def find(self, timeout: float) -> Endpoint:  # noqa: ARG002 - nobody is asked
         """Return this server, which never moves."""
@@ -117,9 +121,17 @@ def parse(url: str, *, connect_timeout: float, credentials: CredentialProvider |
         TLSFailed: A certificate or key file that the URL names cannot be loaded.
     """
     shown = redacted(url)
+    topology = "standalone"
+    seeds: tuple[tuple[str, int], ...] = ()
+    routed = _ROUTED.fullmatch(url)
+    if routed is not None:
+        topology = routed["topology"]
+        seeds = tuple(_host_port(host, shown) for host in routed["hosts"].split(","))
+        first = routed["hosts"].split(",")[0]
+        url = f"{routed['scheme']}://{routed['login'] or ''}{first}{routed['rest']}"
     scheme = url.partition("://")[0]
     if "://" not in url or scheme not in SCHEMES:
-        allowed = ", ".join(f"{s}://" for s in (*SCHEMES, "embedded"))
+        allowed = ", ".join(f"{s}://" for s in (*SCHEMES, "redis+cluster", "rediss+cluster", "embedded"))
         raise InvalidURL(f"{shown!r} is not a connection URL: it must begin with one of {allowed}")
     try:
         options: dict[str, Any] = parse_url(re.sub("^valkey", "redis", url))  # type: ignore[no-untyped-call]
@@ -147,6 +159,8 @@ def parse(url: str, *, connect_timeout: float, credentials: CredentialProvider |
         raise InvalidURL(f"{shown!r}: db must be a whole number, not {options['db']!r}") from None
     if db < 0:
         raise InvalidURL(f"{shown!r}: db must not be negative, but is {db}")
+    if topology == "cluster" and db:
+        raise InvalidURL(f"{shown!r}: a cluster has database 0 only, not {db}")
     return Endpoint(
         host=options.get("host", "localhost"),
         port=options.get("port", 6379),
@@ -158,7 +172,21 @@ def parse(url: str, *, connect_timeout: float, credentials: CredentialProvider |
         client_name=options.get("client_name", "gridsync"),
         shown=shown,
         tls_options={name: value for name, value in options.items() if name.startswith("ssl_")},
+        topology=topology,
+        seeds=seeds,
     )
+
+
+def _host_port(text: str, shown: str) -> tuple[str, int]:
+    """Read one of several hosts, such as ``10.0.0.1:7000``, ``name`` or ``[::1]:7000``."""
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if not host:
+        raise InvalidURL(f"{shown!r}: each host must be written as host:port, separated by commas, not {text!r}")
+    return host, 6379 if port is None else port
 
 
 def _tls(options: dict[str, Any], shown: str) -> ssl.SSLContext:
@@ -235,8 +263,9 @@ def not_tls(endpoint: Endpoint, why: str) -> TLSFailed:
 def connect_failed(endpoint: Endpoint, error: BaseException, *, met_before: bool) -> Exception:
     """Say what a failed connection attempt means.
 
-    A server that was never met is reported at once, since a wrong address does not heal; one that was met before may
-    be restarting, so the failure is a `Fault` that the retry layer repeats until the deadline.
+    A server that was never met is reported at once, since a wrong address does not heal; one that was met before, or
+    that another server named, may be restarting, so the failure is a `Fault` that the retry layer repeats until the
+    deadline.
     """
     if isinstance(error, GridsyncError | Fault):
         return error

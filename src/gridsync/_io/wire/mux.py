@@ -493,6 +493,7 @@ class Node:
         self._attempt: asyncio.Task[MuxWire] | None = None
         self._met = False
         self._closed = False
+        self._retired = False
 
     async def ready(self, deadline: float) -> MuxWire:
         """Return a connected wire that has room.
@@ -503,6 +504,8 @@ class Node:
         """
         loop = asyncio.get_running_loop()
         while True:
+            if self._retired:
+                raise Fault(f"{self.endpoint} belongs to the cluster no more", applied=False)
             if self._closed:
                 raise UsageError(f"this grid ({self.endpoint}) was closed; make a new one")
             wire = self.wire
@@ -555,6 +558,11 @@ class Node:
         self._attempt = None
         if not task.cancelled():
             task.exception()  # every caller may be gone by now: the exception counts as seen
+
+    async def retire(self) -> None:
+        """Close it because the server left: who still comes hears that nothing was sent, and asks elsewhere."""
+        self._retired = True
+        await self.close()
 
     async def close(self) -> None:
         """Take no more requests, let those under way finish for a second, then cut the connection."""

@@ -36,6 +36,7 @@ class Pool:
         self.size = size
         self._met = False
         self._closed = False
+        self._retired = False
         self._reset()
         _pools.add(self)
 
@@ -83,6 +84,8 @@ class Pool:
             self._waiting += 1
             try:
                 while True:
+                    if self._retired:
+                        raise Fault(f"{self.endpoint} belongs to the cluster no more", applied=False)
                     if self._closed:
                         raise UsageError(f"this grid ({self.endpoint}) was closed; make a new one")
                     with contextlib.suppress(IndexError):  # others pop without the lock
@@ -160,6 +163,11 @@ class Pool:
         with self._condition:
             self._open -= 1
             self._condition.notify()
+
+    def retire(self) -> None:
+        """Close it because the server left: who still comes hears that nothing was sent, and asks elsewhere."""
+        self._retired = True
+        self.close()
 
     def close(self) -> None:
         """Close the idle wires; one in use is closed when it is given back."""

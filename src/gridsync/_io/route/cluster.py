@@ -1,0 +1,373 @@
+"""Cluster: a slot table that follows MOVED, and one pool or one shared connection for each node.
+
+A key's slot is redis-py's `key_slot`; gridsync's keys of one operation share a hash tag, so the first one decides.  The
+table is read from ``CLUSTER SLOTS`` of any node that answers: first whoever was last pointed to or answered last, then
+the other known nodes, the seeds of the URL last.  One short-lived thread reads it, also under asyncio; whoever asks
+meanwhile is served from the table as it is.
+
+===============================  ====================================================================================
+what a node says                 what follows
+===============================  ====================================================================================
+MOVED                            the slot points there at once, the table is read anew; the request follows at once
+ASK                              ASKING and the request leave in one piece for that node, known or not
+TRYAGAIN                         the request is repeated after a pause: its slot is on the move
+CLUSTERDOWN, READONLY, nothing   the table is read anew; the request is repeated as its category allows
+===============================  ====================================================================================
+
+Invariants: at most one reading at a time, and no two within `PAUSE_S`; an owner that is unknown is replaced by any
+node, whose MOVED tells; a node that left the table takes no new requests and lets those under way finish.
+
+Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import weakref
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
+from redis.crc import key_slot
+
+from gridsync._io.clock import monotonic
+from gridsync._io.signals import call_in
+from gridsync._io.wire import blocking
+from gridsync._io.wire.faults import Fault, ReplyError
+from gridsync._io.wire.mux import Node
+from gridsync._io.wire.pool import Pool
+from gridsync.errors import Misconfigured, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from gridsync._io.wire.blocking import BlockingWire
+    from gridsync._io.wire.endpoint import Endpoint
+
+_log = logging.getLogger("gridsync")
+PAUSE_S = 0.05
+"""The shortest time between two readings of the table."""
+ANSWER_S = 1.0
+"""How long one node may take to say which slots are where; then the next is asked."""
+LEAST_S = 0.001
+
+
+class ClusterTopology:
+    """Who owns which slot.  Thread-safe and fork-safe; asking it never waits."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        """Begin with the seeds that *endpoint* names; every node is greeted as it says, whatever its host and port."""
+        self._template = replace(endpoint, vouched=True)
+        self._seeds = tuple(f"{host}:{port}" for host, port in endpoint.seeds)
+        self._endpoints = {
+            address: replace(self._template, host=host, port=port)
+            for address, (host, port) in zip(self._seeds, endpoint.seeds, strict=True)
+        }
+        self._owners: list[str] = [""] * SLOTS
+        self._primaries = self._seeds
+        self._turn = 0
+        self._prune: list[Callable[[], None]] = []
+        self._closed = threading.Event()
+        self._reset()
+        _topologies.add(self)
+
+    def _reset(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._wire: BlockingWire | None = None
+        self._first = self._seeds[0]
+
+    # -- for the routes ---------------------------------------------------------------------------------------------
+
+    def owner(self, keys: Sequence[object]) -> str:
+        """Return the address of the node that serves *keys*; any node if there are none or nobody knows."""
+        if keys:
+            key: Any = keys[0]
+            address = self._owners[key_slot(key.encode() if isinstance(key, str) else key)]
+            if address:
+                return address
+        primaries = self._primaries
+        return primaries[self._turn % len(primaries)]
+
+    def named(self, address: str) -> Endpoint:
+        """Return the node at *address*, of which a reply may have told us for the first time."""
+        known = self._endpoints.get(address)
+        if known is None:
+            host, _, port = address.rpartition(":")
+            # No host: the node does not know how we call it, and means its own.
+            known = replace(self._template, host=host or self._template.host, port=int(port))
+            self._endpoints[address] = known
+        return known
+
+    def knows(self, address: str) -> bool:
+        """Tell whether the node at *address* belongs to the cluster, as far as we know."""
+        return address in self._endpoints
+
+    def on_prune(self, callback: Callable[[], None]) -> None:
+        """Call *callback*, from the reading thread, when nodes may have left."""
+        self._prune.append(callback)
+
+    # -- the topology -----------------------------------------------------------------------------------------------
+
+    def pools(self, size: int) -> ClusterPools:
+        """Return a route for threads, with at most *size* connections for each node."""
+        return ClusterPools(self, size)
+
+    def nodes(self, *, inflight_max: int, stall_s: float) -> ClusterNodes:
+        """Return a route for asyncio, with one shared connection for each node."""
+        return ClusterNodes(self, inflight_max=inflight_max, stall_s=stall_s)
+
+    def endpoint(self) -> Endpoint:
+        """Return a node for a subscriber, another one with each call: what is published reaches all of them."""
+        self._turn += 1
+        return self.named(self.owner(()))
+
+    def on_move(self, callback: Callable[[Endpoint], None]) -> None:
+        """Never call *callback*: the nodes of a cluster do not stand in for each other."""
+
+    def failed(self, keys: Sequence[object], error: Exception) -> None:
+        """Follow a MOVED at once, and read the table anew where it may be wrong."""
+        if isinstance(error, ReplyError):
+            if error.code == "MOVED":
+                if self._owners[error.slot] == error.target:
+                    return  # somebody else was told before
+                self.named(error.target)
+                self._owners[error.slot] = self._first = error.target
+            elif error.code == "ASK":
+                if self.knows(error.target):
+                    return
+            elif error.code not in _TABLE_IN_DOUBT:
+                return
+        elif not keys:
+            self._turn += 1
+        self._read_soon()
+
+    def close(self) -> None:
+        """End the reading that may be under way."""
+        self._closed.set()
+        wire = self._wire
+        if wire is not None:
+            wire.shutdown()
+
+    # -- reading the table ------------------------------------------------------------------------------------------
+
+    def find(self, timeout: float) -> None:
+        """Read the table now.
+
+        Raises:
+            Unavailable: No seed answered.
+            Misconfigured: One refuses us, or is no node of a cluster.
+        """
+        failures = self._read(monotonic() + timeout)
+        if failures is None:
+            return
+        for failure in failures:
+            if isinstance(failure, Misconfigured):
+                raise failure
+        why = "; ".join(str(failure) for failure in failures)
+        raise Unavailable(f"no node of the cluster {self._template.shown} answers: {why}")
+
+    def _read_soon(self) -> None:
+        with self._lock:
+            if self._thread is None and not self._closed.is_set():
+                self._thread = threading.Thread(target=self._run, name="gridsync-cluster", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            failures = self._read(float("inf"))
+            if failures is not None and not self._closed.is_set():
+                _log.warning("no node of the cluster tells who owns which slot: %s", "; ".join(map(str, failures)))
+            self._closed.wait(PAUSE_S)
+        finally:
+            # What failed meanwhile is repeated after a pause, and asks for another reading if this one did not help.
+            with self._lock:
+                self._thread = None
+
+    def _read(self, deadline: float) -> list[Exception] | None:
+        """Take the first complete table that a node tells, else the fullest; the failures if none told any."""
+        failures: list[Exception] = []
+        best: tuple[int, str, list[Any]] | None = None
+        for address in self._candidates():
+            timeout = min(ANSWER_S, self._template.connect_timeout, deadline - monotonic())
+            if timeout <= 0 or self._closed.is_set():
+                break
+            try:
+                ranges = self._ask(self.named(address), timeout)
+            except (Fault, ReplyError, Misconfigured, Unavailable) as error:
+                failures.append(_explained(address, error))
+                continue
+            slots = sum(last - first + 1 for first, last, *_ in ranges)
+            if best is None or slots > best[0]:
+                best = (slots, address, ranges)
+            if slots == SLOTS:
+                break
+        if best is None:
+            return failures
+        _, self._first, ranges = best
+        self._take(self.named(self._first), ranges)
+        return None
+
+    def _candidates(self) -> Iterator[str]:
+        told: set[str] = set()
+        for address in (self._first, *self._primaries, *self._endpoints.copy(), *self._seeds):
+            if address not in told:
+                told.add(address)
+                yield address
+
+    def _ask(self, endpoint: Endpoint, timeout: float) -> list[Any]:
+        wire = self._wire = blocking.connect(endpoint, timeout=timeout, met_before=True)
+        try:
+            ranges: list[Any] = wire.call(("CLUSTER", "SLOTS"), timeout)
+            return ranges
+        finally:
+            self._wire = None
+            wire.close()
+
+    def _take(self, asked: Endpoint, ranges: list[Any]) -> None:
+        owners = [""] * SLOTS
+        primaries: dict[str, None] = {}
+        nodes: dict[str, Endpoint] = {}
+        for first, last, *served_by in ranges:
+            for rank, (host, port, *_) in enumerate(served_by):
+                # A host that is unknown, or not to be told, is the one that we asked.
+                name = host.decode() if host not in (None, b"", b"?") else asked.host
+                address = f"{name}:{port}"
+                nodes[address] = self._endpoints.get(address) or replace(self._template, host=name, port=port)
+                if rank == 0:
+                    primaries[address] = None
+                    owners[first : last + 1] = [address] * (last - first + 1)
+        if nodes:
+            self._endpoints = nodes
+            self._primaries = tuple(primaries)
+            self._owners = owners
+            for prune in self._prune:
+                prune()
+
+    def _after_fork(self) -> None:
+        if self._wire is not None:
+            self._wire.close()  # our copy of the descriptor
+        self._reset()
+
+
+_TABLE_IN_DOUBT = frozenset({"CLUSTERDOWN", "READONLY", "UNBLOCKED", "MASTERDOWN", "LOADING"})
+
+
+def _explained(address: str, error: Exception) -> Exception:
+    if isinstance(error, ReplyError) and "cluster support disabled" in str(error):
+        return Misconfigured(
+            f"{address} is not a node of a cluster ({error}); write redis:// instead of redis+cluster://"
+        )
+    return error
+
+
+class ClusterPools:
+    """A pool for each node, for threads."""
+
+    def __init__(self, topology: ClusterTopology, size: int) -> None:
+        """Open nothing yet."""
+        self._topology = topology
+        self._size = size
+        self._pools: dict[str, Pool] = {}
+        self._closed = False
+        topology.on_prune(self._prune)
+
+    def pool(self, keys: Sequence[object]) -> Pool:
+        """Return the pool of the node that owns the slot of *keys*."""
+        address = self._topology.owner(keys)
+        pool = self._pools.get(address)
+        return pool if pool is not None else self.at(address)
+
+    def at(self, address: str) -> Pool:
+        """Return the pool of the node at *address*; a node that nobody knows gets one until the table is read."""
+        # One step of the interpreter, so that no lock is needed: a pool made in vain has opened nothing.
+        pool = self._pools.setdefault(address, Pool(self._topology.named(address), size=self._size))
+        if self._closed:
+            pool.close()
+        return pool
+
+    def connect(self, timeout: float) -> None:
+        """Read the slot table and open one connection."""
+        deadline = monotonic() + timeout
+        self._topology.find(timeout)
+        pool = self.pool(())
+        try:
+            pool.give(pool.take(max(deadline - monotonic(), LEAST_S)))
+        except Fault as error:
+            raise Unavailable(str(error)) from error
+
+    def _prune(self) -> None:
+        for address in list(self._pools):
+            if not self._topology.knows(address):
+                self._pools.pop(address).retire()
+
+    def close(self) -> None:
+        """Close every pool."""
+        self._closed = True
+        for pool in list(self._pools.values()):
+            pool.close()
+
+
+class ClusterNodes:
+    """A shared connection for each node, for asyncio."""
+
+    def __init__(self, topology: ClusterTopology, *, inflight_max: int, stall_s: float) -> None:
+        """Open nothing yet; must be called in the loop that will use it."""
+        self._topology = topology
+        self._inflight_max = inflight_max
+        self._stall_s = stall_s
+        self._loop = asyncio.get_running_loop()
+        self._nodes: dict[str, Node] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._closed = False
+        topology.on_prune(lambda: call_in(self._loop, self._prune))
+
+    def node(self, keys: Sequence[object]) -> Node:
+        """Return the node that owns the slot of *keys*."""
+        address = self._topology.owner(keys)
+        node = self._nodes.get(address)
+        return node if node is not None else self.at(address)
+
+    def at(self, address: str) -> Node:
+        """Return the node at *address*; one that nobody knows is kept until the table is read."""
+        node = self._nodes.get(address)
+        if node is None:
+            endpoint = self._topology.named(address)
+            node = self._nodes[address] = Node(endpoint, inflight_max=self._inflight_max, stall_s=self._stall_s)
+        return node
+
+    async def connect(self, deadline: float) -> None:
+        """Read the slot table and open one connection."""
+        await asyncio.to_thread(self._topology.find, deadline - self._loop.time())
+        try:
+            await self.node(()).ready(deadline)
+        except Fault as error:
+            raise Unavailable(str(error)) from error
+
+    def _prune(self) -> None:
+        if self._closed:
+            return
+        for address in list(self._nodes):
+            if not self._topology.knows(address):
+                task = self._loop.create_task(self._nodes.pop(address).retire(), name="gridsync-retire")
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
+
+    async def close(self) -> None:
+        """Close every node side by side, letting what is under way finish."""
+        self._closed = True
+        await asyncio.gather(*(node.close() for node in self._nodes.values()), *self._leaving)
+
+
+_topologies: weakref.WeakSet[ClusterTopology] = weakref.WeakSet()
+
+
+def _reset_all() -> None:
+    for topology in list(_topologies):
+        topology._after_fork()  # noqa: SLF001 - same module
+
+
+os.register_at_fork(after_in_child=_reset_all)
