@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from redis.credentials import CredentialProvider
 
+    from gridsync._io.counts import Stats
     from gridsync._io.wire.place import Place
     from gridsync._units import Seconds
     from gridsync.limits import Rate
@@ -164,6 +165,15 @@ class Grid:
                 self._client = redis.Redis(retry=retry, **options)
         return self._client
 
+    def stats(self) -> Stats:
+        """Return what this grid did since it was made, and what it is doing now, for people without OpenTelemetry.
+
+        It counts connections, failed attempts, leases and events, and no command that succeeded at once.
+
+        Cost: no input or output; a few microseconds.
+        """
+        return self._io.stats()
+
     def lock(self, name: str, *, ttl: Seconds = 10.0) -> Lock:
         """Return the lock *name*, whose leases live *ttl* seconds without renewal."""
         return Lock(self._io, self.namespace, name, ttl=ttl)
@@ -285,6 +295,10 @@ class AsyncGrid:
             else:
                 self._client = redis.asyncio.Redis(retry=retry, **options)
         return self._client
+
+    def stats(self) -> Stats:
+        """Return what this grid did since it was opened, and what it is doing now; see `Grid.stats`."""
+        return self._io.stats()
 
     def lock(self, name: str, *, ttl: Seconds = 10.0) -> AsyncLock:
         """Return the lock *name*, whose leases live *ttl* seconds without renewal."""

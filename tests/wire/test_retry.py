@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync._io import Category, Command, run_sync
+from gridsync._io.counts import Counts
 from gridsync._io.retry import recover
 from gridsync._io.scripts import Script, parse
 from gridsync._io.wire.faults import Fault, ReplyError
@@ -47,6 +48,7 @@ class Attempts:
         self.pauses: list[float] = []
         self.asked: list[str | None] = []
         self.told: list[Exception] = []
+        self.counts = Counts()
         self._each_s = each_s
 
     async def attempt(

@@ -137,6 +137,12 @@ class IO(Protocol):
     def unkeep(self, item: Keep) -> None:
         """Take *item* back from the watchdog; a request that is under way may still be settled."""
 
+    def tally(self, what: str, name: str = "", value: float = 1.0) -> None:
+        """Tell whoever measures that *what* happened to *name* once; never fails, never waits.
+
+        `telemetry.TALLIES` lists what there is and what *value* means.
+        """
+
     def signal(self) -> Signal:
         """Return a new switch."""
 

@@ -14,6 +14,7 @@ import weakref
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gridsync._io import telemetry
 from gridsync._io.aio_hub import AsyncHub, TaskEar
 from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.keeper import Keeper
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from gridsync._io import Arg, Signal
+    from gridsync._io.counts import Stats
     from gridsync._io.scripts import Operation
     from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.mux import MuxWire
@@ -68,6 +70,9 @@ class AsyncIO:
         self._forked = False
         self._closed = False
         self._topology.on_move(lambda endpoint: call_in(self._loop, lambda: self._move(endpoint)))
+        self.counts = endpoint.server.counts
+        self.tally = self.counts.tally
+        telemetry.watch(self, endpoint.server)
         _drivers.add(self)
 
     async def connect(self) -> None:
@@ -161,6 +166,7 @@ class AsyncIO:
                 asking = error.target if error.code == "ASK" else None
             except Fault as error:
                 self.failed(keys, error)
+                telemetry.failed(self.counts, operation, error)
                 if not error.ambiguous:
                     raise Unavailable(f"{operation.name}: {error}") from error
                 text = f"{operation.name}: {error}; what it may have received is still pending"
@@ -233,6 +239,10 @@ class AsyncIO:
         return UsageError(
             "this AsyncGrid belongs to another event loop or to the parent process; open one per loop and process"
         )
+
+    def stats(self) -> Stats:
+        """Return what was counted, and what is going on now."""
+        return self.counts.stats(leases=self._keeper.kept, ears=len(self._hub.ears))
 
     async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
         """Run all of them side by side."""

@@ -61,6 +61,11 @@ class Keeper:
                     self._thread.start()
                 self._condition.notify()
 
+    @property
+    def kept(self) -> int:
+        """How many items are kept now."""
+        return len(self._items)
+
     def unkeep(self, item: Keep) -> None:
         """Take *item* back; the thread still looks when it would have been due."""
         self._items.pop(id(item), None)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from tenacity import RetryCallState
 
+    from gridsync._io.counts import Counts
     from gridsync._io.scripts import Operation
 
 PAUSE_S = 0.01
@@ -60,6 +61,10 @@ class Attempts(Protocol):
 
     def monotonic(self) -> float:
         """Return the clock of *deadline*."""
+
+    @property
+    def counts(self) -> Counts:
+        """Where failed attempts are counted."""
 
 
 class _Again(Exception):
@@ -139,15 +144,15 @@ async def recover(
                     raise OutcomeUnknown(text) from error
                 raise
             except (Fault, ReplyError) as error:
-                telemetry.repeated(operation, error)
+                telemetry.failed(attempts.counts, operation, error)
                 if not note(error):
                     raise judge(error) from error
 
     note(failure)
+    telemetry.failed(attempts.counts, operation, failure)
     first = judge(failure)
     if not isinstance(first, _Again):
         raise first from failure
-    telemetry.repeated(operation, failure)
     if isinstance(failure, ReplyError) and (failure.code == "NOSCRIPT" or failure.code in REDIRECTS):
         # Nothing is wrong with the server: no pause.
         try:

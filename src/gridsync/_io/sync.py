@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import hiredis
 
-from gridsync._io import run_sync
+from gridsync._io import run_sync, telemetry
 from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.hub import ThreadEar, ThreadHub
 from gridsync._io.keeper import Keeper
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from gridsync._io import Arg, Signal
+    from gridsync._io.counts import Stats
     from gridsync._io.scripts import Operation
     from gridsync._io.wire.blocking import BlockingWire
     from gridsync._io.wire.place import Place
@@ -68,6 +69,9 @@ class SyncIO:
         self._blocking = self._topology.pools(pool_size)
         self._blocked: set[BlockingWire] = set()
         self._topology.on_move(self._hub.move)
+        self.counts = endpoint.server.counts
+        self.tally = self.counts.tally
+        telemetry.watch(self, endpoint.server)
         _drivers.add(self)
 
     def connect(self) -> None:
@@ -152,6 +156,7 @@ class SyncIO:
                 reply = self._block_once(words, keys, asking, wait, stop)
             except Fault as error:
                 self.failed(keys, error)
+                telemetry.failed(self.counts, operation, error)
                 if not error.ambiguous:
                     raise Unavailable(f"{operation.name}: {error}") from error
                 text = f"{operation.name}: {error}; what it may have received is still pending"
@@ -197,6 +202,10 @@ class SyncIO:
                     return
                 time.sleep(UNBLOCK_PAUSE_S)
         wire.shutdown()
+
+    def stats(self) -> Stats:
+        """Return what was counted, and what is going on now."""
+        return self.counts.stats(leases=self._keeper.kept, ears=len(self._hub.ears))
 
     async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
         """Run all of them, one after the other."""

@@ -74,7 +74,19 @@ class Spec:
 class Hold:
     """One acquisition that was granted: what the lease shows and the watchdog renews."""
 
-    __slots__ = ("_io", "_signal", "deadline", "due", "ended", "fence", "owner", "spec", "unconfirmed", "why_lost")
+    __slots__ = (
+        "_io",
+        "_signal",
+        "deadline",
+        "due",
+        "ended",
+        "fence",
+        "owner",
+        "since",
+        "spec",
+        "unconfirmed",
+        "why_lost",
+    )
 
     def __init__(self, io: IO, spec: Spec, owner: str, fence: int, sent: float) -> None:
         """*sent* is when the request that was granted left, or earlier."""
@@ -88,6 +100,7 @@ class Hold:
         self._signal: Signal | None = None
         self._renewed(sent)
         io.keep(self)
+        self.since = io.monotonic()
 
     def _renewed(self, sent: float) -> None:
         ttl = self.spec.ttl_ms / 1000
@@ -129,6 +142,7 @@ class Hold:
         self.ended = True
         self.why_lost = why
         self._io.unkeep(self)
+        self._io.tally("lock.lost")
         if self._signal is not None:
             self._signal.set()
 
@@ -178,7 +192,9 @@ async def acquire(io: IO, spec: Spec, timeout: float | None) -> Hold | None:
     try:
         reply = await io.run(ACQUIRE, spec.keys, (owner, spec.ttl_ms, 0, FENCE_TTL_MS))
         if reply[0] == 1:
-            return Hold(io, spec, owner, reply[1], sent)
+            hold = Hold(io, spec, owner, reply[1], sent)
+            io.tally("lock.wait", "", hold.since - sent)
+            return hold
         if timeout == 0:
             return None
         return await _wait(io, spec, owner, None if timeout is None else sent + timeout, sent)
@@ -202,7 +218,9 @@ async def _wait(io: IO, spec: Spec, owner: str, until: float | None, started: fl
             sent = io.monotonic()
             reply = await io.run(ACQUIRE, spec.keys, (owner, spec.ttl_ms, ALIVE_MS, FENCE_TTL_MS))
             if reply[0] == 1:
-                return Hold(io, spec, owner, reply[1], sent)
+                hold = Hold(io, spec, owner, reply[1], sent)
+                io.tally("lock.wait", "", hold.since - started)
+                return hold
             _, lease_ms, rank = reply
             pause = ALIVE_MS / 1000 / RENEWALS
             if rank <= 1 and lease_ms >= 0:
@@ -218,6 +236,7 @@ async def _wait(io: IO, spec: Spec, owner: str, until: float | None, started: fl
     finally:
         ear.close()
     await _abandon(io, spec, owner)
+    io.tally("lock.timeout")
     waited = io.monotonic() - started
     ends = f"its lease ends in {lease_ms / 1000:.1f} s" if lease_ms >= 0 else "it is being handed over"
     raise LockTimeout(
@@ -256,7 +275,9 @@ async def release(io: IO, hold: Hold) -> bool:
     hold.unconfirmed = False
     if reply != 1 and (late or not (asked_before or reply == 2)):  # noqa: PLR2004 - the script's header tells the codes
         hold.why_lost = "it had ended on the server before it was released"
+        io.tally("lock.lost")
         return False
+    io.tally("lock.hold", "", io.monotonic() - hold.since)
     return True
 
 

@@ -147,6 +147,7 @@ class Session(Generic[E]):
         self._io = store.io
         self._store = store
         self._group = group
+        self._name = f"{store.name}/{group}"
         self._options = options
         self._stop = stop
         self._from_now = from_now
@@ -228,12 +229,14 @@ class Session(Generic[E]):
         entry_id, life, recorded = entry[0], self._life, None
         try:
             recorded = self._store.in_log(entry)
+            self._io.tally("stream.lag", self._name, recorded.time_us)
             await self._handle(recorded)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises must not end the consumer
             # No longer renewed, so it is claimed after claim_idle, by whoever looks first.
             if life == self._life:
                 self._held.pop(entry_id, None)
             self._failed += 1
+            self._io.tally("stream.failed", self._name)
             raw = dict(zip(entry[1][::2], entry[1][1::2], strict=False))
             await self._report(Failure(error, int(entry_id[:-2]), recorded, raw))
             return
@@ -283,6 +286,7 @@ class Session(Generic[E]):
                 self._stolen += 1
             else:
                 self._handled += 1
+                self._io.tally("stream.consumed", self._name)
         return True
 
     async def _fetch(self) -> None:

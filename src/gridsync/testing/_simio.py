@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from gridsync._io.counts import Counts
 from gridsync._io.keys import PROCESS_CHARS
 from gridsync._io.retry import recover
 from gridsync._io.wire.faults import Fault, ReplyError, as_public
@@ -49,6 +50,7 @@ class SimIO:
         """
         self.process = process
         self.timeout = timeout
+        self.counts = Counts()
         self._scheduler = process.scheduler
         self._hub = Hub(self)
         self._main: Connection | None = None
@@ -232,6 +234,10 @@ class SimIO:
     def ear(self, token: str, channel: str) -> SimEar:
         """Return the ear of a waiter."""
         return SimEar(self._hub, token, channel)
+
+    def tally(self, what: str, name: str = "", value: float = 1.0) -> None:  # noqa: ARG002 - only counted
+        """Count that *what* happened to *name*."""
+        self.counts.add(what, name)
 
     def signal(self) -> SimSignal:
         """Return a new switch."""

@@ -244,7 +244,7 @@ def _connect(endpoint: Endpoint, *, timeout: float, met_before: bool) -> Blockin
         wire.close()
         raise failure
     wire.id = int(replies[0][b"id"])
-    telemetry.connected(str(endpoint))
+    telemetry.connected(endpoint, again=met_before)
     return wire
 
 

@@ -18,6 +18,7 @@ from redis.asyncio.connection import RedisSSLContext
 from redis.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.credentials import CredentialProvider, UsernamePasswordCredentialProvider
 
+from gridsync._io.counts import Counts
 from gridsync._io.wire.faults import Fault, ReplyError, as_public, is_transient
 from gridsync.errors import AuthenticationFailed, GridsyncError, InvalidURL, Misconfigured, TLSFailed, Unavailable
 
@@ -70,6 +71,8 @@ class Endpoint:
     """The URL without its credentials."""
     tls_options: dict[str, Any] = field(default_factory=dict, compare=False)
     """The ``ssl_…`` options of the URL, for a plain redis-py client."""
+    counts: Counts = field(default_factory=Counts, compare=False, repr=False)
+    """Where everything that connects here counts."""
     primary: bool = False
     """Others say that it is a primary: each new connection asks the server itself."""
     topology: str = "standalone"

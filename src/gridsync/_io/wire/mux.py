@@ -119,6 +119,11 @@ class MuxWire(asyncio.BufferedProtocol):
         """How many requests wait for their reply, sent or not."""
         return len(self._inflight) + len(self._unsent)
 
+    @property
+    def line(self) -> int:
+        """How many callers wait for room."""
+        return len(self._line)
+
     def has_room(self) -> bool:
         """Tell whether `post` may be called now: there is room, the socket takes bytes, and nobody came earlier."""
         under_way = len(self._inflight) + len(self._unsent) + self._granted
@@ -446,7 +451,8 @@ async def _connect(
         wire.abort()
         raise failure
     wire.id = replies[0][b"id"]
-    telemetry.connected(str(endpoint))
+    endpoint.counts.wires.add(wire)
+    telemetry.connected(endpoint, again=met_before)
     return wire
 
 

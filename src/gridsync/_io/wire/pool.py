@@ -58,6 +58,11 @@ class Pool:
         """How many of them rest."""
         return len(self._idle)
 
+    @property
+    def waiting(self) -> int:
+        """How many threads wait for one."""
+        return self._waiting
+
     def take(self, timeout: float) -> BlockingWire:
         """Return a wire for the calling thread alone, opening one if there is room, else waiting for one.
 
@@ -115,6 +120,7 @@ class Pool:
             raise
         self._met = True
         self._all.add(wire)
+        wire.endpoint.counts.pools.add(self)
         if moves != self._moves:
             self.discard(wire)
             raise Fault(f"{self.endpoint} moved while {wire.endpoint} was being connected to", applied=False)

@@ -1,0 +1,114 @@
+"""What a grid counts about itself, for `Grid.stats` and for OpenTelemetry.
+
+One `Counts` per grid: it travels with the grid's endpoint, so that whatever connects there counts into it.  Only slow
+paths count: a connection, a failed attempt, a lease, a handled event.  A command that succeeds at once counts nothing.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import defaultdict
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from gridsync._io import telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gridsync._io.wire.mux import MuxWire
+    from gridsync._io.wire.pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a grid did since it was made, and what it is doing now; a copy that does not change any more.
+
+    Cost: no input or output, a few microseconds.
+    """
+
+    connections_open: int = 0
+    """Connections that are set up now, those of the watchdog among them."""
+    connections_idle: int = 0
+    """How many of them nobody uses at this moment; an asyncio connection is idle when nothing is under way on it."""
+    connections_opened: int = 0
+    """Connections that were set up since the start."""
+    connections_reopened: int = 0
+    """How many of them took the place of one that broke, or came when the server had been met before."""
+    in_flight: int = 0
+    """Requests that wait for their reply; for threads, connections in use."""
+    line: int = 0
+    """Callers that wait for room on a connection, or for a connection."""
+    failures: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    """Attempts that failed, by reason: a code such as ``LOADING``, ``not-applied`` (no connection), or ``ambiguous``
+    (sent and not answered).  Most were repeated, and their callers saw nothing of it."""
+    leases_kept: int = 0
+    """Leases and memberships that the watchdog renews now."""
+    leases_lost: int = 0
+    """Leases that ended before they were released."""
+    locks_acquired: int = 0
+    """Leases that were granted."""
+    events_consumed: int = 0
+    """Events that a handler finished and that were acknowledged."""
+    events_failed: int = 0
+    """Events whose handler raised."""
+    ears: int = 0
+    """Waiters that listen for a wake-up now."""
+
+    @property
+    def ambiguous(self) -> int:
+        """Attempts that were sent and not answered: the server may have run them or not."""
+        return self.failures.get("ambiguous", 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the same as plain values, for JSON."""
+        plain = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {**plain, "failures": dict(self.failures), "ambiguous": self.ambiguous}
+
+
+class Counts:
+    """The counters of one grid, and the connections that it looks at when it is asked."""
+
+    def __init__(self) -> None:
+        """Begin at zero."""
+        # Incremented without a lock: one addition to a dictionary is one step for the interpreter's own.
+        self.totals: defaultdict[tuple[str, str], int] = defaultdict(int)
+        self.wires: weakref.WeakSet[MuxWire] = weakref.WeakSet()
+        self.pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+    def add(self, what: str, name: str = "") -> None:
+        """Count that *what* happened once."""
+        self.totals[what, name] += 1
+
+    def tally(self, what: str, name: str = "", value: float = 1.0) -> None:
+        """Count it and tell OpenTelemetry, where it listens; see `IO.tally`."""
+        self.totals[what, name] += 1
+        listener = telemetry.listener
+        if listener is not None:
+            listener.tally(what, name, value)
+
+    def total(self, what: str) -> int:
+        """Return how often *what* happened, whatever its name."""
+        return sum(count for (kind, _), count in list(self.totals.items()) if kind == what)
+
+    def stats(self, *, leases: int, ears: int) -> Stats:
+        """Put a copy of everything together; the driver says what it keeps and who listens."""
+        wires = [wire for wire in list(self.wires) if not wire.closed]
+        pools = list(self.pools)
+        failures = {name: count for (what, name), count in sorted(self.totals.items()) if what == "attempt.failed"}
+        return Stats(
+            connections_open=len(wires) + sum(pool.open for pool in pools),
+            connections_idle=sum(not wire.load for wire in wires) + sum(pool.idle for pool in pools),
+            connections_opened=self.total("connection.opened"),
+            connections_reopened=self.total("connection.reopened"),
+            in_flight=sum(wire.load for wire in wires) + sum(pool.open - pool.idle for pool in pools),
+            line=sum(wire.line for wire in wires) + sum(pool.waiting for pool in pools),
+            failures=MappingProxyType(failures),
+            leases_kept=leases,
+            leases_lost=self.total("lock.lost"),
+            locks_acquired=self.total("lock.wait"),
+            events_consumed=self.total("stream.consumed"),
+            events_failed=self.total("stream.failed"),
+            ears=ears,
+        )

@@ -1,0 +1,270 @@
+"""What OpenTelemetry sees of a grid, and that nobody pays who does not listen."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry.trace import SpanKind, StatusCode
+from pydantic import BaseModel
+
+from gridsync import AsyncGrid, Grid, LockTimeout, ServerError
+from gridsync._io import telemetry
+from gridsync._io.aio import AsyncIO
+from gridsync._io.sync import SyncIO
+from gridsync.testing.proxy import Break, FaultProxy
+from gridsync.testing.servers import RedisServer, server_kinds
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable
+
+    from tests.telemetry.conftest import Sdk
+
+KINDS = pytest.mark.parametrize("kind", ["sync", "asyncio"])
+LOCK = "EVALSHA locks.acquire"
+
+
+class Ordered(BaseModel):
+    """An event."""
+
+    amount: int
+
+
+@contextlib.asynccontextmanager
+async def opened(kind: str, url: str) -> AsyncIterator[Any]:
+    """Open a grid of either kind."""
+    if kind == "sync":
+        with Grid(url) as grid:
+            yield grid
+    else:
+        async with AsyncGrid(url) as grid:
+            yield grid
+
+
+async def done(value: Awaitable[Any] | Any) -> Any:  # noqa: ANN401 - whatever the call returns
+    """Return what a call of either kind returns."""
+    return await value if inspect.isawaitable(value) else value
+
+
+@KINDS
+async def test_a_call_is_one_client_span_and_one_measurement(kind: str, flushed: RedisServer, sdk: Sdk):
+    sdk.listen()
+    async with opened(kind, flushed.url) as grid:
+        lease = await done(grid.lock("job").acquire())
+        await done(lease.release())
+    (span,) = sdk.spans(LOCK)
+    about = {
+        "db.system.name": "redis",
+        "db.namespace": "0",
+        "db.operation.name": "EVALSHA",
+        "db.stored_procedure.name": "locks.acquire",
+        "server.address": flushed.host,
+        "server.port": flushed.port,
+    }
+    assert span.kind is SpanKind.CLIENT
+    assert span.status.status_code is StatusCode.UNSET
+    assert dict(span.attributes or {}) == about
+    (point,) = (
+        point
+        for point in sdk.points("db.client.operation.duration")
+        if point.attributes["db.stored_procedure.name"] == "locks.acquire"
+    )
+    assert dict(point.attributes) == about
+    assert point.count == 1
+    assert 0 < point.sum < 10
+    assert point.explicit_bounds == (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
+
+
+@KINDS
+async def test_a_call_belongs_to_the_span_of_its_caller(kind: str, flushed: RedisServer, sdk: Sdk):
+    sdk.listen()
+    async with opened(kind, flushed.url) as grid:
+        with sdk.tracers.get_tracer("caller").start_as_current_span("order") as outer:
+            await done(grid.limiter("orders", "5/second").hit("me"))
+    (span,) = sdk.spans("EVALSHA limits.hit_one")
+    assert span.parent is not None
+    assert span.parent.span_id == outer.get_span_context().span_id
+
+
+@KINDS
+async def test_a_repeat_is_an_event_of_the_one_span(kind: str, flushed: RedisServer, proxy: FaultProxy, sdk: Sdk):
+    """Two attempts of one call must not look like two calls."""
+    sdk.listen()
+    flushed.command("SCRIPT", "FLUSH")
+    async with opened(kind, proxy.url) as grid:
+        await done(grid.lock("warm").try_acquire())
+        proxy.on(Break.REPLY, "EVALSHA")
+        await done(grid.lock("job").acquire())
+        assert grid.stats().ambiguous == 1
+        assert grid.stats().connections_reopened >= 1
+    first, second = sdk.spans(LOCK)
+    assert [event.name for event in first.events] == ["gridsync.attempt.failed"]
+    (event,) = second.events
+    assert dict(event.attributes or {})["gridsync.reason"] == "ambiguous"
+    assert second.status.status_code is StatusCode.UNSET
+    reasons = {
+        point.attributes["gridsync.reason"]: point.value
+        for point in sdk.points("gridsync.retry.attempts")
+        if point.attributes["gridsync.operation"] == "locks.acquire"
+    }
+    assert reasons == {"NOSCRIPT": 1, "ambiguous": 1}
+    assert sum(p.value for p in sdk.points("gridsync.connection.opened") if p.attributes["gridsync.reopened"]) >= 1
+
+
+@KINDS
+async def test_an_error_reply_names_its_code(kind: str, flushed: RedisServer, sdk: Sdk):
+    sdk.listen()
+    flushed.command("SET", "{gridsync:lock:job}", "no hash", "PX", 5000)
+    async with opened(kind, flushed.url) as grid:
+        with pytest.raises(ServerError):
+            await done(grid.lock("job").acquire())
+    (span,) = sdk.spans(LOCK)
+    assert span.status.status_code is StatusCode.ERROR
+    attributes = span.attributes or {}
+    assert attributes["db.response.status_code"] == attributes["error.type"] == "WRONGTYPE"
+    failed = [p for p in sdk.points("db.client.operation.duration") if "error.type" in p.attributes]
+    assert [p.attributes["error.type"] for p in failed] == ["WRONGTYPE"]
+
+
+@KINDS
+async def test_a_server_that_is_away_is_an_error_with_the_name_of_the_exception(kind: str, sdk: Sdk):
+    sdk.listen()
+    with RedisServer() as server:
+        async with opened(kind, server.url) as grid:
+            server.stop()
+            with pytest.raises(Exception, match="no success"):
+                await done(grid.limiter("orders", "5/second").peek("me"))
+    (span,) = sdk.spans("EVALSHA limits.peek")
+    assert (span.attributes or {})["error.type"] == "gridsync.errors.Unavailable"
+    assert "db.response.status_code" not in (span.attributes or {})
+
+
+@KINDS
+async def test_locks_and_limits_are_measured(kind: str, flushed: RedisServer, sdk: Sdk):
+    sdk.listen()
+    async with opened(kind, flushed.url) as grid:
+        lease = await done(grid.lock("job").acquire())
+        with pytest.raises(LockTimeout):
+            await done(grid.lock("job").acquire(timeout=0.01))
+        await done(lease.release())
+        gone = await done(grid.lock("gone").acquire())
+        flushed.command("DEL", "{gridsync:lock:gone}")
+        assert not await done(gone.release())
+        limiter = grid.limiter("orders:eu", "2/minute")
+        for cost in (1, 1, 1, 3):
+            await done(limiter.hit("a:b", cost=cost))
+        assert sum(point.value for point in sdk.points("gridsync.connection.open")) >= 1
+        assert len(sdk.points("gridsync.inflight")) == 1
+        stats = grid.stats()
+    assert (stats.locks_acquired, stats.leases_lost) == (2, 1)
+    assert [point.count for point in sdk.points("gridsync.lock.wait")] == [2]
+    assert [point.count for point in sdk.points("gridsync.lock.hold")] == [1]
+    assert [point.value for point in sdk.points("gridsync.lock.lost")] == [1]
+    assert [point.value for point in sdk.points("gridsync.lock.timeout")] == [1]
+    decided = {
+        (point.attributes["gridsync.name"], point.attributes["gridsync.outcome"]): point.value
+        for point in sdk.points("gridsync.limit.decisions")
+    }
+    assert decided == {("orders%3Aeu", "admitted"): 2, ("orders%3Aeu", "denied"): 1, ("orders%3Aeu", "never"): 1}
+    units = sdk.units()
+    assert units["db.client.operation.duration"] == units["gridsync.lock.wait"] == "s"
+    assert units["gridsync.limit.decisions"] == "{decision}"
+    assert units["gridsync.inflight"] == "{request}"
+
+
+@KINDS
+@pytest.mark.leaves_keys  # events are the data
+async def test_consumers_are_measured(kind: str, flushed: RedisServer, sdk: Sdk):
+    sdk.listen()
+    async with opened(kind, flushed.url) as grid:
+        store = grid.events("orders", Ordered)
+        await done(store.append("a", [Ordered(amount=1), Ordered(amount=2), Ordered(amount=3)]))
+
+        def handle(recorded: Any) -> None:  # noqa: ANN401 - an event of either kind of grid
+            if recorded.event.amount == 2:
+                raise ValueError("not this one")
+
+        async def handle_async(recorded: Any) -> None:  # noqa: ANN401
+            handle(recorded)
+
+        chosen = handle if kind == "sync" else handle_async
+        await done(store.group("book").consume(chosen, idle_stop=0.05, claim_idle=60))
+        stats = grid.stats()
+    assert (stats.events_consumed, stats.events_failed) == (2, 1)
+    for name, value in (("consumed", 2), ("failed", 1)):
+        (point,) = sdk.points(f"gridsync.stream.{name}")
+        assert (point.value, dict(point.attributes)) == (value, {"gridsync.name": "orders/book"})
+    (lag,) = sdk.points("gridsync.stream.lag")
+    assert lag.count == 3
+    assert 0 <= lag.sum < 60
+
+
+@KINDS
+async def test_without_a_provider_a_driver_runs_its_own_methods(kind: str, flushed: RedisServer):
+    """The plain path must be exactly what it is without OpenTelemetry."""
+    driver = SyncIO if kind == "sync" else AsyncIO
+    async with opened(kind, flushed.url) as grid:
+        assert telemetry.listener is None
+        assert not {"run", "block"} & vars(grid._io).keys()
+        assert grid._io.run.__func__ is driver.run
+        assert grid._io.block.__func__ is driver.block
+
+
+@KINDS
+async def test_a_provider_that_comes_late_is_noticed_with_the_next_connection(
+    kind: str, flushed: RedisServer, sdk: Sdk
+):
+    async with opened(kind, flushed.url) as grid:
+        sdk.listen()
+        await done(grid.lock("before").try_acquire())
+        seen = len(sdk.spans(LOCK))
+        with Grid(flushed.url):
+            pass
+        await done(grid.lock("after").try_acquire())
+        assert len(sdk.spans(LOCK)) == seen + 1
+
+
+@pytest.mark.parametrize(("spans", "measures"), [(True, False), (False, True)])
+def test_one_provider_is_enough(flushed: RedisServer, sdk: Sdk, *, spans: bool, measures: bool):
+    sdk.listen(spans=spans, measures=measures)
+    with Grid(flushed.url) as grid, grid.lock("job"):
+        pass
+    assert bool(sdk.spans(LOCK)) == spans
+    assert bool(sdk.points("db.client.operation.duration")) == measures
+
+
+def test_a_unix_socket_is_named_by_its_path(sdk: Sdk):
+    sdk.listen()
+    with RedisServer(server_kinds()[0], unix=True) as server, Grid(server.url) as grid:
+        grid.limiter("orders", "5/second").peek("me")
+        (span,) = sdk.spans("EVALSHA limits.peek")
+    attributes = span.attributes or {}
+    assert attributes["server.address"] == str(server.socket_path)
+    assert attributes["network.transport"] == "unix"
+    assert "server.port" not in attributes
+
+
+def test_a_program_sets_its_provider_and_has_spans(flushed: RedisServer):
+    """The real global provider, which a process can set only once, so in a process of its own."""
+    program = f"""
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from gridsync import Grid
+kept = InMemorySpanExporter()
+with Grid({flushed.url!r}) as grid:
+    assert "run" not in vars(grid._io)
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(kept))
+trace.set_tracer_provider(provider)
+with Grid({flushed.url!r}) as grid, grid.lock("job"):
+    pass
+print(sorted({{span.name for span in kept.get_finished_spans()}}))
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stdout.strip() == "['EVALSHA locks.acquire', 'EVALSHA locks.release']", ended.stderr
