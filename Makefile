@@ -24,7 +24,7 @@ demo: $(READY)demo ## Watch a small energy market run on a private Redis (ARGS="
 test: $(READY)test ## Run the tests against every kind of server found (ARGS="tests/locks -k fence" for some of them).
 	@$(BIN)/python -m pytest -m "not faults" $(ARGS)
 
-faults: $(READY)test ## Run the long tests, whose servers are killed, frozen and cut off.
+faults: $(READY)test ## Kill, freeze and cut off servers, anew each time (ARGS="--seed N --minutes M").
 	@$(BIN)/python -m pytest -m faults $(ARGS)
 
 lint: $(READY)test $(READY)lint ## Check style (ruff), types (mypy) and house rules (tests/api).

@@ -1,7 +1,8 @@
-"""Real servers of every kind found on this machine."""
+"""Real servers of every kind found on this machine, and what `make faults` is told on its command line."""
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,47 @@ from gridsync.testing.servers import RedisServer, ServerKind, server_kinds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+SOAK_S = 8.0
+"""How long one soak test breaks things unless ``--minutes`` says otherwise, in seconds."""
+SHARE = pytest.StashKey[float]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("faults", "tests that break things at random")
+    group.addoption("--seed", type=int, help="repeat the run of this seed; a new one each time by default")
+    group.addoption("--minutes", type=float, help="how long all soak tests together break things")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.seed is None:
+        config.option.seed = random.SystemRandom().randrange(1_000_000)
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"faults: --seed {config.option.seed}"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "fresh_seed" in metafunc.fixturenames:
+        # In the test's name, so that whoever sees it fail can repeat it.
+        metafunc.parametrize("fresh_seed", [metafunc.config.option.seed], ids=lambda seed: f"seed-{seed}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Share the minutes among the soak tests that were chosen."""
+    soaks = [item for item in items if "soak_s" in getattr(item, "fixturenames", ())]
+    minutes: float | None = config.option.minutes
+    config.stash[SHARE] = SOAK_S if minutes is None else minutes * 60 / max(1, len(soaks))
+    for item in soaks:
+        item.add_marker(pytest.mark.timeout(120 + config.stash[SHARE]))
+
+
+@pytest.fixture
+def soak_s(request: pytest.FixtureRequest) -> float:
+    """How long this soak test breaks things, in seconds: its share of ``--minutes``."""
+    return request.config.stash[SHARE]
 
 
 @pytest.fixture(scope="session", params=server_kinds(), ids=str)

@@ -5,7 +5,9 @@
 `gridsync.testing.servers`     `RedisServer`: a real server that can be frozen, killed and restarted
 `gridsync.testing.proxy`       `FaultProxy`: connections that break at the very request a test names
 `gridsync.testing.sim`         `Simulation`: many processes, a bad network and virtual time, from a seed
-`gridsync.testing.checkers`    what must hold for the histories that a simulation records
+`gridsync.testing.checkers`    what must hold for the histories of simulations and real runs
+`gridsync.testing.recorder`    what threads, tasks and processes of a real run did, in one file
+`gridsync.testing.linear`      whether some order of what they did explains all replies
 `gridsync.testing.leaks`       keys that would stay for ever
 =============================  ==========================================================================
 

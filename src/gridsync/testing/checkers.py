@@ -1,18 +1,24 @@
-"""What a history must satisfy.  Each checker takes the history of a simulation and raises `Violation`.
+"""What a history must satisfy.  Each checker takes a history and raises `Violation`.
 
-The time in a history is true time, which no process can see: a checker knows better than the program.
+The time in a history is true time: that of a simulation, which no process can see, or the clock that all processes of
+a machine share (`gridsync.testing.recorder`).  Whether replies fit a register or a counter, `gridsync.testing.linear`
+knows.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from gridsync.testing.operations import Outcome, operations
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Hashable, Iterable, Sequence
 
     from gridsync.testing.history import History
+    from gridsync.testing.operations import Operation
 
 
 @dataclass(slots=True)
@@ -115,3 +121,92 @@ def handled_at_least_once(history: History, stored: Iterable[object], fact: str)
         raise history.fail(f"stored and never handled: {missing}")
     if strange := [item for item in handled if item not in there]:
         raise history.fail(f"handled and never stored: {strange}")
+
+
+def counted(history: History, value: int, *, key: str = "", what: str = "add") -> tuple[int, int]:
+    """Check that a counter holds what was acknowledged, and at most what may have been added unseen besides.
+
+    Args:
+        history: With operations *what* whose first argument is how much was added.
+        value: What the counter holds, read when everything has come to rest.
+        key: Which counter.
+        what: What adding is called.
+
+    Returns:
+        How much was acknowledged, and how much is not known: ``acknowledged <= value <= acknowledged + unknown``.
+    """
+    sums = dict.fromkeys(Outcome, 0)
+    for call in operations(history, what):
+        if call.key == key:
+            sums[call.outcome] += call.args[0]
+    surely, perhaps = sums[Outcome.DONE], sums[Outcome.UNKNOWN]
+    if not surely <= value <= surely + perhaps:
+        raise history.fail(f"{key!r} holds {value}: {surely} were acknowledged and {perhaps} are not known")
+    return surely, perhaps
+
+
+def appended(history: History, stored: Sequence[Hashable], *, key: str = "", what: str = "append") -> int:
+    """Check that a log lost nothing, doubled nothing and kept the order of time; count what it holds.
+
+    What was acknowledged stands in it once, what has an unknown outcome at most once, nothing else at all; and what
+    was acknowledged before another append began stands before that one, whoever appended.
+
+    Args:
+        history: With operations *what* whose arguments are the items, in their order.
+        stored: The log's items, oldest first.
+        key: Which log.
+        what: What appending is called.
+    """
+    calls = {item: call for call in operations(history, what) if call.key == key for item in call.args}
+    by_outcome: dict[Outcome, list[str]] = defaultdict(list)
+    for item, call in calls.items():
+        by_outcome[call.outcome].append(str(item))
+    exactly_once(history, by_outcome[Outcome.DONE], by_outcome[Outcome.UNKNOWN], map(str, stored))
+    latest: Operation | None = None
+    for item in stored:
+        call = calls[item]
+        if latest is not None and call.returned_us is not None and call.returned_us < latest.called_us:
+            raise history.fail(f"{key!r} has {latest} before {call}, which had ended when it began")
+        if latest is None or call.called_us > latest.called_us:
+            latest = call
+    return len(stored)
+
+
+def window_bounds(history: History, limit: int, window_us: int, *, key: str = "", what: str = "hit") -> int:
+    """Check a limiter from outside: no window surely overflowed, and no hit was denied that surely had room.
+
+    When a hit was decided is not known, only between which moments.  So this sees less than `never_more_than`, but
+    needs nothing from the server.
+
+    Args:
+        history: With operations *what* whose first argument is the cost and whose reply says whether it was admitted.
+        limit: How much one window may hold.
+        window_us: The length of the window, in microseconds.
+        key: Which subject.
+        what: What hitting is called.
+
+    Returns:
+        How much was surely admitted in all.
+
+    Not guaranteed: a verdict across a step of the server's clock.  A drift of a thousandth is allowed for.
+    """
+    calls = [call for call in operations(history, what) if call.key == key]
+    perhaps = [call for call in calls if call.pending or (call.outcome is Outcome.DONE and call.reply)]
+    surely = [call for call in perhaps if not call.pending]
+    starts = [call.called_us for call in surely]
+    shorter, longer = window_us - window_us // 1000, window_us + window_us // 1000
+    for index, first in enumerate(starts):
+        inside = surely[index : bisect_left(starts, first + shorter)]
+        total = sum(call.args[0] for call in inside if (call.returned_us or 0) < first + shorter)
+        if total > limit:
+            raise history.fail(f"{key!r} admitted {total} within {window_us} us from {first}, the limit is {limit}")
+    for denied in (call for call in calls if call.outcome is Outcome.DONE and not call.reply):
+        end_us = denied.returned_us or 0
+        most = sum(
+            call.args[0]
+            for call in perhaps
+            if call.called_us <= end_us and (call.returned_us is None or call.returned_us > denied.called_us - longer)
+        )
+        if most + denied.args[0] <= limit:
+            raise history.fail(f"{denied} was denied though its window held {most} of {limit} at most")
+    return sum(call.args[0] for call in surely)
