@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 import redis
 import redis.asyncio
 import redis.asyncio.cluster
+import redis.asyncio.sentinel
 import redis.cluster
+import redis.sentinel
 from pydantic import BaseModel
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
@@ -16,6 +18,7 @@ from redis.retry import Retry
 
 from gridsync._io.aio import AsyncIO
 from gridsync._io.route.open import open_place
+from gridsync._io.route.primary import Primary
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import Endpoint, redacted
 from gridsync.embedded import EmbeddedServer, open_embedded
@@ -97,6 +100,14 @@ def _client_options(endpoint: Endpoint, settings: Settings) -> dict[str, Any]:
     return options
 
 
+def _sentinel_options(primary: Primary, settings: Settings, retry: object) -> dict[str, Any]:
+    """Return the options of redis-py's Sentinel."""
+    options = _client_options(primary.sentinels[0], settings)
+    del options["host"], options["port"]
+    sentinels = [(sentinel.host, sentinel.port) for sentinel in primary.sentinels]
+    return {"sentinels": sentinels, "sentinel_kwargs": {**options, "retry": retry}}
+
+
 class Grid:
     """The way in for threads: one connection manager, and a factory for each primitive.
 
@@ -126,6 +137,7 @@ class Grid:
         self.settings = _settings(url, namespace, settings)
         self._opened = _Opened(self.settings, credentials)
         self._client: redis.Redis | None = None
+        self._sentinel: redis.sentinel.Sentinel | None = None
         self._io = SyncIO(
             self._opened.place,
             pool_size=self.settings.redis_pool_size,
@@ -152,14 +164,17 @@ class Grid:
         """A plain redis-py client on the same server, for everything that gridsync does not do.
 
         It repeats nothing by itself and has connections of its own.  On a cluster it is redis-py's `RedisCluster`,
-        which has the same commands.
+        which has the same commands.  Behind sentinels it asks them for each new connection, as redis-py does.
         """
         if self._client is None:
-            endpoint = self._opened.place.server
-            options = _client_options(endpoint, self.settings)
-            retry = Retry(NoBackoff(), 0)
-            if endpoint.topology == "cluster":
-                nodes = [redis.cluster.ClusterNode(*seed) for seed in endpoint.seeds]  # type: ignore[no-untyped-call]
+            place, retry = self._opened.place, Retry(NoBackoff(), 0)
+            options = _client_options(place.server, self.settings)
+            if isinstance(place, Primary):
+                theirs = _sentinel_options(place, self.settings, retry)
+                watched = self._sentinel = redis.sentinel.Sentinel(**theirs)  # type: ignore[no-untyped-call]
+                self._client = watched.master_for(place.service, retry=retry, **options)  # type: ignore[no-untyped-call]
+            elif place.server.topology == "cluster":
+                nodes = [redis.cluster.ClusterNode(*seed) for seed in place.server.seeds]  # type: ignore[no-untyped-call]
                 self._client = cast("redis.Redis", redis.RedisCluster(startup_nodes=nodes, retry=retry, **options))
             else:
                 self._client = redis.Redis(retry=retry, **options)
@@ -191,6 +206,9 @@ class Grid:
         self._io.close()
         if self._client is not None:
             self._client.close()
+        if self._sentinel is not None:
+            for sentinel in self._sentinel.sentinels:
+                sentinel.close()
         self._opened.close()
 
     def __enter__(self) -> Self:
@@ -236,6 +254,7 @@ class AsyncGrid:
         self._opened: _Opened | None = None
         self._driver: AsyncIO | None = None
         self._client: redis.asyncio.Redis | None = None
+        self._sentinel: redis.asyncio.sentinel.Sentinel | None = None
 
     async def open(self) -> Self:
         """Connect; done by ``async with``.  Safe to call twice.
@@ -280,16 +299,19 @@ class AsyncGrid:
         """A plain redis-py client on the same server, for everything that gridsync does not do.
 
         It repeats nothing by itself and has connections of its own.  On a cluster it is redis-py's `RedisCluster`,
-        which has the same commands.
+        which has the same commands.  Behind sentinels it asks them for each new connection, as redis-py does.
         """
         if self._client is None:
             if self._opened is None:
                 raise UsageError("this AsyncGrid is not open; use `async with AsyncGrid(…) as grid`")
-            endpoint = self._opened.place.server
-            options = _client_options(endpoint, self.settings)
-            retry = redis.asyncio.retry.Retry(NoBackoff(), 0)
-            if endpoint.topology == "cluster":
-                nodes = [redis.asyncio.cluster.ClusterNode(*seed) for seed in endpoint.seeds]
+            place, retry = self._opened.place, redis.asyncio.retry.Retry(NoBackoff(), 0)
+            options = _client_options(place.server, self.settings)
+            if isinstance(place, Primary):
+                theirs = _sentinel_options(place, self.settings, retry)
+                watched = self._sentinel = redis.asyncio.sentinel.Sentinel(**theirs)  # type: ignore[no-untyped-call]
+                self._client = watched.master_for(place.service, retry=retry, **options)
+            elif place.server.topology == "cluster":
+                nodes = [redis.asyncio.cluster.ClusterNode(*seed) for seed in place.server.seeds]
                 cluster = redis.asyncio.RedisCluster(startup_nodes=nodes, retry=retry, **options)
                 self._client = cast("redis.asyncio.Redis", cluster)
             else:
@@ -320,6 +342,10 @@ class AsyncGrid:
         if self._client is not None:
             await self._client.aclose()
             self._client = None
+        if self._sentinel is not None:
+            for sentinel in self._sentinel.sentinels:
+                await sentinel.aclose()
+            self._sentinel = None
         if self._opened is not None:
             await asyncio.to_thread(self._opened.close)
             self._opened = None

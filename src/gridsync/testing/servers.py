@@ -110,6 +110,7 @@ class RedisServer:
     """
 
     host = "127.0.0.1"
+    _arguments: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -180,10 +181,14 @@ class RedisServer:
             if self.socket_path is None and (not self.port or attempt):
                 self.port = free_port()
             config = self.directory / "server.conf"
-            config.write_text("".join(f"{name} {value}\n" for name, value in self._directives()), encoding="utf-8")
+            self._write_config(config)
             with (self.directory / "log").open("wb") as log:
                 self._process = subprocess.Popen(
-                    [self.kind.path, str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory
+                    [self.kind.path, str(config), *self._arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=self.directory,
                 )
             self._processes[:] = [self._process]
             if self._ready():
@@ -260,6 +265,9 @@ class RedisServer:
     def __repr__(self) -> str:
         state = f"pid {self._process.pid}" if self._process is not None and self.running else "not running"
         return f"<RedisServer {self.kind} {self.socket_path or self.port} {state}>"
+
+    def _write_config(self, file: Path) -> None:
+        file.write_text("".join(f"{name} {value}\n" for name, value in self._directives()), encoding="utf-8")
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from gridsync._io.route import StandaloneTopology
 from gridsync._io.route.cluster import ClusterTopology
+from gridsync._io.route.primary import Primary
+from gridsync._io.route.sentinel import SentinelTopology, is_sentinel, parse_sentinel
 from gridsync._io.wire.endpoint import parse
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ def open_place(url: str, *, connect_timeout: float, credentials: CredentialProvi
         InvalidURL: The scheme, an option or a value cannot be used; the message says which.
         TLSFailed: A certificate or key file that the URL names cannot be loaded.
     """
+    if is_sentinel(url):
+        return parse_sentinel(url, connect_timeout=connect_timeout, credentials=credentials)
     return parse(url, connect_timeout=connect_timeout, credentials=credentials)
 
 
@@ -29,4 +33,6 @@ def open_topology(place: Place) -> Topology:
     """Return what knows the servers of *place*; nothing is opened yet."""
     if place.server.topology == "cluster":
         return ClusterTopology(place.server)
+    if isinstance(place, Primary):
+        return SentinelTopology(place)
     return StandaloneTopology(place)

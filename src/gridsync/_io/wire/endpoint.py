@@ -42,7 +42,7 @@ _TLS_OPTIONS = {
 _OTHER_OPTIONS = {"host", "port", "db", "username", "password", "path", "client_name", "connection_class"}
 # Up to the last "@": one that was not percent-encoded must not show the rest of a password.
 _CREDENTIALS_IN_URL = re.compile(
-    r"(?<=://).*(?=@)|(?<=[?&]password=)[^&#]*|(?<=[?&]username=)[^&#]*|(?<=ssl_password=)[^&#]*"
+    r"(?<=://).*(?=@)|(?<=[?&]password=)[^&#]*|(?<=[?&]username=)[^&#]*|(?<=_password=)[^&#]*|(?<=_username=)[^&#]*"
 )
 _ROUTED = re.compile(
     r"(?P<scheme>rediss?|valkeys?)\+(?P<topology>cluster)://(?P<login>.*@)?(?P<hosts>[^/?#@]*)(?P<rest>.*)"
@@ -134,7 +134,8 @@ def parse(url: str, *, connect_timeout: float, credentials: CredentialProvider |
         url = f"{routed['scheme']}://{routed['login'] or ''}{first}{routed['rest']}"
     scheme = url.partition("://")[0]
     if "://" not in url or scheme not in SCHEMES:
-        allowed = ", ".join(f"{s}://" for s in (*SCHEMES, "redis+cluster", "rediss+cluster", "embedded"))
+        routed_schemes = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+        allowed = ", ".join(f"{s}://" for s in (*SCHEMES, *routed_schemes, "embedded"))
         raise InvalidURL(f"{shown!r} is not a connection URL: it must begin with one of {allowed}")
     try:
         options: dict[str, Any] = parse_url(re.sub("^valkey", "redis", url))  # type: ignore[no-untyped-call]

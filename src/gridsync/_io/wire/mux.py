@@ -495,7 +495,6 @@ class Node:
         self._stall_s = stall_s
         self.wire: MuxWire | None = None
         self._leaving: set[asyncio.Task[None]] = set()
-        self._moves = 0
         self._attempt: asyncio.Task[MuxWire] | None = None
         self._met = False
         self._closed = False
@@ -535,16 +534,11 @@ class Node:
                 return wire
 
     async def _connect(self) -> MuxWire:
-        moves = self._moves
-        wire = await connect(
+        self.wire = await connect(
             self.endpoint, inflight_max=self._inflight_max, stall_s=self._stall_s, met_before=self._met
         )
-        if moves != self._moves:
-            wire.abort()
-            raise Fault(f"{self.endpoint} moved while {wire.endpoint} was being connected to", applied=False)
-        self.wire = wire
         self._met = True
-        return wire
+        return self.wire
 
     def leave(self) -> None:
         """Connect anew for what comes, and cut the present connection when it has answered what is under way."""
@@ -556,9 +550,10 @@ class Node:
 
     def move(self, endpoint: Endpoint) -> None:
         """Cut the connection unless it leads to *endpoint*: whoever waits for a reply there is told at once."""
-        self._moves += 1
         if self.wire is not None and not leads_to(self.wire.endpoint, endpoint):
             self.wire.abort()
+        if self._attempt is not None:
+            self._attempt.cancel()  # it may be waiting for the old one; its callers begin another
 
     def _attempted(self, task: asyncio.Task[MuxWire]) -> None:
         self._attempt = None

@@ -1,0 +1,253 @@
+"""Who is the primary of a service that sentinels watch.
+
+For each new connection the sentinels are asked in order, the one that answered last first; the connection then asks the
+server for its ROLE, and a server that is no primary is refused.  `listener.py` brings the news of a switch.
+
+Source: https://redis.io/docs/latest/develop/reference/sentinel-clients/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import weakref
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from gridsync._io.clock import monotonic
+from gridsync._io.route.listener import Listener, text
+from gridsync._io.wire import blocking, mux
+from gridsync._io.wire.faults import Fault, ReplyError
+from gridsync.errors import AuthenticationFailed, GridsyncError, Misconfigured, Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from gridsync._io.wire.endpoint import Endpoint
+
+_log = logging.getLogger("gridsync")
+ATTEMPT_S = 1.0
+"""How long one attempt to connect to a primary may take at most: if it is silent, another may be named by now."""
+LEAST_S = 0.001
+
+
+class Primary:
+    """The primary of one service, as its sentinels name it: a `Place`.
+
+    Thread-safe and fork-safe.  Guarantee: every connection led to a server that said it was a primary when the
+    connection was made, and is cut when a sentinel announces another one.
+    Not guaranteed: that a primary which nobody has demoted yet, on the minority side of a partition, is recognised.
+    """
+
+    def __init__(self, service: str, sentinels: Sequence[Endpoint], server: Endpoint) -> None:
+        """Ask *sentinels* for *service*; the servers are greeted as *server* says, whatever its host and port."""
+        self.service = service
+        self.sentinels = list(sentinels)
+        self.server = server
+        self.connect_timeout = server.connect_timeout
+        self._callbacks: list[Callable[[Endpoint], None]] = []
+        self._reset()
+        _places.add(self)
+
+    def _reset(self) -> None:
+        self._asking = threading.Lock()
+        self._found: Endpoint | None = None
+        self._asked_at = 0.0
+        self._named_by: dict[Endpoint, Endpoint] = {}
+        self._listener = Listener(self)
+
+    def __str__(self) -> str:
+        """Name the service and, once it is known, the primary."""
+        primary = f" at {self._found}" if self._found is not None else ""
+        return f"the primary of {self.service!r}{primary}"
+
+    # -- the place --------------------------------------------------------------------------------------------------
+
+    @property
+    def vouched(self) -> bool:
+        """Whether a sentinel has named a primary before."""
+        return self._found is not None
+
+    def find(self, timeout: float) -> Endpoint:
+        """Ask the sentinels; who calls while another thread asks takes the answer to the next question.
+
+        Raises:
+            Fault: None could tell within *timeout* seconds, after one could before.
+            Unavailable: None could be reached.
+            Misconfigured: They know no such service, or refuse the credentials.
+        """
+        called = monotonic()
+        if not self._asking.acquire(timeout=timeout):
+            raise Fault(f"no sentinel named {self} within {timeout:g} s", applied=False)
+        try:
+            if self._found is None or self._asked_at < called:
+                asked_at = monotonic()
+                round_ = _Round(self)
+                for sentinel in round_:
+                    rest = max(min(sentinel.connect_timeout, called + timeout - monotonic()), LEAST_S)
+                    round_.take(sentinel, _ask(sentinel, self.service, rest))
+                self._found, self._asked_at = round_.result(), asked_at
+        finally:
+            self._asking.release()
+        self._listener.start()
+        return self._found
+
+    async def seek(self) -> Endpoint:
+        """As `find`; connecting is single-flight for each kind of connection already."""
+        asked_at = monotonic()
+        round_ = _Round(self)
+        for sentinel in round_:
+            round_.take(sentinel, await _ask_async(sentinel, self.service))
+        found = round_.result()
+        self._found, self._asked_at = found, asked_at
+        self._listener.start()
+        return found
+
+    def doubt(self, endpoint: Endpoint) -> None:
+        """Ask another sentinel next time: the one that named *endpoint* seems to be out of date."""
+        named_by = self._named_by.get(endpoint)
+        if named_by is not None:
+            self.put(named_by, last=True)
+
+    def on_move(self, callback: Callable[[Endpoint], None]) -> None:
+        """Call *callback* from the listener's thread when connections to any other server are of no use any more."""
+        self._callbacks.append(callback)
+
+    def moved(self, endpoint: Endpoint) -> None:
+        """Let everybody know that *endpoint* is the primary now; it said so itself."""
+        self._found = endpoint
+        for callback in self._callbacks:
+            try:
+                callback(endpoint)
+            except Exception:  # noqa: BLE001 - one must not keep the others on the old primary
+                _log.exception("a callback of %s failed", self)
+
+    def close(self) -> None:
+        """End the listener."""
+        self._listener.close()
+
+    # -- for the listener and for a round of questions ---------------------------------------------------------------
+
+    @property
+    def found(self) -> Endpoint | None:
+        """The server that was named last."""
+        return self._found
+
+    def put(self, sentinel: Endpoint, *, last: bool = False) -> None:
+        """Ask *sentinel* first next time, or last."""
+        others = [other for other in self.sentinels if other is not sentinel]
+        self.sentinels = [*others, sentinel] if last else [sentinel, *others]
+
+    def named(self, sentinel: Endpoint, address: Sequence[Any]) -> Endpoint:
+        """Return the server that *sentinel* named."""
+        endpoint = replace(
+            self.server,
+            host=text(address[0]),
+            port=int(address[1]),
+            connect_timeout=min(self.connect_timeout, ATTEMPT_S),
+            primary=True,
+        )
+        self._named_by = {endpoint: sentinel}
+        return endpoint
+
+    def _after_fork(self) -> None:
+        self._listener.abandon()
+        self._reset()
+
+
+class _Round:
+    """One question to the sentinels in order, until one answers."""
+
+    def __init__(self, place: Primary) -> None:
+        self._place = place
+        self._found: Endpoint | None = None
+        self._failures: list[tuple[Endpoint, Exception]] = []
+        self._ignorant: list[tuple[Endpoint, str]] = []
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        for sentinel in list(self._place.sentinels):
+            if self._found is None:
+                yield sentinel
+
+    def take(self, sentinel: Endpoint, answer: object) -> None:
+        """Take *sentinel*'s answer: an address, the services that it knows instead, or an exception."""
+        if isinstance(answer, Exception):
+            self._failures.append((sentinel, answer))
+        elif isinstance(answer, list):
+            self._place.put(sentinel)
+            self._found = self._place.named(sentinel, answer)
+        else:
+            self._ignorant.append((sentinel, str(answer)))
+
+    def result(self) -> Endpoint:
+        """Return the primary, or raise what the answers come to."""
+        if self._found is not None:
+            return self._found
+        place = self._place
+        why = "; ".join(str(error) for _, error in self._failures)
+        why = why.replace("REDIS_CONNECTION_TIMEOUT", "sentinel_timeout=… in the URL")
+        if place.vouched:
+            # It worked before, so it may heal: sentinels are being restarted, or have yet to agree.
+            raise Fault(f"no sentinel of {len(place.sentinels)} names {place} now: {why or 'unknown'}", applied=False)
+        if self._ignorant:
+            sentinel, known = self._ignorant[0]
+            raise Misconfigured(
+                f"sentinel {sentinel} knows no service {place.service!r}, {known}; "
+                f"the service stands after the hosts: redis+sentinel://host:26379/service/0"
+            )
+        for sentinel, error in self._failures:
+            if isinstance(error, AuthenticationFailed):
+                raise AuthenticationFailed(
+                    f"sentinel {sentinel} refused us: {error}; "
+                    f"its own password goes into the URL as ?sentinel_password=… (and sentinel_username=…)"
+                ) from error
+        for sentinel, error in self._failures:
+            if isinstance(error, Misconfigured | UsageError):
+                raise error
+            if isinstance(error, ReplyError):
+                raise Misconfigured(f"{sentinel} does not answer as a sentinel: {error}") from error
+        raise Unavailable(f"no sentinel of {place.service!r} can be reached: {why}")
+
+
+def _ask(sentinel: Endpoint, service: str, timeout: float) -> object:
+    """Return what *sentinel* answers: an address, which services it knows instead, or an exception."""
+    try:
+        wire = blocking.connect(sentinel, timeout=timeout, met_before=True)
+        try:
+            address = wire.call(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service), timeout)
+            return address or _known(wire.call(("SENTINEL", "MASTERS"), timeout))
+        finally:
+            wire.close()
+    except (Fault, ReplyError, GridsyncError) as error:
+        return error
+
+
+async def _ask_async(sentinel: Endpoint, service: str) -> object:
+    deadline = asyncio.get_running_loop().time() + sentinel.connect_timeout
+    try:
+        wire = await mux.connect(sentinel, inflight_max=2, stall_s=sentinel.connect_timeout, met_before=True)
+        try:
+            address = await wire.post(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service), deadline)
+            return address or _known(await wire.post(("SENTINEL", "MASTERS"), deadline))
+        finally:
+            wire.abort()
+    except (Fault, ReplyError, GridsyncError) as error:
+        return error
+
+
+def _known(masters: Sequence[dict[bytes, bytes]]) -> str:
+    names = ", ".join(sorted(repr(text(master[b"name"])) for master in masters))
+    return f"only {names}" if names else "nor any other"
+
+
+_places: weakref.WeakSet[Primary] = weakref.WeakSet()
+
+
+def _reset_all() -> None:
+    for place in list(_places):
+        place._after_fork()  # noqa: SLF001 - same module
+
+
+os.register_at_fork(after_in_child=_reset_all)
