@@ -13,7 +13,8 @@ from gridsync.streams._api import (
     EventStore,
 )
 from gridsync.streams._consumer import Consumed, Failure
-from gridsync.streams._core import Appended, Expected, Recorded
+from gridsync.streams._core import Expected
+from gridsync.streams._records import Appended, Recorded
 
 __all__ = [
     "ANY",

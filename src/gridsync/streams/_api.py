@@ -11,13 +11,14 @@ from gridsync._units import Seconds, seconds
 from gridsync._units import name as checked
 from gridsync.errors import UsageError
 from gridsync.streams._consumer import Consumed, Failure, Options, Session
-from gridsync.streams._core import Appended, Expected, Pages, Recorded, StoreCore
+from gridsync.streams._core import Expected, Pages, StoreCore
 from gridsync.streams._model import E
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from gridsync._io import IO
+    from gridsync.streams._records import Appended, Recorded
 
 ANY = Expected.ANY
 EXISTS = Expected.EXISTS
@@ -179,7 +180,43 @@ class AsyncEventStore(Generic[E]):
         return f"<AsyncEventStore {self._core.name!r} of {', '.join(self._core.codec.types)}>"
 
 
-class ConsumerGroup(Generic[E]):
+class _Group(Generic[E]):
+    """What both kinds of group share: a name, where it starts, and how it is stopped."""
+
+    def __init__(self, core: StoreCore[E], name: str, start: Literal["first", "now"]) -> None:
+        """Made by the store."""
+        self._core = core
+        self._name = checked(name, "the name of a consumer group")
+        self._from_now = _from_now(start)
+        self._stop = core.io.signal()
+
+    def stop(self) -> None:
+        """End every `consume` of this object: running handlers finish, nothing new is begun.
+
+        May be called from any thread or task, and from a signal handler.  It lasts: ask the store for a new group to
+        go on.
+        """
+        self._stop.set()
+
+    def _session(
+        self,
+        options: Options,
+        handle: Callable[[Recorded[E]], Awaitable[None]],
+        complain: Callable[[Failure[E]], Awaitable[None]],
+    ) -> Session[E]:
+        return Session(
+            self._core, self._name, options, self._stop, from_now=self._from_now, handle=handle, complain=complain
+        )
+
+    def _log(self, failure: Failure[E]) -> None:
+        _log_failure(self._name, failure)
+
+    def __repr__(self) -> str:
+        """Name, store and whether it was stopped."""
+        return f"<{type(self).__name__} {self._name!r} of {self._core.name!r}{', stopped' * self._stop.is_set()}>"
+
+
+class ConsumerGroup(_Group[E]):
     """Consumers that share the events of a store: each event is handled by one of them, at least once.
 
     Guarantee: an event is acknowledged only after its handler returned, and only by the consumer it is with; what a
@@ -187,13 +224,6 @@ class ConsumerGroup(Generic[E]):
     Not guaranteed: order between consumers, and exactly one handling: a consumer that dies between the end of its
     handler and the acknowledgement has its event handled again, so handlers must be safe to repeat.
     """
-
-    def __init__(self, core: StoreCore[E], name: str, start: Literal["first", "now"]) -> None:
-        """Made by `EventStore.group`."""
-        self._core = core
-        self._name = checked(name, "the name of a consumer group")
-        self._from_now = _from_now(start)
-        self._stop = core.io.signal()
 
     def consume(
         self,
@@ -258,45 +288,14 @@ class ConsumerGroup(Generic[E]):
         )
         return run_sync(self._session(options, handle, complain).run())
 
-    def stop(self) -> None:
-        """End every `consume` of this object: running handlers finish, nothing new is begun.
 
-        May be called from any thread, and from a signal handler.  It lasts: ask the store for a new group to go on.
-        """
-        self._stop.set()
-
-    def _session(
-        self,
-        options: Options,
-        handle: Callable[[Recorded[E]], Awaitable[None]],
-        complain: Callable[[Failure[E]], Awaitable[None]],
-    ) -> Session[E]:
-        return Session(
-            self._core, self._name, options, self._stop, from_now=self._from_now, handle=handle, complain=complain
-        )
-
-    def _log(self, failure: Failure[E]) -> None:
-        _log_failure(self._name, failure)
-
-    def __repr__(self) -> str:
-        """Name, store and whether it was stopped."""
-        return f"<{type(self).__name__} {self._name!r} of {self._core.name!r}{', stopped' * self._stop.is_set()}>"
-
-
-class AsyncConsumerGroup(Generic[E]):
+class AsyncConsumerGroup(_Group[E]):
     """The asyncio twin of `ConsumerGroup`.
 
     Guarantee: an event is acknowledged only after its handler returned, and only by the consumer it is with; what a
     dead consumer held is taken over (tests/streams/test_consumer.py).
     Not guaranteed: order between consumers, and exactly one handling; see `ConsumerGroup`.
     """
-
-    def __init__(self, core: StoreCore[E], name: str, start: Literal["first", "now"]) -> None:
-        """Made by `AsyncEventStore.group`."""
-        self._core = core
-        self._name = checked(name, "the name of a consumer group")
-        self._from_now = _from_now(start)
-        self._stop = core.io.signal()
 
     async def consume(
         self,
@@ -351,31 +350,6 @@ class AsyncConsumerGroup(Generic[E]):
             idle_stop=idle_stop,
         )
         return await self._session(options, handle, complain).run()
-
-    def stop(self) -> None:
-        """End every `consume` of this object: running handlers finish, nothing new is begun.
-
-        May be called from any thread or task, and from a signal handler.  It lasts: ask the store for a new group to
-        go on.
-        """
-        self._stop.set()
-
-    def _session(
-        self,
-        options: Options,
-        handle: Callable[[Recorded[E]], Awaitable[None]],
-        complain: Callable[[Failure[E]], Awaitable[None]],
-    ) -> Session[E]:
-        return Session(
-            self._core, self._name, options, self._stop, from_now=self._from_now, handle=handle, complain=complain
-        )
-
-    def _log(self, failure: Failure[E]) -> None:
-        _log_failure(self._name, failure)
-
-    def __repr__(self) -> str:
-        """Name, store and whether it was stopped."""
-        return f"<{type(self).__name__} {self._name!r} of {self._core.name!r}{', stopped' * self._stop.is_set()}>"
 
 
 def _iterate(pages: Pages, decode: Callable[[Any], Recorded[E]]) -> Iterator[Recorded[E]]:

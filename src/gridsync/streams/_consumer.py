@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from gridsync._io import Arg, Script, Signal
-    from gridsync.streams._core import Recorded, StoreCore
+    from gridsync.streams._core import StoreCore
+    from gridsync.streams._records import Recorded
 
 JOIN: Final = load("gridsync.streams", "join")
 ACK: Final = load("gridsync.streams", "ack")

@@ -1,0 +1,50 @@
+"""What a store answers: the result of an append, and an event as it was recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, Generic
+
+from gridsync.streams._model import E
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The answer to an append."""
+
+    version: int
+    """The stream's version after the last event of this commit; the first event has version 1."""
+    position: int
+    """The position of that event among all events of the store; the first has position 1."""
+    event_ids: tuple[str, ...]
+    """The ids of the events, as given or generated."""
+    replayed: bool
+    """Whether these events had been written before: then nothing was written, and this is the first answer again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded(Generic[E]):
+    """An event as it stands in the store."""
+
+    event: E
+    """The event itself."""
+    id: str
+    """Its id, unique in its stream."""
+    stream: str
+    """The stream it belongs to."""
+    version: int
+    """Its place in the stream, from 1, without gaps."""
+    position: int
+    """Its place among all events of the store, from 1, without gaps, in commit order."""
+    type: str
+    """The type name it was stored under."""
+    time_us: int
+    """When the server committed it, in microseconds since 1970.  For people: order by `position`, clocks jump."""
+
+    @property
+    def time(self) -> datetime:
+        """When the server committed it, in UTC."""
+        return _EPOCH + timedelta(microseconds=self.time_us)
