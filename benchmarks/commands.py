@@ -7,9 +7,10 @@ Peers are configured as their documentation advises for this load, with the vari
 from __future__ import annotations
 
 from functools import partial
+from unittest.mock import patch
 
 from benchmarks.harness import Bench, Peer, Row, aio, expect, pace_tasks, pace_threads
-from gridsync._io import Category, Command, run_sync
+from gridsync._io import Category, Command, run_sync, telemetry
 from gridsync._io.aio import AsyncIO
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import parse
@@ -32,6 +33,12 @@ async def _ours_aio(bench: Bench, *, tasks: int) -> float:
         return await pace_tasks(bench, [operation] * tasks)
     finally:
         await io.close()
+
+
+async def _without_telemetry(bench: Bench, *, tasks: int) -> float:
+    # Ours, unknown to the module that would put OpenTelemetry's wrapper around it.
+    with patch.object(telemetry, "watch"):
+        return await _ours_aio(bench, tasks=tasks)
 
 
 def _ours_sync(bench: Bench, *, threads: int) -> float:
@@ -114,6 +121,12 @@ ROWS = (
             Peer("valkey-glide", aio(partial(_glide, tasks=100)), target=3.0),
             Peer("coredis", aio(partial(_coredis, tasks=100))),
         ),
+    ),
+    Row(
+        "aio-telemetry-off",
+        "commands/s",
+        aio(partial(_ours_aio, tasks=100)),
+        (Peer("gridsync-redis", aio(partial(_without_telemetry, tasks=100))),),
     ),
     Row(
         "aio-commands-1",

@@ -5,6 +5,7 @@
 `gridsync.locks`                  exclusive leases with fences, first come first served
 `gridsync.limits`                 exact sliding windows
 `gridsync.streams`                an event store with expected versions, and consumer groups
+`gridsync.health`                 is the server fit for all that?
 `gridsync.errors`                 every exception, in one tree
 `gridsync.settings`               the environment variables
 `gridsync.embedded`               the private server behind ``embedded://``
@@ -39,7 +40,9 @@ from gridsync.errors import (
 )
 
 if TYPE_CHECKING:
+    from gridsync._io.counts import Stats
     from gridsync.grid import AsyncGrid, Grid
+    from gridsync.health import Health
     from gridsync.limits import AsyncLimiter, Decision, Limiter, Rate
     from gridsync.locks import AsyncLease, AsyncLock, Lease, Lock
     from gridsync.settings import Settings
@@ -55,6 +58,7 @@ __all__ = [
     "Decision",
     "Grid",
     "GridsyncError",
+    "Health",
     "InvalidEvent",
     "InvalidLimit",
     "InvalidURL",
@@ -71,6 +75,7 @@ __all__ = [
     "RateLimited",
     "ServerError",
     "Settings",
+    "Stats",
     "TLSFailed",
     "Unavailable",
     "UnknownEventType",
@@ -79,7 +84,9 @@ __all__ = [
 ]
 
 _LATER = {
+    "gridsync._io.counts": ("Stats",),
     "gridsync.grid": ("AsyncGrid", "Grid"),
+    "gridsync.health": ("Health",),
     "gridsync.limits": ("AsyncLimiter", "Decision", "Limiter", "Rate"),
     "gridsync.locks": ("AsyncLease", "AsyncLock", "Lease", "Lock"),
     "gridsync.settings": ("Settings",),

@@ -17,12 +17,15 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from gridsync._io.aio import AsyncIO
+from gridsync._io.keys import health as health_keys
 from gridsync._io.route.open import open_place
 from gridsync._io.route.primary import Primary
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import Endpoint, redacted
+from gridsync._units import seconds
 from gridsync.embedded import EmbeddedServer, open_embedded
 from gridsync.errors import UsageError
+from gridsync.health import PING_SLOW, judge, questions
 from gridsync.limits import AsyncLimiter, Limiter
 from gridsync.locks import AsyncLock, Lock
 from gridsync.settings import Settings
@@ -36,11 +39,14 @@ if TYPE_CHECKING:
     from gridsync._io.counts import Stats
     from gridsync._io.wire.place import Place
     from gridsync._units import Seconds
+    from gridsync.health import Health
     from gridsync.limits import Rate
 
 __all__ = ["AsyncGrid", "Grid"]
 
 E = TypeVar("E", bound=BaseModel)
+HEALTH_LEAST_S = 0.01
+"""The shortest time that a health report is given."""
 
 
 class _Opened:
@@ -180,6 +186,25 @@ class Grid:
                 self._client = redis.Redis(retry=retry, **options)
         return self._client
 
+    def health(self, *, timeout: Seconds = 1.0) -> Health:
+        """Look whether the server is fit for what gridsync promises on it, on a connection of its own.
+
+        Args:
+            timeout: How long the whole report may take, in seconds.
+
+        Returns:
+            A report with an item for each thing that was looked at, what was found, and what to do about it.  A server
+            that is away, or does not answer in time, is ``down``; that is no exception.
+
+        Raises:
+            UsageError: *timeout* is not positive.
+
+        Cost: one connection and three round trips; writes one key, which expires.
+        """
+        keys = health_keys(self.namespace)
+        facts, usage = self._io.look(questions(self.namespace), keys, seconds(timeout, "timeout", least=HEALTH_LEAST_S))
+        return judge(facts, usage, namespace=self.namespace, slow_s=PING_SLOW * self.settings.redis_command_timeout)
+
     def stats(self) -> Stats:
         """Return what this grid did since it was made, and what it is doing now, for people without OpenTelemetry.
 
@@ -317,6 +342,14 @@ class AsyncGrid:
             else:
                 self._client = redis.asyncio.Redis(retry=retry, **options)
         return self._client
+
+    async def health(self, *, timeout: Seconds = 1.0) -> Health:
+        """Look whether the server is fit for what gridsync promises on it; see `Grid.health`."""
+        keys = health_keys(self.namespace)
+        facts, usage = await self._io.look(
+            questions(self.namespace), keys, seconds(timeout, "timeout", least=HEALTH_LEAST_S)
+        )
+        return judge(facts, usage, namespace=self.namespace, slow_s=PING_SLOW * self.settings.redis_command_timeout)
 
     def stats(self) -> Stats:
         """Return what this grid did since it was opened, and what it is doing now; see `Grid.stats`."""

@@ -46,7 +46,8 @@ BELOW = {
     "_embedded": ("errors", "_units"),
     "embedded": ("errors", "_units", "_embedded"),
     **dict.fromkeys(PRIMITIVES, ("errors", "_units", "_io")),
-    "grid": ("errors", "_units", "_io", "settings", "embedded", *PRIMITIVES),
+    "health": ("errors", "_units", "_io"),
+    "grid": ("errors", "_units", "_io", "settings", "embedded", "health", *PRIMITIVES),
 }
 """Which parts a part may import besides itself; `testing`, `cli` and `contrib` stand on top and may import all."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -248,23 +250,10 @@ def test_a_unix_socket_is_named_by_its_path(sdk: Sdk):
     assert "server.port" not in attributes
 
 
-def test_a_program_sets_its_provider_and_has_spans(flushed: RedisServer):
-    """The real global provider, which a process can set only once, so in a process of its own."""
-    program = f"""
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from gridsync import Grid
-kept = InMemorySpanExporter()
-with Grid({flushed.url!r}) as grid:
-    assert "run" not in vars(grid._io)
-provider = TracerProvider()
-provider.add_span_processor(SimpleSpanProcessor(kept))
-trace.set_tracer_provider(provider)
-with Grid({flushed.url!r}) as grid, grid.lock("job"):
-    pass
-print(sorted({{span.name for span in kept.get_finished_spans()}}))
-"""
+def test_the_first_example_of_the_page_does_what_it_says():
+    """It sets the real global provider, which a process can do only once, so it runs in a process of its own."""
+    page = (Path(__file__).parents[2] / "docs" / "telemetry.md").read_text(encoding="utf-8")
+    program, output = re.findall(r"^```(?:{.python}|text)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[:2]
+    assert "set_tracer_provider" in program
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert ended.stdout.strip() == "['EVALSHA locks.acquire', 'EVALSHA locks.release']", ended.stderr
+    assert ended.stdout == output, ended.stderr

@@ -18,6 +18,7 @@ from gridsync._io import telemetry
 from gridsync._io.aio_hub import AsyncHub, TaskEar
 from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.keeper import Keeper
+from gridsync._io.probe import Usage, aprobe
 from gridsync._io.retry import REDIRECTS_MAX, recover
 from gridsync._io.route.open import open_topology
 from gridsync._io.signals import LoopSignal, call_in
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from gridsync._io import Arg, Signal
     from gridsync._io.counts import Stats
+    from gridsync._io.probe import Facts
     from gridsync._io.scripts import Operation
     from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.mux import MuxWire
@@ -58,6 +60,7 @@ class AsyncIO:
         self._time = self._loop.time
         self._topology = open_topology(endpoint)
         self._route = self._topology.nodes(inflight_max=inflight_max, stall_s=timeout)
+        self._inflight_max = inflight_max
         self.monotonic = monotonic
         self.token = Tokens()
         self._keeper = Keeper(self._topology.pools(1), self._topology.failed)
@@ -239,6 +242,17 @@ class AsyncIO:
         return UsageError(
             "this AsyncGrid belongs to another event loop or to the parent process; open one per loop and process"
         )
+
+    async def look(
+        self, questions: Sequence[tuple[Any, ...]], keys: Sequence[str], timeout: float
+    ) -> tuple[Facts, Usage]:
+        """Ask the server that holds *keys*, on a connection of its own; see `aprobe`."""
+        if self._forked or _running_loop() is not self._loop:
+            raise self._misplaced()
+        node = self._route.node(keys)
+        facts = await aprobe(node.endpoint, questions, timeout)
+        load, line = (0, 0) if node.wire is None else (node.wire.load, node.wire.line)
+        return facts, Usage(load, self._inflight_max, line)
 
     def stats(self) -> Stats:
         """Return what was counted, and what is going on now."""

@@ -86,3 +86,18 @@ def events(namespace: str, store: str) -> EventKeys:
     """Return the keys of the event store *store*."""
     base = tag(namespace, "events", store)
     return EventKeys(f"{base}:meta", f"{base}:versions", f"{base}:log", f"{base}:recent", base)
+
+
+class HealthKeys(NamedTuple):
+    """The keys of a health report."""
+
+    probe: str
+    """string, written to see whether writing works; it expires."""
+    absent: str
+    """Never written; what is done to it shows whether the server's ACL permits it."""
+
+
+def health(namespace: str) -> HealthKeys:
+    """Return the keys of a health report, all in one slot."""
+    base = tag(namespace, "health", "probe")
+    return HealthKeys(base, f"{base}:absent")

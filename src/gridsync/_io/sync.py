@@ -20,6 +20,7 @@ from gridsync._io import run_sync, telemetry
 from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.hub import ThreadEar, ThreadHub
 from gridsync._io.keeper import Keeper
+from gridsync._io.probe import Usage, probe
 from gridsync._io.retry import REDIRECTS_MAX, recover
 from gridsync._io.route.open import open_topology
 from gridsync._io.signals import ThreadSignal
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from gridsync._io import Arg, Signal
     from gridsync._io.counts import Stats
+    from gridsync._io.probe import Facts
     from gridsync._io.scripts import Operation
     from gridsync._io.wire.blocking import BlockingWire
     from gridsync._io.wire.place import Place
@@ -202,6 +204,11 @@ class SyncIO:
                     return
                 time.sleep(UNBLOCK_PAUSE_S)
         wire.shutdown()
+
+    def look(self, questions: Sequence[tuple[Any, ...]], keys: Sequence[str], timeout: float) -> tuple[Facts, Usage]:
+        """Ask the server that holds *keys*, on a connection of its own; see `probe`."""
+        pool = self._route.pool(keys)
+        return probe(pool.endpoint, questions, timeout), Usage(pool.open - pool.idle, pool.size, pool.waiting)
 
     def stats(self) -> Stats:
         """Return what was counted, and what is going on now."""

@@ -32,6 +32,25 @@ def gridsync_command(
 
 
 @app.command()
+def health(
+    *,
+    url: Annotated[
+        str | None, typer.Option(help="Which server: redis://…, rediss://…, unix://…; default is REDIS_URL.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=0.01, max=60, help="Seconds for the whole report.")] = 1.0,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Say whether a server is fit for locks, limits and events, and what to do if it is not.
+
+    Exits with 0 if all is well, with 1 if it works but a promise or a reserve is missing, and with 2 if it does not
+    work, cannot be reached, or its URL cannot be used.
+    """
+    from gridsync.cli.health import command  # noqa: PLC0415 - loads redis and pydantic
+
+    raise typer.Exit(command(url=url, timeout=timeout, as_json=json))
+
+
+@app.command()
 def demo(
     *,
     url: Annotated[

@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from gridsync._io import telemetry
+from gridsync._io.wire.credentials import ask
 from gridsync._io.wire.endpoint import (
     NO_REPLY,
     TLS_PATIENCE_S,
     ProtocolError,
+    certificate_ends,
     connect_failed,
     greeting_failed,
+    hung_up,
     new_reader,
     not_tls,
     speaks_plain,
@@ -69,6 +72,10 @@ class BlockingWire:
         """Close the socket; safe to call twice."""
         self.closed = True
         self._socket.close()
+
+    def certificate_ends(self) -> float | None:
+        """Return when the server's certificate ends; see `endpoint.certificate_ends`."""
+        return certificate_ends(self._socket if self._secure else None)
 
     def shutdown(self) -> None:
         """End the connection from another thread: whoever reads from it gets an error."""
@@ -223,12 +230,8 @@ def _connect(endpoint: Endpoint, *, timeout: float, met_before: bool) -> Blockin
         else:
             connection.setblocking(True)  # noqa: FBT003
         wire = BlockingWire(endpoint, connection)
-        username, password = None, None
-        if endpoint.credentials is not None:
-            given = endpoint.credentials.get_credentials()
-            username, password = given if len(given) == 2 else (None, given[0])  # noqa: PLR2004
+        requests = endpoint.hello(*ask(endpoint, timeout, met_before=met_before))
         wire.set_timeout(timeout)
-        requests = endpoint.hello(username, password)
         wire.send(b"".join([hiredis.pack_command(request) for request in requests]))
         replies = [wire.read(timeout) for _ in requests]
     except BlockingIOError:
@@ -236,7 +239,7 @@ def _connect(endpoint: Endpoint, *, timeout: float, met_before: bool) -> Blockin
         raise connect_failed(endpoint, TimeoutError(), met_before=met_before) from None
     except (OSError, EOFError, ProtocolError) as error:
         _close(connection)
-        raise connect_failed(endpoint, error, met_before=met_before) from error
+        raise connect_failed(endpoint, hung_up(endpoint, error), met_before=met_before) from error
     except BaseException:
         _close(connection)
         raise

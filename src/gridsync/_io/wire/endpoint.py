@@ -47,6 +47,14 @@ _CREDENTIALS_IN_URL = re.compile(
 _ROUTED = re.compile(
     r"(?P<scheme>rediss?|valkeys?)\+(?P<topology>cluster)://(?P<login>.*@)?(?P<hosts>[^/?#@]*)(?P<rest>.*)"
 )
+_CERTIFICATE_ADVICE = {
+    9: "it is not valid yet: look at the clocks of both machines",
+    10: "it has expired: renew it on the server",
+    62: "write a host that the certificate names into the URL",
+    64: "write an address that the certificate names into the URL",
+}
+"""By OpenSSL's code of the verification."""
+_HANGING_UP = (ConnectionResetError, BrokenPipeError, EOFError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 _ENCODE = "write host:port, and percent-encode special characters in user and password (@ is %40, / is %2F)"
 
 
@@ -245,6 +253,12 @@ def _role(reply: object) -> str:
     return first.decode(errors="replace") if isinstance(first, bytes) else str(first)
 
 
+def certificate_ends(secure: Any) -> float | None:  # noqa: ANN401 - a TLS socket or object
+    """Return when the peer's certificate ends, in seconds since 1970; ``None`` if none was checked."""
+    found = None if secure is None else secure.getpeercert()
+    return ssl.cert_time_to_seconds(found["notAfter"]) if found else None
+
+
 def speaks_plain(endpoint: Endpoint, timeout: float) -> bool:
     """Tell whether a port that does not answer in TLS answers a plain PING.
 
@@ -264,6 +278,37 @@ def not_tls(endpoint: Endpoint, why: str) -> TLSFailed:
     return TLSFailed(f"{endpoint} did not answer in TLS ({why}); is it a plain port? then use redis://")
 
 
+def hung_up(endpoint: Endpoint, error: BaseException) -> BaseException:
+    """Return why a TLS server hung up during the greeting, or *error* if it does not say; blocks for a moment.
+
+    In TLS 1.3 a server refuses a client's certificate after the client has finished, when the greeting is already under
+    way; then it may reset the connection before its alert could be read.  So it is asked again, and nothing is sent.
+    """
+    if endpoint.tls is None or not isinstance(error, _HANGING_UP):
+        return error
+    try:
+        with (
+            socket.create_connection((endpoint.host, endpoint.port), TLS_PATIENCE_S) as plain,
+            endpoint.tls.wrap_socket(plain, server_hostname=endpoint.host) as secure,
+        ):
+            secure.recv(1)
+    except ssl.SSLError as alert:
+        return alert
+    except OSError:
+        pass
+    return error
+
+
+def _refused_by_peer(endpoint: Endpoint, reason: str) -> TLSFailed:
+    said = reason.lower().replace("_", " ")
+    own = endpoint.tls_options.get("ssl_certfile")
+    if own is None:
+        advice = "if it asks for a client certificate, name one with ssl_certfile=… and ssl_keyfile=… in the URL"
+    else:
+        advice = f"look whether the certificate in {own} is still valid and of an authority that the server trusts"
+    return TLSFailed(f"{endpoint} ended the TLS handshake ({said}); {advice}")
+
+
 def connect_failed(endpoint: Endpoint, error: BaseException, *, met_before: bool) -> Exception:
     """Say what a failed connection attempt means.
 
@@ -274,17 +319,17 @@ def connect_failed(endpoint: Endpoint, error: BaseException, *, met_before: bool
     if isinstance(error, GridsyncError | Fault):
         return error
     if isinstance(error, ssl.SSLCertVerificationError):
-        return TLSFailed(
-            f"{endpoint} shows a certificate that is not trusted: {error.verify_message}; "
-            f"name the authority's file with ssl_ca_certs=… in the URL"
-        )
-    if isinstance(error, ssl.SSLError):
+        advice = _CERTIFICATE_ADVICE.get(error.verify_code, "name the authority's file with ssl_ca_certs=… in the URL")
+        return TLSFailed(f"{endpoint} shows a certificate that is not trusted: {error.verify_message}; {advice}")
+    if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
+        return _refused_by_peer(endpoint, error.reason)
+    if isinstance(error, ssl.SSLError) and not (met_before and isinstance(error, _HANGING_UP)):
         return not_tls(endpoint, error.reason or str(error))
     if isinstance(error, ProtocolError):
         return TLSFailed(f"{endpoint} did not answer in RESP ({error}); is it a TLS port? then use rediss://")
     if isinstance(error, TimeoutError):
         text = f"{endpoint} did not answer within {endpoint.connect_timeout:g} s (REDIS_CONNECTION_TIMEOUT)"
-    elif isinstance(error, EOFError | ConnectionResetError | BrokenPipeError):
+    elif isinstance(error, _HANGING_UP):
         text = f"{endpoint} closed the connection during the greeting; if it is a TLS port, use rediss://"
     elif isinstance(error, socket.gaierror):
         text = f"the host name of {endpoint} cannot be resolved: {error.strerror}"

@@ -25,12 +25,15 @@ import hiredis
 
 from gridsync._io import telemetry
 from gridsync._io.wire.blocking import tune
+from gridsync._io.wire.credentials import aask
 from gridsync._io.wire.endpoint import (
     NO_REPLY,
     TLS_PATIENCE_S,
     ProtocolError,
+    certificate_ends,
     connect_failed,
     greeting_failed,
+    hung_up,
     new_reader,
     not_tls,
     speaks_plain,
@@ -198,6 +201,10 @@ class MuxWire(asyncio.BufferedProtocol):
             self._granted -= granted
         if self.closed:
             raise Fault(f"the connection to {self.endpoint} broke", applied=False)
+
+    def certificate_ends(self) -> float | None:
+        """Return when the server's certificate ends; see `endpoint.certificate_ends`."""
+        return certificate_ends(None if self._transport is None else self._transport.get_extra_info("ssl_object"))
 
     def abort(self) -> None:
         """Cut the connection now."""
@@ -426,19 +433,17 @@ async def _connect(
                 _, wire = await loop.create_unix_connection(factory, endpoint.path)
             else:
                 transport, wire = await _open(loop, factory, endpoint)
-                tune(transport.get_extra_info("socket"))
-            username, password = None, None
-            if endpoint.credentials is not None:
-                given = await endpoint.credentials.get_credentials_async()
-                username, password = given if len(given) == 2 else (None, given[0])  # noqa: PLR2004
+                if (plain := transport.get_extra_info("socket")) is not None:  # else it is closed already
+                    tune(plain)
+            user = await aask(endpoint, met_before=met_before)
             deadline = loop.time() + endpoint.connect_timeout
             replies: list[Any] = await asyncio.gather(
-                *wire.post_together(endpoint.hello(username, password), deadline), return_exceptions=True
+                *wire.post_together(endpoint.hello(*user), deadline), return_exceptions=True
             )
     except (OSError, EOFError, ProtocolError) as error:
         if wire is not None:
             wire.abort()
-        raise connect_failed(endpoint, error, met_before=met_before) from error
+        raise connect_failed(endpoint, await _why(endpoint, error), met_before=met_before) from error
     except BaseException:
         if wire is not None:
             wire.abort()
@@ -446,7 +451,7 @@ async def _connect(
     broken = next((reply for reply in replies if isinstance(reply, Fault)), None)
     if broken is not None:
         cause = wire.failure or EOFError()
-        raise connect_failed(endpoint, cause, met_before=met_before) from broken
+        raise connect_failed(endpoint, await _why(endpoint, cause), met_before=met_before) from broken
     if failure := greeting_failed(endpoint, replies):
         wire.abort()
         raise failure
@@ -454,6 +459,10 @@ async def _connect(
     endpoint.counts.wires.add(wire)
     telemetry.connected(endpoint, again=met_before)
     return wire
+
+
+async def _why(endpoint: Endpoint, error: BaseException) -> BaseException:
+    return error if endpoint.tls is None else await asyncio.to_thread(hung_up, endpoint, error)
 
 
 async def _open(

@@ -1,0 +1,113 @@
+"""User and password for one connection, asked anew each time, so that they may change while the program runs.
+
+A redis-py `CredentialProvider` may ask a vault or a cloud, so it may block or fail.  It is asked in a thread that can
+be left behind, unless it brings a coroutine of its own: redis-py's default for `get_credentials_async` calls the
+blocking method in the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+from typing import TYPE_CHECKING, Any
+
+from redis.credentials import CredentialProvider, UsernamePasswordCredentialProvider
+
+from gridsync._io.wire.faults import Fault
+from gridsync.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gridsync._io.wire.endpoint import Endpoint
+
+    User = tuple[str | None, str | None]
+
+
+def ask(endpoint: Endpoint, timeout: float, *, met_before: bool) -> User:
+    """Return user and password, ``None`` where there is none.
+
+    Raises:
+        Fault: The provider failed, or did not answer within *timeout* seconds, and the server had been met before.
+        Unavailable: It had not been met.
+    """
+    provider = endpoint.credentials
+    if provider is None:
+        return None, None
+    if type(provider) is UsernamePasswordCredentialProvider:
+        return _pair(provider.get_credentials())  # type: ignore[no-untyped-call] # redis-py's
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    _in_a_thread(provider, answers.put)
+    try:
+        return _understand(answers.get(timeout=timeout))
+    except queue.Empty:
+        why = f"did not answer within {timeout:g} s"
+    except Exception as error:  # noqa: BLE001 - somebody else's code
+        why = f"failed: {error!r}"
+    raise _failed(provider, why, met_before=met_before)
+
+
+async def aask(endpoint: Endpoint, *, met_before: bool) -> User:
+    """As `ask`, for asyncio; at most the endpoint's connect timeout."""
+    provider = endpoint.credentials
+    if provider is None:
+        return None, None
+    if type(provider) is UsernamePasswordCredentialProvider:
+        return _pair(provider.get_credentials())  # type: ignore[no-untyped-call] # redis-py's
+    try:
+        # A little less than the whole attempt may take: this error says more.
+        async with asyncio.timeout(endpoint.connect_timeout * 0.9):
+            if type(provider).get_credentials_async is not CredentialProvider.get_credentials_async:
+                return _pair(await provider.get_credentials_async())
+            return _understand(await _aside(provider))
+    except TimeoutError:
+        why = f"did not answer within {endpoint.connect_timeout * 0.9:g} s"
+    except Exception as error:  # noqa: BLE001 - somebody else's code
+        why = f"failed: {error!r}"
+    raise _failed(provider, why, met_before=met_before)
+
+
+async def _aside(provider: CredentialProvider) -> Any:  # noqa: ANN401
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[Any] = loop.create_future()
+
+    def take(given: Any) -> None:  # noqa: ANN401
+        if not answer.done():
+            answer.set_result(given)
+
+    def hand_over(given: Any) -> None:  # noqa: ANN401
+        with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            loop.call_soon_threadsafe(take, given)
+
+    _in_a_thread(provider, hand_over)
+    return await answer
+
+
+def _in_a_thread(provider: CredentialProvider, hand_over: Callable[[Any], None]) -> None:
+    def work() -> None:
+        try:
+            given: Any = provider.get_credentials()
+        except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+            given = error
+        hand_over(given)
+
+    # A daemon, as no executor's threads are: a provider that blocks for ever does not keep the program from ending.
+    threading.Thread(target=work, name="gridsync-credentials", daemon=True).start()
+
+
+def _understand(given: Any) -> User:  # noqa: ANN401 - what a thread handed over
+    if isinstance(given, BaseException):
+        raise given
+    return _pair(given)
+
+
+def _pair(given: Any) -> User:  # noqa: ANN401 - (password,) or (user, password)
+    username, password = given if len(given) == 2 else (None, given[0])  # noqa: PLR2004
+    return username, password
+
+
+def _failed(provider: CredentialProvider, why: str, *, met_before: bool) -> Exception:
+    text = f"the credential provider {type(provider).__name__} {why}; nothing was sent"
+    return Fault(text, applied=False) if met_before else Unavailable(text)
