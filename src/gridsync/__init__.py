@@ -40,6 +40,7 @@ from gridsync.errors import (
 )
 
 if TYPE_CHECKING:
+    from gridsync._io.breaker import StateChange
     from gridsync._io.counts import Stats
     from gridsync.grid import AsyncGrid, Grid
     from gridsync.health import Health
@@ -75,6 +76,7 @@ __all__ = [
     "RateLimited",
     "ServerError",
     "Settings",
+    "StateChange",
     "Stats",
     "TLSFailed",
     "Unavailable",
@@ -84,6 +86,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "gridsync._io.breaker": ("StateChange",),
     "gridsync._io.counts": ("Stats",),
     "gridsync.grid": ("AsyncGrid", "Grid"),
     "gridsync.health": ("Health",),

@@ -17,6 +17,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
 from gridsync._io.aio import AsyncIO
+from gridsync._io.guard import Policy
 from gridsync._io.keys import health as health_keys
 from gridsync._io.route.open import open_place
 from gridsync._io.route.primary import Primary
@@ -32,15 +33,18 @@ from gridsync.settings import Settings
 from gridsync.streams import AsyncEventStore, EventStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from redis.credentials import CredentialProvider
 
+    from gridsync._io.breaker import StateChange
     from gridsync._io.counts import Stats
+    from gridsync._io.guard import Listeners
     from gridsync._io.wire.place import Place
     from gridsync._units import Seconds
     from gridsync.health import Health
-    from gridsync.limits import Rate
+    from gridsync.limits import OnError, Rate
 
 __all__ = ["AsyncGrid", "Grid"]
 
@@ -52,7 +56,7 @@ HEALTH_LEAST_S = 0.01
 class _Opened:
     """A server that was found: the embedded one, if it is ours, and where it is."""
 
-    def __init__(self, settings: Settings, credentials: CredentialProvider | None) -> None:
+    def __init__(self, settings: Settings, credentials: CredentialProvider | None, listeners: Listeners) -> None:
         self.embedded: EmbeddedServer | None = None
         url = settings.redis_url
         if url.startswith("embedded:"):
@@ -62,6 +66,7 @@ class _Opened:
             self.place: Place = open_place(
                 url, connect_timeout=settings.redis_connection_timeout, credentials=credentials
             )
+            self.place.server.guard.govern(_policy(settings), listeners)
         except BaseException:
             self.close()
             raise
@@ -78,6 +83,17 @@ def _settings(url: str | None, namespace: str | None, settings: Settings | None)
         return Settings(**chosen)
     # Validated again: a copy with changes would take anything.
     return Settings(**{**settings.model_dump(), **chosen}) if chosen else settings
+
+
+def _policy(settings: Settings) -> Policy:
+    return Policy(
+        enabled=settings.gridsync_breaker,
+        failure_rate=settings.gridsync_breaker_failure_rate,
+        min_calls=settings.gridsync_breaker_min_calls,
+        pause_s=settings.gridsync_breaker_pause,
+        retry_ratio=settings.gridsync_retry_ratio,
+        retry_burst=settings.gridsync_retry_burst,
+    )
 
 
 def _client_options(endpoint: Endpoint, settings: Settings) -> dict[str, Any]:
@@ -141,7 +157,8 @@ class Grid:
         credentials: CredentialProvider | None = None,
     ) -> None:
         self.settings = _settings(url, namespace, settings)
-        self._opened = _Opened(self.settings, credentials)
+        self._listeners: Listeners = []
+        self._opened = _Opened(self.settings, credentials, self._listeners)
         self._client: redis.Redis | None = None
         self._sentinel: redis.sentinel.Sentinel | None = None
         self._io = SyncIO(
@@ -218,13 +235,36 @@ class Grid:
         """Return the lock *name*, whose leases live *ttl* seconds without renewal."""
         return Lock(self._io, self.namespace, name, ttl=ttl)
 
-    def limiter(self, name: str, *limits: str | Rate) -> Limiter:
-        """Return the limiter *name* with one or more *limits* such as ``"100/second"``, all of which must admit."""
-        return Limiter(self._io, self.namespace, name, *limits)
+    def limiter(
+        self,
+        name: str,
+        *limits: str | Rate,
+        on_error: OnError = "raise",
+        budget: Seconds | None = None,
+        share: float = 1.0,
+    ) -> Limiter:
+        """Return the limiter *name* with one or more *limits* such as ``"100/second"``, all of which must admit.
+
+        Args:
+            name: The name under which processes share it.
+            *limits: What is admitted, as text or as a `Rate`.
+            on_error: What `hit` answers when the server is away: ``"raise"``, ``"allow"``, ``"deny"`` or ``"local"``.
+            budget: Longest time of one decision, in seconds; default is the command timeout.
+            share: With ``"local"``, the part of each limit that this process admits by itself.
+        """
+        return Limiter(self._io, self.namespace, name, *limits, on_error=on_error, budget=budget, share=share)
 
     def events(self, name: str, model: type[E] | Any) -> EventStore[E]:  # noqa: ANN401 - a union is no type
         """Return the event store *name*, whose events are *model*: a pydantic model or a union of them."""
         return EventStore(self._io, self.namespace, name, model)
+
+    def on_state_change(self, callback: Callable[[StateChange], None]) -> None:
+        """Call *callback* whenever a server's circuit breaker opens, probes or closes.
+
+        It is called on the thread that noticed, in the middle of somebody's call: be quick, and hand work on to
+        another thread.  What it raises is logged.  It cannot be taken back.
+        """
+        self._listeners.append(callback)
 
     def close(self) -> None:
         """Close every connection; leases still held are left to expire.  Safe to call twice."""
@@ -276,6 +316,7 @@ class AsyncGrid:
     ) -> None:
         self.settings = _settings(url, namespace, settings)
         self._credentials = credentials
+        self._listeners: Listeners = []
         self._opened: _Opened | None = None
         self._driver: AsyncIO | None = None
         self._client: redis.asyncio.Redis | None = None
@@ -290,7 +331,7 @@ class AsyncGrid:
             Misconfigured: The server refuses the credentials, or TLS does not match.
         """
         if self._driver is None:
-            self._opened = await asyncio.to_thread(_Opened, self.settings, self._credentials)
+            self._opened = await asyncio.to_thread(_Opened, self.settings, self._credentials, self._listeners)
             self._driver = AsyncIO(
                 self._opened.place,
                 inflight_max=self.settings.gridsync_inflight_max,
@@ -359,13 +400,36 @@ class AsyncGrid:
         """Return the lock *name*, whose leases live *ttl* seconds without renewal."""
         return AsyncLock(self._io, self.namespace, name, ttl=ttl)
 
-    def limiter(self, name: str, *limits: str | Rate) -> AsyncLimiter:
-        """Return the limiter *name* with one or more *limits* such as ``"100/second"``, all of which must admit."""
-        return AsyncLimiter(self._io, self.namespace, name, *limits)
+    def limiter(
+        self,
+        name: str,
+        *limits: str | Rate,
+        on_error: OnError = "raise",
+        budget: Seconds | None = None,
+        share: float = 1.0,
+    ) -> AsyncLimiter:
+        """Return the limiter *name* with one or more *limits* such as ``"100/second"``, all of which must admit.
+
+        Args:
+            name: The name under which processes share it.
+            *limits: What is admitted, as text or as a `Rate`.
+            on_error: What `hit` answers when the server is away: ``"raise"``, ``"allow"``, ``"deny"`` or ``"local"``.
+            budget: Longest time of one decision, in seconds; default is the command timeout.
+            share: With ``"local"``, the part of each limit that this process admits by itself.
+        """
+        return AsyncLimiter(self._io, self.namespace, name, *limits, on_error=on_error, budget=budget, share=share)
 
     def events(self, name: str, model: type[E] | Any) -> AsyncEventStore[E]:  # noqa: ANN401 - a union is no type
         """Return the event store *name*, whose events are *model*: a pydantic model or a union of them."""
         return AsyncEventStore(self._io, self.namespace, name, model)
+
+    def on_state_change(self, callback: Callable[[StateChange], None]) -> None:
+        """Call *callback* whenever a server's circuit breaker opens, probes or closes.
+
+        It is called on the thread that noticed, in the middle of somebody's call: be quick, and hand work on to
+        another thread.  What it raises is logged.  It cannot be taken back.
+        """
+        self._listeners.append(callback)
 
     async def close(self) -> None:
         """Finish what is under way, then close every connection; leases still held are left to expire."""

@@ -42,6 +42,25 @@ class Settings(BaseSettings):
     gridsync_inflight_max: int = Field(
         1000, ge=1, le=100_000, description="most commands under way on one asyncio connection; further ones wait"
     )
+    gridsync_breaker: bool = Field(default=True, description="whether calls fail at once while a server is away")
+    gridsync_breaker_failure_rate: float = Field(
+        0.5, gt=0, le=1, description="share of the calls that must have failed for a server to count as away"
+    )
+    gridsync_breaker_min_calls: int = Field(
+        3, ge=1, le=1_000_000, description="how many calls that judgement needs at least"
+    )
+    gridsync_breaker_pause: float = Field(
+        1.0, gt=0, le=300, description="pause before a server that is away is probed again, in seconds"
+    )
+    gridsync_retry_ratio: float = Field(
+        0.1, ge=0, le=100, description="repeats that each answered request allows; bounds the load of a retry storm"
+    )
+    gridsync_retry_burst: int = Field(
+        1000,
+        ge=0,
+        le=1_000_000,
+        description="repeats that are allowed at once on top of that, as after a broken connection",
+    )
 
     def __init__(self, **values: Any) -> None:  # noqa: ANN401 - checked by the fields
         """Read the environment; *values* win over it.

@@ -16,7 +16,7 @@ from gridsync._io.wire.endpoint import Endpoint
 from gridsync._io.wire.mux import MuxWire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
 Words = tuple[bytes, ...]
 HELLO = b"%2\r\n$2\r\nid\r\n:7\r\n$5\r\nproto\r\n:3\r\n"
@@ -39,6 +39,14 @@ async def soon(condition: Callable[[], Any], limit_s: float = 20.0) -> None:
     """As `eventually`, for tasks."""
     limit = time.monotonic() + limit_s
     while not condition():
+        assert time.monotonic() < limit, "this never happened"
+        await asyncio.sleep(0.002)
+
+
+async def until(ask: Callable[[], Awaitable[bool]], limit_s: float = 20.0) -> None:
+    """As `soon`, for a condition that has to be asked for."""
+    limit = time.monotonic() + limit_s
+    while not await ask():
         assert time.monotonic() < limit, "this never happened"
         await asyncio.sleep(0.002)
 

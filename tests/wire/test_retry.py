@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync._io import Category, Command, run_sync
+from gridsync._io.breaker import Rejected
+from gridsync._io.budget import Budget
 from gridsync._io.counts import Counts
 from gridsync._io.retry import recover
 from gridsync._io.scripts import Script, parse
@@ -46,6 +48,7 @@ class Attempts:
         self.sent: list[tuple[Any, ...]] = []
         self.now = 0.0
         self.pauses: list[float] = []
+        self.budget = Budget(ratio=0.1, burst=1000, answered=lambda: 0)
         self.asked: list[str | None] = []
         self.told: list[Exception] = []
         self.counts = Counts()
@@ -206,6 +209,56 @@ def test_a_script_that_may_not_be_loaded_says_so():
     attempts = Attempts([ReplyError("NOPERM no permissions to run the 'script|load' command")])
     with pytest.raises(PermissionDenied, match=r"script\|load"):
         repeat(attempts, COUNT, ReplyError("NOSCRIPT x"))
+
+
+# -- the budget and the breaker ---------------------------------------------------------------------------------------
+
+
+def spent() -> Budget:
+    budget = Budget(ratio=0.1, burst=1, answered=lambda: 0)
+    assert budget.take()
+    return budget
+
+
+def test_a_call_for_which_no_repeat_is_left_says_so():
+    attempts = Attempts([b"never"])
+    attempts.budget = spent()
+    with pytest.raises(
+        Unavailable, match=r"busy; it was not repeated, because the retry budget is used up.*nothing was"
+    ):
+        repeat(attempts, command(Category.IDEMPOTENT), ReplyError("LOADING busy"))
+    with pytest.raises(OutcomeUnknown, match=r"GRIDSYNC_RETRY_RATIO.*GRIDSYNC_RETRY_BURST.*may have been applied"):
+        repeat(attempts, command(Category.IDEMPOTENT), Fault("cut", applied=True))
+    assert not attempts.sent
+    assert attempts.budget.refused == 2
+
+
+def test_a_repeat_that_never_left_costs_nothing():
+    """A server that is away gets no load from those who cannot even connect, so they may go on trying."""
+    attempts = Attempts([Fault("refused", applied=False)] * 40 + [b"done"])
+    attempts.budget = Budget(ratio=0.0, burst=1, answered=lambda: 0)
+    assert repeat(attempts, command(Category.READ), Fault("x", applied=False), deadline=60.0) == b"done"
+    assert not attempts.budget.take()
+
+
+def test_loading_a_script_and_following_a_redirect_are_no_repeats():
+    attempts = Attempts([b"sha", ReplyError("MOVED 1 other:1"), b"done"])
+    attempts.budget = spent()
+    assert repeat(attempts, COUNT, ReplyError("NOSCRIPT x")) == b"done"
+
+
+def test_a_call_that_finds_the_breaker_open_fails_at_once():
+    attempts = Attempts([b"never"])
+    with pytest.raises(Unavailable, match=r"test\.do: away since 4 s; nothing was applied"):
+        repeat(attempts, command(Category.READ), Rejected("away since 4 s"))
+    assert not attempts.sent
+    assert not attempts.pauses
+    assert len(attempts.told) == 1, "a topology wants to know: the node may have a successor"
+
+
+def test_a_call_under_way_when_the_breaker_opens_goes_on_to_its_deadline():
+    attempts = Attempts([Rejected("away"), Rejected("away"), b"done"])
+    assert repeat(attempts, command(Category.IDEMPOTENT), Fault("cut", applied=True)) == b"done"
 
 
 # -- on the drivers ---------------------------------------------------------------------------------------------------

@@ -19,6 +19,8 @@ from gridsync.streams import AsyncEventStore, EventStore
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from gridsync._io.wire.endpoint import Endpoint
+
 NAMESPACE = "test"
 KINDS = ["sync", "asyncio"]
 
@@ -34,7 +36,10 @@ class World:
 
     def io(self, url: str | None = None, *, timeout: float = 5.0) -> Any:
         """Return a driver of its own, as another process would have."""
-        endpoint = parse(url or self.url, connect_timeout=5.0)
+        return self.driver(parse(url or self.url, connect_timeout=5.0), timeout=timeout)
+
+    def driver(self, endpoint: Endpoint, *, timeout: float = 5.0) -> Any:
+        """Return a driver of its own to an endpoint."""
         io = (
             SyncIO(endpoint, pool_size=40, timeout=timeout)
             if self.kind == "sync"

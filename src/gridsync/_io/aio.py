@@ -75,6 +75,8 @@ class AsyncIO:
         self._topology.on_move(lambda endpoint: call_in(self._loop, lambda: self._move(endpoint)))
         self.counts = endpoint.server.counts
         self.tally = self.counts.tally
+        self.budget = endpoint.server.guard.budget
+        endpoint.server.guard.serve(timeout, self.tally)
         telemetry.watch(self, endpoint.server)
         _drivers.add(self)
 

@@ -178,7 +178,7 @@ class Keeper:
             # ASKING holds for the next command of its connection only.
             return wire.exchange_many([words for request in requests for words in (ASKING, request)], rest())[1::2]
 
-        wire = pool.take(rest())
+        wire = pool.take(rest(), insist=True)
         try:
             requests = [script.words(tuple(keys), tuple(args)) for script, keys, args in calls]
             answers = exchange(requests)

@@ -12,7 +12,9 @@ ambiguous          it left and no reply came                        if the categ
 applied or error   a reply came                                     never
 =================  ===============================================  ==================================
 
-The deadline covers the whole call.  Pauses grow exponentially with full jitter.
+The deadline covers the whole call.  Pauses grow exponentially with full jitter.  A repeat takes from a budget
+(`budget.py`), and a call that finds its node's breaker open (`breaker.py`) fails at once; one that was under way when
+it opened goes on to its deadline, since a probe may succeed before.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_exception_type, wait_ra
 from tenacity.stop import stop_base
 
 from gridsync._io import telemetry
+from gridsync._io.breaker import Rejected
 from gridsync._io.scripts import Category, Script
 from gridsync._io.wire.faults import REDIRECTS, Fault, ReplyError, as_public, is_transient
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     from tenacity import RetryCallState
 
+    from gridsync._io.budget import Budget
     from gridsync._io.counts import Counts
     from gridsync._io.scripts import Operation
 
@@ -44,6 +48,9 @@ _MICROSECONDS = 1_000_000
 
 class Attempts(Protocol):
     """What `recover` needs of a driver."""
+
+    budget: Budget
+    """How many repeats may be sent; loading a script and following a redirect are none."""
 
     async def attempt(
         self, words: tuple[Any, ...], keys: Sequence[object], deadline: float, asking: str | None = None
@@ -132,6 +139,9 @@ async def recover(
     async def once() -> Any:  # noqa: ANN401
         while True:
             last = seen[-1]
+            counts = not (isinstance(last, ReplyError) and (last.code == "NOSCRIPT" or last.code in REDIRECTS))
+            if counts and not attempts.budget.take():
+                raise _spent(operation, seen, attempts.budget)
             words = operation.words(keys, _with_repeat(args, repeat_index, attempts.monotonic() - started))
             try:
                 if isinstance(operation, Script) and isinstance(last, ReplyError) and last.code == "NOSCRIPT":
@@ -145,11 +155,15 @@ async def recover(
                 raise
             except (Fault, ReplyError) as error:
                 telemetry.failed(attempts.counts, operation, error)
+                if counts and isinstance(error, Fault) and not error.ambiguous:
+                    attempts.budget.give_back()
                 if not note(error):
                     raise judge(error) from error
 
     note(failure)
     telemetry.failed(attempts.counts, operation, failure)
+    if isinstance(failure, Rejected):
+        raise Unavailable(f"{operation.name}: {failure}; nothing was applied") from failure
     first = judge(failure)
     if not isinstance(first, _Again):
         raise first from failure
@@ -200,6 +214,13 @@ def _unknown(operation: Operation, error: Exception) -> OutcomeUnknown:
         f"{operation.name} was sent and not answered ({error}); it is {operation.category}, so it was not repeated: "
         f"look whether it took effect before you send it again"
     )
+
+
+def _spent(operation: Operation, seen: list[Exception], budget: Budget) -> Exception:
+    text = f"{operation.name}: {seen[-1]}; it was not repeated, because the retry budget is used up: {budget}"
+    if _perhaps_applied(operation, seen):
+        return OutcomeUnknown(f"{text}; it may have been applied")
+    return Unavailable(f"{text}; nothing was applied")
 
 
 def _gave_up(operation: Operation, seen: list[Exception], elapsed: float) -> Exception:

@@ -73,6 +73,8 @@ class SyncIO:
         self._topology.on_move(self._hub.move)
         self.counts = endpoint.server.counts
         self.tally = self.counts.tally
+        self.budget = endpoint.server.guard.budget
+        endpoint.server.guard.serve(timeout, self.tally)
         telemetry.watch(self, endpoint.server)
         _drivers.add(self)
 

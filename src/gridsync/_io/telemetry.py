@@ -57,6 +57,10 @@ class _Tally(NamedTuple):
 
 
 TALLIES: Final = {
+    "breaker.open": _Tally("count", "{change}", "breakers that opened: a server counts as away"),
+    "breaker.half-open": _Tally("count", "{change}", "breakers that let a probe pass"),
+    "breaker.closed": _Tally("count", "{change}", "breakers that closed again"),
+    "limit.degraded": _Tally("count", "{decision}", "answers of limiters whose server was away"),
     "lock.wait": _Tally("seconds", "s", "from asking for a lock to holding it"),
     "lock.hold": _Tally("seconds", "s", "from holding a lock to giving it back"),
     "lock.lost": _Tally("count", "{lease}", "leases that ended before they were released"),

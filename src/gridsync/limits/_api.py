@@ -5,18 +5,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from gridsync._io import run_sync
-from gridsync.errors import InvalidLimit, UsageError
+from gridsync._units import seconds
+from gridsync.errors import InvalidLimit, OutcomeUnknown, Unavailable, UsageError
 from gridsync.limits._core import Windows
+from gridsync.limits._fallback import Fallback
 from gridsync.limits._rate import LIMIT_MAX, Rate
 
 if TYPE_CHECKING:
     from gridsync._io import IO
+    from gridsync._units import Seconds
+    from gridsync.errors import GridsyncError
     from gridsync.limits._core import Verdict
+    from gridsync.limits._fallback import OnError
 
 RULES_MAX = 16
+BUDGET_MIN_S = 0.001
 
 
 class Decision(NamedTuple):
@@ -39,6 +45,14 @@ class Decision(NamedTuple):
     """Seconds after which the binding rule's window is empty if nobody hits in between."""
     rule: Rate
     """The binding rule."""
+    source: Literal["server", "local", "policy"] = "server"
+    """Who decided: the server; this process alone (``on_error="local"``, and `limit` is its share); or the policy
+    (``"allow"`` or ``"deny"``), which knows nothing of what is used: `remaining` is 0 then."""
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the server was away, so that this is an answer of the limiter's ``on_error``."""
+        return self.source != "server"
 
     def __bool__(self) -> bool:
         """Whether the call is admitted."""
@@ -48,9 +62,18 @@ class Decision(NamedTuple):
 class _Limiter:
     """What both worlds share: the checks of arguments and the way from integers to a decision."""
 
-    __slots__ = ("_name", "_rules", "_windows")
+    __slots__ = ("_fallback", "_name", "_rules", "_windows")
 
-    def __init__(self, io: IO, namespace: str, name: str, *rules: str | Rate) -> None:
+    def __init__(
+        self,
+        io: IO,
+        namespace: str,
+        name: str,
+        *rules: str | Rate,
+        on_error: OnError = "raise",
+        budget: Seconds | None = None,
+        share: float = 1.0,
+    ) -> None:
         if not isinstance(name, str) or not name:
             raise UsageError(f"a limiter needs a name, not {name!r}")
         if not rules:
@@ -59,7 +82,10 @@ class _Limiter:
             raise InvalidLimit(f"limiter {name!r} has {len(rules)} rules; at most {RULES_MAX} are checked at once")
         self._name = name
         self._rules = tuple(rule if isinstance(rule, Rate) else Rate.parse(rule) for rule in rules)
-        self._windows = Windows(io, namespace, name, [(rate.limit, rate.window_us) for rate in self._rules])
+        windows = [(rate.limit, rate.window_us) for rate in self._rules]
+        timeout = None if budget is None else seconds(budget, f"budget of limiter {name!r}", least=BUDGET_MIN_S)
+        self._windows = Windows(io, namespace, name, windows, timeout=timeout)
+        self._fallback = Fallback(io, name, windows, on_error, share)
 
     @property
     def name(self) -> str:
@@ -89,6 +115,15 @@ class _Limiter:
         retry_after = retry_us / 1_000_000 if retry_us >= 0 else None
         return Decision(retry_us == 0, rule.limit, remaining, retry_after, reset_us / 1_000_000, rule)
 
+    def _degraded(self, error: GridsyncError, key: str, cost: int, *, take: bool) -> Decision:
+        """Answer in place of a server that is away, or raise *error*."""
+        fallback = self._fallback
+        if fallback.policy == "raise":
+            raise error
+        decision = self._decision(fallback.answer(key, cost, take=take))
+        source: Literal["local", "policy"] = "local" if fallback.policy == "local" else "policy"
+        return decision._replace(source=source, limit=fallback.limits[self._rules.index(decision.rule)])
+
 
 def _check_unicode(name: str, key: str) -> None:
     try:
@@ -100,17 +135,28 @@ def _check_unicode(name: str, key: str) -> None:
 class Limiter(_Limiter):
     """A limit that all processes share, exact in every window; made by `Grid.limiter`.
 
-    It holds no state and may be used by any number of threads.
+    It may be used by any number of threads, and holds no state but what ``on_error="local"`` counts.
 
     Args:
         io: The driver.
         namespace: The first part of every key.
         name: The name under which processes share it.
         *rules: One to sixteen rates, such as ``"100/second"`` or ``Rate(100, per_s=1)``, which must all admit a hit.
+        on_error: What `hit` and `peek` answer when the server is away, that is, instead of raising `Unavailable` or
+            `OutcomeUnknown`: ``"raise"`` those; ``"allow"`` or ``"deny"`` the call; or decide ``"local"``, by windows
+            of this process alone.  Refusals that no waiting heals, such as a wrong password, are always raised.
+        budget: Longest time of one decision, repeats included, in seconds from 0.001; default is the command timeout.
+            Once the server's breaker is open, no time is spent at all.
+        share: With ``"local"``, the part of each limit that this process admits by itself, above 0 and at most 1:
+            1/n keeps the limit for n processes; at least one unit is admitted.
 
     Raises:
         InvalidLimit: A rule cannot be read or kept.
-        UsageError: The name is empty.
+        UsageError: The name is empty, or an option cannot be used.
+
+    Not guaranteed by ``"local"``: the limit where n x share is above 1, nor in a window that holds both hits which the
+    server admitted and hits which this process did: it may hold the sum of the two limits.  The server never hears of
+    local hits.  A process keeps 10,000 keys, and forgets the one that was hit longest ago.
     """
 
     __slots__ = ()
@@ -127,8 +173,8 @@ class Limiter(_Limiter):
 
         Raises:
             UsageError: *key* is empty or no string, or *cost* is not a whole number from 1.
-            Unavailable: The server could not be reached in time; nothing was taken.
-            OutcomeUnknown: No answer came, after repeats; it may have been taken.
+            Unavailable: The server could not be reached in time; nothing was taken.  With ``on_error="raise"`` only.
+            OutcomeUnknown: No answer came, after repeats; it may have been taken.  With ``on_error="raise"`` only.
             ServerError: The key holds something else, or the server refused.
 
         Guarantee: no window of a rule's length, half-open and on the server's clock, ever admits more than its limit;
@@ -141,7 +187,11 @@ class Limiter(_Limiter):
             of them up to 128, about 100 bytes above.
         """
         self._check(key, cost)
-        return self._decision(run_sync(self._windows.hit(key, cost)))
+        try:
+            verdict = run_sync(self._windows.hit(key, cost))
+        except (Unavailable, OutcomeUnknown) as error:
+            return self._degraded(error, key, cost, take=True)
+        return self._decision(verdict)
 
     def peek(self, key: str, cost: int = 1) -> Decision:
         """Say what `hit` would answer now, and take nothing; `Decision.remaining` is what is left without this call.
@@ -154,7 +204,11 @@ class Limiter(_Limiter):
         Cost: one round trip and one script of O(log n) that writes nothing.
         """
         self._check(key, cost)
-        return self._decision(run_sync(self._windows.peek(key, cost)))
+        try:
+            verdict = run_sync(self._windows.peek(key, cost))
+        except (Unavailable, OutcomeUnknown) as error:
+            return self._degraded(error, key, cost, take=False)
+        return self._decision(verdict)
 
     def reset(self, key: str) -> None:
         """Forget what *key* has used.
@@ -169,13 +223,15 @@ class Limiter(_Limiter):
         Cost: one command of O(1); memory is freed in the background.
         """
         self._check(key)
+        self._fallback.reset(key)
         run_sync(self._windows.reset(key))
 
 
 class AsyncLimiter(_Limiter):
     """The asyncio twin of `Limiter`: the same arguments, answers, errors and guarantees; made by `AsyncGrid.limiter`.
 
-    It holds no state and may be used by any number of tasks.  A cancelled `hit` may have been taken.
+    It may be used by any number of tasks, and holds no state but what ``on_error="local"`` counts.  A cancelled `hit`
+    may have been taken.
     """
 
     __slots__ = ()
@@ -183,14 +239,23 @@ class AsyncLimiter(_Limiter):
     async def hit(self, key: str, cost: int = 1) -> Decision:
         """Take *cost* units for *key* if every rule has room for them now; see `Limiter.hit`."""
         self._check(key, cost)
-        return self._decision(await self._windows.hit(key, cost))
+        try:
+            verdict = await self._windows.hit(key, cost)
+        except (Unavailable, OutcomeUnknown) as error:
+            return self._degraded(error, key, cost, take=True)
+        return self._decision(verdict)
 
     async def peek(self, key: str, cost: int = 1) -> Decision:
         """Say what `hit` would answer now, and take nothing; see `Limiter.peek`."""
         self._check(key, cost)
-        return self._decision(await self._windows.peek(key, cost))
+        try:
+            verdict = await self._windows.peek(key, cost)
+        except (Unavailable, OutcomeUnknown) as error:
+            return self._degraded(error, key, cost, take=False)
+        return self._decision(verdict)
 
     async def reset(self, key: str) -> None:
         """Forget what *key* has used; see `Limiter.reset`."""
         self._check(key)
+        self._fallback.reset(key)
         await self._windows.reset(key)

@@ -40,11 +40,17 @@ Verdict = list[int]
 class Windows:
     """The sliding windows of one limiter, for every subject."""
 
-    __slots__ = ("_hit", "_io", "_name", "_namespace", "_peek_args", "_prefix", "_rule_args")
+    __slots__ = ("_hit", "_io", "_name", "_namespace", "_peek_args", "_prefix", "_rule_args", "_timeout")
 
-    def __init__(self, io: IO, namespace: str, name: str, rules: Sequence[tuple[int, int]]) -> None:
-        """Prepare what does not change from call to call; *rules* are limit and window in microseconds."""
+    def __init__(
+        self, io: IO, namespace: str, name: str, rules: Sequence[tuple[int, int]], *, timeout: float | None = None
+    ) -> None:
+        """Prepare what does not change from call to call.
+
+        *rules* are limit and window in microseconds; *timeout* is for one decision, in seconds.
+        """
         self._io, self._namespace, self._name = io, namespace, name
+        self._timeout = timeout
         self._prefix = limit(namespace, name, "").removesuffix("}")
         flat: tuple[int, ...] = tuple(number for rule in rules for number in rule)
         longest = max(window for _, window in rules)
@@ -56,12 +62,13 @@ class Windows:
         # Ids only have to differ from those of the last seconds on the same key, so the end of a token is enough: its
         # counter, and before it as much of the process's random name as fits: four characters after 16 million hits.
         args: tuple[Arg, ...] = (self._io.token()[-10:], 0, cost, *self._rule_args)
-        verdict: Verdict = await self._io.run(self._hit, (self._key(subject),), args)
+        verdict: Verdict = await self._io.run(self._hit, (self._key(subject),), args, timeout=self._timeout)
         return verdict
 
     async def peek(self, subject: str, cost: int) -> Verdict:
         """Tell what `hit` would say, and take nothing."""
-        verdict: Verdict = await self._io.run(_PEEK, (self._key(subject),), (cost, *self._peek_args))
+        args = (cost, *self._peek_args)
+        verdict: Verdict = await self._io.run(_PEEK, (self._key(subject),), args, timeout=self._timeout)
         return verdict
 
     async def reset(self, subject: str) -> None:

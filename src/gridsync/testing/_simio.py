@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gridsync._io.counts import Counts
+from gridsync._io.guard import Guard
 from gridsync._io.keys import PROCESS_CHARS
 from gridsync._io.retry import recover
 from gridsync._io.wire.faults import Fault, ReplyError, as_public
@@ -54,6 +55,13 @@ class SimIO:
         self._scheduler = process.scheduler
         self._hub = Hub(self)
         self._main: Connection | None = None
+        self.endpoint = "the server"
+        self.answered = 0
+        """How many requests were answered so far."""
+        self._guard = Guard(clock=process.monotonic)
+        self._guard.timeout_s = timeout
+        self.budget = self._guard.budget
+        self._breaker = self._guard.breaker(self)
         self._connecting: Promise[Connection] | None = None
         self._watchdog = Watchdog(self)
         random = process.random
@@ -86,14 +94,24 @@ class SimIO:
     ) -> Any:  # noqa: ANN401
         """Send *words* once, for `recover`; *deadline* is on the clock of `monotonic`."""
         self._must_live()
+        began = self.monotonic()
         connection = await self._connected(deadline)
         sent = connection.send(words)
         if not await self.settled(sent, deadline - self.monotonic()):
-            silent = self._scheduler.now_us - connection.last_read_us
-            if silent >= self.timeout * 1e6:
+            silent_s = (self._scheduler.now_us - connection.last_read_us) / 1e6
+            overdue = Fault("the server did not answer in time", applied=True)
+            self._breaker.failed(max(began, self.monotonic() - silent_s), str(overdue))
+            if silent_s >= self.timeout:
                 connection.break_client()
-            raise Fault("the server did not answer in time", applied=True)
-        return sent.result()
+            raise overdue
+        try:
+            reply = sent.result()
+        except Fault as fault:
+            if fault.ambiguous:
+                self._breaker.failed(began, str(fault))
+            raise
+        self.answered += 1
+        return reply
 
     def failed(self, keys: Sequence[object], error: Exception) -> None:
         """There is one server, and it stays where it is."""
@@ -102,7 +120,10 @@ class SimIO:
         if self._main is not None and self._main.open:
             return self._main
         connecting = self._connecting
-        if connecting is None:
+        if connecting is not None:
+            self._breaker.check()
+        else:
+            self._breaker.admit()
             connecting = self._connecting = Promise()
             self.process.start(self._connect(connecting), "connect")
         if not await self.settled(connecting, deadline - self.monotonic()):
@@ -110,14 +131,22 @@ class SimIO:
         return connecting.result()
 
     async def _connect(self, connecting: Promise[Connection]) -> None:
+        began = self.monotonic()
         try:
             self._main = await self.process.connect()
         except Fault as error:
             self._connecting = None
-            connecting.fail(error)
+            connecting.fail(self._breaker.judged(error, began))
         else:
             self._connecting = None
+            self._breaker.connected()
             connecting.set(self._main)
+
+    def retreat(self) -> None:
+        """Give up the connection: the breaker has opened."""
+        connection, self._main = self._main, None
+        if connection is not None:
+            connection.break_client()
 
     async def block(
         self, operation: Operation, keys: Sequence[str], args: Sequence[Arg], *, wait: float, stop: Signal

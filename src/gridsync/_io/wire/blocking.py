@@ -50,7 +50,10 @@ class BlockingWire:
     After any failure in the middle of a request the wire is closed: an unread reply must never meet another request.
     """
 
-    __slots__ = ("_buffer", "_reader", "_secure", "_socket", "_timeout", "closed", "endpoint", "id", "idle_since")
+    __slots__ = (
+        *("_buffer", "_reader", "_secure", "_socket", "_timeout"),
+        *("answered", "closed", "endpoint", "fault", "id", "idle_since", "unanswered_since"),
+    )
 
     def __init__(self, endpoint: Endpoint, connection: socket.socket) -> None:
         """Wrap a connected socket; use `connect` instead."""
@@ -58,6 +61,11 @@ class BlockingWire:
         self.id = 0
         self.closed = False
         self.idle_since = 0.0
+        self.answered = 0
+        self.fault: Fault | None = None
+        """Why it is closed, if a request got no reply."""
+        self.unanswered_since = 0.0
+        """When that request began."""
         self._socket = connection
         self._secure = endpoint.tls is not None
         self._reader = new_reader()
@@ -133,11 +141,12 @@ class BlockingWire:
                 self.close()  # a push, or a reply that nobody asked for: it must not meet the next request
         except (OSError, EOFError, ProtocolError) as error:
             self.close()
-            raise self._fault(error, timeout, sent=sent) from error
+            raise self._fault(error, deadline, timeout, sent=sent) from error
         except BaseException:
             # An interrupt in the middle: nobody will read the reply.
             self.close()
             raise
+        self.answered += 1
         return reply
 
     def exchange_many(self, requests: Sequence[tuple[Any, ...]], timeout: float) -> list[Any]:
@@ -146,13 +155,15 @@ class BlockingWire:
         deadline = time.monotonic() + timeout
         try:
             self._socket.sendall(b"".join([hiredis.pack_command(request) for request in requests]))
-            return [self._read_on(deadline, pushes=False) for _ in requests]
+            replies = [self._read_on(deadline, pushes=False) for _ in requests]
         except (OSError, EOFError, ProtocolError) as error:
             self.close()
-            raise self._fault(error, timeout, sent=True) from error
+            raise self._fault(error, deadline, timeout, sent=True) from error
         except BaseException:
             self.close()
             raise
+        self.answered += len(replies)
+        return replies
 
     def send(self, payload: bytes) -> None:
         """Send without waiting for a reply, for a subscriber's connection."""
@@ -180,13 +191,15 @@ class BlockingWire:
                 raise EOFError("the server closed the connection")
             reader.feed(buffer, 0, count)  # type: ignore[arg-type] # takes any buffer; its stub says bytes
 
-    def _fault(self, error: BaseException, timeout: float, *, sent: bool) -> Fault:
+    def _fault(self, error: BaseException, deadline: float, timeout: float, *, sent: bool) -> Fault:
         if isinstance(error, BlockingIOError | TimeoutError):
             text = f"{self.endpoint} did not answer within {timeout:g} s"
         else:
             text = f"the connection to {self.endpoint} broke: {error}"
         # A failed sendall may have sent a part, and a part of one request is never executed.
-        return Fault(text, applied=sent)
+        self.unanswered_since = deadline - timeout
+        self.fault = Fault(text, applied=sent)
+        return self.fault
 
 
 def _poll(connection: socket.socket) -> tuple[list[Any], list[Any], list[Any]]:

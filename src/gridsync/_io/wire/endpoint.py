@@ -19,6 +19,7 @@ from redis.connection import SSLConnection, UnixDomainSocketConnection, parse_ur
 from redis.credentials import CredentialProvider, UsernamePasswordCredentialProvider
 
 from gridsync._io.counts import Counts
+from gridsync._io.guard import Guard
 from gridsync._io.wire.faults import Fault, ReplyError, as_public, is_transient
 from gridsync.errors import AuthenticationFailed, GridsyncError, InvalidURL, Misconfigured, TLSFailed, Unavailable
 
@@ -105,6 +106,9 @@ class Endpoint:
 
     def doubt(self, endpoint: Endpoint) -> None:
         """Know no other."""
+
+    guard: Guard = field(default_factory=Guard, compare=False, repr=False)
+    """The breakers and the retry budget of everything that connects here."""
 
     def __str__(self) -> str:
         """Host and port, or the socket's path."""

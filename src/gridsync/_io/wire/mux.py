@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from gridsync._io import telemetry
+from gridsync._io.signals import call_in
 from gridsync._io.wire.blocking import tune
 from gridsync._io.wire.credentials import aask
 from gridsync._io.wire.endpoint import (
@@ -45,6 +46,7 @@ from gridsync.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gridsync._io.breaker import Breaker
     from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.place import Place
 
@@ -91,6 +93,9 @@ class MuxWire(asyncio.BufferedProtocol):
         self.id = 0
         self.closed = False
         self.failure: Exception | None = None
+        self.on_fault: Callable[[float, str, int], None] | None = None
+        """Told since when nothing was read, why requests failed, and how many."""
+        self._sent = 0
         self._loop = loop
         self._time = loop.time
         self._new_future: Callable[[], Future] = loop.create_future
@@ -116,6 +121,11 @@ class MuxWire(asyncio.BufferedProtocol):
         self.drained: asyncio.Event | None = None
 
     # -- for callers ------------------------------------------------------------------------------------------------
+
+    @property
+    def answered(self) -> int:
+        """How many requests were answered so far."""
+        return self._sent - len(self._inflight)
 
     @property
     def load(self) -> int:
@@ -243,6 +253,7 @@ class MuxWire(asyncio.BufferedProtocol):
                 self._made_room()
                 return
             inflight.append((future, deadline))
+            self._sent += 1
             self._transport.write(payload)
             return
         self._alone = False
@@ -252,6 +263,7 @@ class MuxWire(asyncio.BufferedProtocol):
                 chunks.append(payload)
                 inflight.append((future, deadline))
         if chunks:
+            self._sent += len(chunks)
             self._transport.write(b"".join(chunks))
         if len(chunks) < len(batch):
             self._made_room()
@@ -310,7 +322,11 @@ class MuxWire(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail everything that is under way."""
-        self._lose(exc or EOFError("the server closed the connection"))
+        error = exc or EOFError("the server closed the connection")
+        if self._inflight and not self.closed and self.on_fault is not None:
+            # One event, however many requests it costs.
+            self.on_fault(self._silent_since, f"the connection to {self.endpoint} broke: {error}", 1)
+        self._lose(error)
 
     def _lose(self, error: Exception) -> None:
         if self.closed:
@@ -330,6 +346,7 @@ class MuxWire(asyncio.BufferedProtocol):
         for future, _ in self._line:
             if not future.done():
                 future.set_result(0)
+        self._sent -= len(self._inflight)
         self._inflight.clear()
         self._unsent.clear()
         self._line.clear()
@@ -368,12 +385,14 @@ class MuxWire(asyncio.BufferedProtocol):
         self._timer_at = _NEVER
         earliest = _NEVER
         overdue = False
+        failed = 0
         for future, deadline in self._inflight:
             if deadline > now:
                 earliest = min(earliest, deadline)
                 continue
             overdue = True
             if not future.done():
+                failed += 1
                 future.set_exception(Fault(f"{self.endpoint} did not answer in time", applied=True))
         for _, future, deadline in self._unsent:
             if deadline > now:
@@ -387,7 +406,12 @@ class MuxWire(asyncio.BufferedProtocol):
                 text = f"{self._inflight_max} requests to {self.endpoint} are under way (GRIDSYNC_INFLIGHT_MAX)"
                 future.set_exception(Fault(text, applied=False))
         if overdue:
-            if now - self._silent_since >= self._stall_s:
+            stalled = now - self._silent_since >= self._stall_s
+            if stalled:
+                failed += sum(not future.done() for future, _ in self._inflight)
+            if failed and self.on_fault is not None:
+                self.on_fault(self._silent_since, f"{self.endpoint} did not answer in time", failed)
+            if stalled:
                 self._lose(TimeoutError(f"nothing was read for {now - self._silent_since:.1f} s"))
                 return
             earliest = min(earliest, self._silent_since + self._stall_s)
@@ -505,6 +529,10 @@ class Node:
         self.wire: MuxWire | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._attempt: asyncio.Task[MuxWire] | None = None
+        self._attempt_began = 0.0
+        self._answered = 0
+        self._breaker: Breaker | None = None
+        self._loop = asyncio.get_running_loop()
         self._met = False
         self._closed = False
         self._retired = False
@@ -524,17 +552,23 @@ class Node:
                 raise UsageError(f"this grid ({self.endpoint}) was closed; make a new one")
             wire = self.wire
             if wire is None or wire.closed:
+                breaker = self._breaker = self.endpoint.server.guard.breaker(self)
                 if self._attempt is None:
-                    self._attempt = loop.create_task(self._connect(), name="gridsync-connect")
+                    self._attempt_began = breaker.admit()
+                    self._attempt = loop.create_task(self._connect(breaker), name="gridsync-connect")
                     self._attempt.add_done_callback(self._attempted)
-                attempt = self._attempt
+                else:
+                    breaker.check()
+                attempt, began = self._attempt, self._attempt_began
                 try:
                     async with asyncio.timeout_at(deadline):
                         # Not awaited itself: one impatient caller must not take the attempt away from the others, and
                         # `close` must not look like a cancellation of its callers.
                         await asyncio.wait([attempt])
                 except TimeoutError:
-                    raise Fault(f"no connection to {self.endpoint} in time", applied=False) from None
+                    late = Fault(f"no connection to {self.endpoint} in time", applied=False)
+                    breaker.failed(began, str(late))
+                    raise late from None
                 if attempt.cancelled():
                     continue
                 wire = attempt.result()
@@ -542,27 +576,58 @@ class Node:
             if not wire.closed:
                 return wire
 
-    async def _connect(self) -> MuxWire:
-        self.wire = await connect(
-            self.endpoint, inflight_max=self._inflight_max, stall_s=self._stall_s, met_before=self._met
-        )
+    async def _connect(self, breaker: Breaker) -> MuxWire:
+        began = self._attempt_began
+        try:
+            wire = await connect(
+                self.endpoint, inflight_max=self._inflight_max, stall_s=self._stall_s, met_before=self._met
+            )
+        except BaseException as error:
+            seen = breaker.judged(error, began)
+            if seen is error:
+                raise
+            raise seen from error
+        breaker.connected()
+        self._answered = self.answered
+        self.wire = wire
         self._met = True
-        return self.wire
+        wire.on_fault = breaker.failed
+        return wire
 
     def leave(self) -> None:
         """Connect anew for what comes, and cut the present connection when it has answered what is under way."""
         wire, self.wire = self.wire, None
         if wire is not None:
+            self._answered += wire.answered
             task = asyncio.get_running_loop().create_task(_leave(wire), name="gridsync-leave")
             self._leaving.add(task)
             task.add_done_callback(self._leaving.discard)
 
     def move(self, endpoint: Endpoint) -> None:
         """Cut the connection unless it leads to *endpoint*: whoever waits for a reply there is told at once."""
+        if self._breaker is not None:
+            self._breaker.hurry()
         if self.wire is not None and not leads_to(self.wire.endpoint, endpoint):
             self.wire.abort()
         if self._attempt is not None:
             self._attempt.cancel()  # it may be waiting for the old one; its callers begin another
+
+    @property
+    def answered(self) -> int:
+        """How many requests were answered so far."""
+        return self._answered + (0 if self.wire is None else self.wire.answered)
+
+    def retreat(self) -> None:
+        """Give up the connection, and the attempt to set one up; from any thread."""
+        call_in(self._loop, self._retreat)
+
+    def _retreat(self) -> None:
+        if self._attempt is not None:
+            self._attempt.cancel()
+        wire, self.wire = self.wire, None
+        if wire is not None:
+            self._answered += wire.answered
+            wire.abort()
 
     def _attempted(self, task: asyncio.Task[MuxWire]) -> None:
         self._attempt = None

@@ -19,6 +19,7 @@ from gridsync._io.wire.place import leads_to
 from gridsync.errors import UsageError
 
 if TYPE_CHECKING:
+    from gridsync._io.breaker import Breaker
     from gridsync._io.wire.blocking import BlockingWire
     from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.place import Place
@@ -46,6 +47,8 @@ class Pool:
         self._open = 0
         self._moves = 0
         self._waiting = 0
+        self._answered = 0
+        self._breaker: Breaker | None = None
         self._condition = threading.Condition(threading.Lock())
 
     @property
@@ -63,14 +66,21 @@ class Pool:
         """How many threads wait for one."""
         return self._waiting
 
-    def take(self, timeout: float) -> BlockingWire:
+    @property
+    def answered(self) -> int:
+        """How many requests were answered so far, about: threads that discard wires do not wait for each other."""
+        return self._answered + sum(wire.answered for wire in list(self._all))
+
+    def take(self, timeout: float, *, insist: bool = False) -> BlockingWire:
         """Return a wire for the calling thread alone, opening one if there is room, else waiting for one.
+
+        With *insist* the breaker is not asked.
 
         Raises:
             Fault: None came free within *timeout* seconds, or the server cannot be reached; nothing was sent.
         """
         wire = self.take_idle()
-        return wire if wire is not None else self._take_slowly(timeout)
+        return wire if wire is not None else self._take_slowly(timeout, insist=insist)
 
     def take_idle(self) -> BlockingWire | None:
         """Return a wire that rests and is good, at once, or ``None``."""
@@ -83,8 +93,9 @@ class Pool:
                 return wire
             self.discard(wire)
 
-    def _take_slowly(self, timeout: float) -> BlockingWire:
+    def _take_slowly(self, timeout: float, *, insist: bool) -> BlockingWire:
         deadline = time.monotonic() + timeout
+        breaker = self._breaker = self.endpoint.server.guard.breaker(self)
         with self._condition:
             self._waiting += 1
             try:
@@ -93,6 +104,8 @@ class Pool:
                         raise Fault(f"{self.endpoint} belongs to the cluster no more", applied=False)
                     if self._closed:
                         raise UsageError(f"this grid ({self.endpoint}) was closed; make a new one")
+                    if not insist:
+                        breaker.check()
                     with contextlib.suppress(IndexError):  # others pop without the lock
                         return self._idle.pop()
                     if self._open < self.size:
@@ -110,14 +123,23 @@ class Pool:
         moves = self._moves
         # Never connect while holding the lock: the others would wait for a server that may not answer.
         try:
+            began = time.monotonic() if insist else breaker.admit()
+        except Fault:
+            self._forget()
+            raise
+        try:
             wire = blocking.connect(
                 self.endpoint,
                 timeout=min(self.endpoint.connect_timeout, max(deadline - time.monotonic(), 0.001)),
                 met_before=self._met,
             )
-        except BaseException:
+        except BaseException as error:
             self._forget()
-            raise
+            seen = breaker.judged(error, began)
+            if seen is error:
+                raise
+            raise seen from error
+        breaker.connected()
         self._met = True
         self._all.add(wire)
         wire.endpoint.counts.pools.add(self)
@@ -130,6 +152,10 @@ class Pool:
         """Take a wire back; a closed one is forgotten."""
         if wire.closed:
             self.discard(wire)
+            if wire.fault is not None and self._breaker is not None:
+                # As long as another wire was answered, the node is there.
+                since = max([wire.unanswered_since, *(other.idle_since for other in list(self._all))])
+                self._breaker.failed(since, str(wire.fault))
             return
         wire.idle_since = time.monotonic()
         self._idle.append(wire)
@@ -142,7 +168,9 @@ class Pool:
     def discard(self, wire: BlockingWire) -> None:
         """Close a wire and make room for another."""
         wire.close()
-        self._all.discard(wire)
+        if wire in self._all:
+            self._all.discard(wire)
+            self._answered += wire.answered
         self._forget()
 
     def leave(self) -> None:
@@ -152,6 +180,8 @@ class Pool:
     def move(self, endpoint: Endpoint) -> None:
         """Cut what leads elsewhere than to *endpoint*: whoever waits for a reply there is told at once."""
         self._moves += 1
+        if self._breaker is not None:
+            self._breaker.hurry()
         for wire in list(self._all):
             if not leads_to(wire.endpoint, endpoint):
                 wire.shutdown()
@@ -182,6 +212,14 @@ class Pool:
             self._condition.notify_all()
         self._discard_idle()
 
+    def retreat(self) -> None:
+        """Close the idle wires, and those in use when they are given back."""
+        for wire in list(self._all):
+            wire.closed = True
+        self._discard_idle()
+        with self._condition:
+            self._condition.notify_all()  # whoever waits for one shall hear it at once
+
     def _discard_idle(self) -> None:
         with contextlib.suppress(IndexError):
             while True:
@@ -192,6 +230,7 @@ class Pool:
         # parent's connections live on, and end when the parent says so.
         for wire in self._all:
             wire.close()
+        self.endpoint.server.guard.after_fork()
         self._reset()
 
 

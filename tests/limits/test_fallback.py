@@ -1,0 +1,248 @@
+"""What a limiter answers while its server is away: each policy, and the windows inside a process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gridsync import AsyncGrid, Grid, Settings
+from gridsync._io import local
+from gridsync._io.local import LocalWindows
+from gridsync.errors import OutcomeUnknown, ServerError, Unavailable, UsageError
+from gridsync.limits import Decision, Rate
+from tests.limits.oracle import Oracle
+from tests.wire.fake import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from gridsync.testing.servers import RedisServer
+
+HOUR = 3_600_000_000
+
+
+class Clock:
+    """Seconds, as the test says."""
+
+    def __init__(self) -> None:
+        self.us = 7_000_000_000
+
+    def __call__(self) -> float:
+        return self.us / 1_000_000
+
+
+# -- windows in a process ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [[(5, HOUR)], [(1, HOUR)], [(5, HOUR), (12, 10 * HOUR)], [(30, 30 * HOUR), (3, HOUR), (10, 8 * HOUR)]],
+    ids=["one", "a limit of one", "two", "three in any order"],
+)
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 2 * HOUR) | st.sampled_from([0, 1, HOUR]), st.integers(1, 6)), max_size=40)
+)
+def test_every_answer_is_that_of_brute_force(rules: list[tuple[int, int]], steps: list[tuple[int, int]]):
+    clock = Clock()
+    windows, oracle = LocalWindows(rules, clock), Oracle(rules)
+    for passed, cost in steps:
+        clock.us += passed
+        now = int(clock() * 1_000_000)
+        fits, retry = oracle.fits(cost, now), oracle.retry(cost, now)
+        left = oracle.remaining(now)
+        peeked = windows.peek("k", cost)
+        assert peeked[0] == retry
+        assert peeked[1] == (min(left) if fits else left[peeked[3]])
+        answer = windows.hit("k", cost)
+        assert answer[0] == retry
+        if fits:
+            oracle.hit(cost, now)
+            assert answer[1] == min(left) - cost == left[answer[3]] - cost
+        else:
+            assert answer == peeked
+        assert answer[2] == oracle.reset(now)[answer[3]]
+
+
+def test_a_full_log_is_merged_and_never_admits_more(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(local, "ENTRIES_MAX", 10)
+    clock, rules = Clock(), [(100, HOUR)]
+    windows, oracle = LocalWindows(rules, clock), Oracle(rules)
+    for _ in range(400):
+        clock.us += HOUR // 90
+        now = int(clock() * 1_000_000)
+        if windows.hit("k", 1)[0] == 0:
+            assert oracle.fits(1, now)
+            oracle.hit(1, now)
+        assert len(windows._logs["k"].entries) <= 10
+    assert len(oracle.admitted) > 40, "and does not lock its caller out either"
+
+
+def test_no_more_subjects_than_promised_are_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(local, "SUBJECTS_MAX", 3)
+    windows = LocalWindows([(1, HOUR)], Clock())
+    for subject in "abcd":
+        windows.hit(subject, 1)
+    assert list(windows._logs) == ["b", "c", "d"]
+    assert windows.hit("d", 1)[0] > 0
+    windows.peek("unknown", 1)
+    assert len(windows._logs) == 3
+
+
+def test_threads_together_are_admitted_what_the_limit_says():
+    windows = LocalWindows([(500, HOUR)], Clock())
+    admitted: list[bool] = []
+
+    def knock() -> None:
+        admitted.extend(windows.hit("k", 1)[0] == 0 for _ in range(200))
+
+    threads = [threading.Thread(target=knock) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(admitted) == 500
+
+
+# -- policies ---------------------------------------------------------------------------------------------------------
+
+
+class Away:
+    """Grids of both kinds whose server can be stopped; either kind is asked in the same way."""
+
+    def __init__(self, kind: str, server: RedisServer, grid: Grid, agrid: AsyncGrid) -> None:
+        self.server = server
+        self._grid: Any = grid if kind == "sync" else agrid
+        self._sync = kind == "sync"
+
+    def limiter(self, *rules: str, **options: Any) -> Any:  # noqa: ANN401
+        return self._grid.limiter("calls", *rules, **options)
+
+    async def ask(self, call: Any, *args: Any, **options: Any) -> Decision:  # noqa: ANN401
+        coroutine = asyncio.to_thread(call, *args, **options) if self._sync else call(*args, **options)
+        decision: Decision = await asyncio.wait_for(coroutine, 20)
+        return decision
+
+
+@pytest.fixture(params=["sync", "asyncio"])
+async def away(request: pytest.FixtureRequest, flushed: RedisServer) -> AsyncIterator[Away]:
+    settings = Settings(
+        redis_url=flushed.url, redis_command_timeout=0.2, redis_connection_timeout=0.2, gridsync_breaker_pause=0.01
+    )
+    with Grid(settings=settings) as grid:
+        async with AsyncGrid(settings=settings) as agrid:
+            yield Away(request.param, flushed, grid, agrid)
+    flushed.start()
+
+
+async def test_by_default_a_hit_raises(away: Away):
+    limiter = away.limiter("5/minute")
+    assert not (await away.ask(limiter.hit, "k")).degraded
+    away.server.stop()
+    with pytest.raises((Unavailable, OutcomeUnknown)):
+        await away.ask(limiter.hit, "k")
+    with pytest.raises(Unavailable):
+        await away.ask(limiter.peek, "k")
+
+
+async def test_allow_admits(away: Away):
+    limiter = away.limiter("5/minute", "100/hour", on_error="allow")
+    away.server.stop()
+    for _ in range(10):
+        decision = await away.ask(limiter.hit, "k")
+        assert decision
+        assert decision.degraded
+        assert decision.source == "policy"
+    assert decision == Decision(True, 5, 0, 0.0, 0.0, Rate(5, 60), "policy")  # noqa: FBT003
+    assert await away.ask(limiter.peek, "k")
+    never = await away.ask(limiter.hit, "k", 6)
+    assert never.retry_after is None
+    assert not never, "that needs no server"
+
+
+async def test_deny_denies(away: Away):
+    limiter = away.limiter("5/minute", on_error="deny")
+    away.server.stop()
+    decision = await away.ask(limiter.hit, "k")
+    assert not decision
+    assert decision.degraded
+    assert decision.retry_after == 1.0
+    assert not await away.ask(limiter.peek, "k")
+    away.server.start()
+    assert await away.ask(limiter.hit, "k") or await back(away, limiter)
+
+
+async def back(away: Away, limiter: Any) -> bool:  # noqa: ANN401
+    """Knock until the server decides again."""
+
+    async def decides() -> bool:
+        return not (await away.ask(limiter.peek, "k")).degraded
+
+    await until(decides)
+    return True
+
+
+async def test_local_counts_this_processs_share(away: Away):
+    limiter = away.limiter("9/minute", "1/minute", on_error="local", share=0.5)
+    assert [rate.limit for rate in limiter.rules] == [9, 1]
+    limiter = away.limiter("9/minute", on_error="local", share=0.5)
+    assert (await away.ask(limiter.hit, "k")).source == "server"
+    away.server.stop()
+    decisions = [await away.ask(limiter.hit, "k") for _ in range(5)]
+    assert [bool(decision) for decision in decisions] == [True] * 4 + [False]
+    assert {decision.source for decision in decisions} == {"local"}
+    assert [decision.remaining for decision in decisions] == [3, 2, 1, 0, 0]
+    assert {decision.limit for decision in decisions} == {4}
+    assert 0 < (decisions[-1].retry_after or 0) <= 60
+    assert await away.ask(limiter.hit, "other"), "each key has windows of its own"
+    assert not await away.ask(limiter.peek, "k")
+    away.server.start()
+    await back(away, limiter)
+    assert (await away.ask(limiter.peek, "k")).remaining == 9, "it restarted empty, and never heard of these"
+    away.server.stop()
+    assert not await away.ask(limiter.hit, "k"), "this process has not forgotten"
+    with pytest.raises((Unavailable, OutcomeUnknown)):
+        await away.ask(limiter.reset, "k")
+    assert await away.ask(limiter.hit, "k"), "but a reset forgets here, too"
+
+
+async def test_what_no_waiting_heals_is_never_covered_up(away: Away):
+    limiter = away.limiter("5/minute", on_error="allow")
+    with away.server.client() as client:
+        client.set("{gridsync:limit:calls:k}", "text", ex=100)
+        with pytest.raises(ServerError, match="WRONGTYPE"):
+            await away.ask(limiter.hit, "k")
+        client.flushall()
+
+
+async def test_a_budget_bounds_one_decision(away: Away):
+    """The command timeout is for commands; a decision may be given less."""
+    limiter = away.limiter("5/minute", on_error="deny", budget=0.02)
+    strict = away.limiter("5/minute", budget=0.02)
+    assert await away.ask(limiter.hit, "k")
+    away.server.pause()
+    assert (await away.ask(limiter.hit, "k")).degraded
+    with pytest.raises((Unavailable, OutcomeUnknown)):
+        await away.ask(strict.hit, "k")
+    away.server.resume()
+    await back(away, limiter)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"on_error": "shrug"}, "must be one of raise, allow, deny, local, not 'shrug'"),
+        ({"on_error": "local", "share": 0}, "above 0 and at most 1, not 0"),
+        ({"on_error": "local", "share": 1.5}, "above 0 and at most 1, not 1.5"),
+        ({"share": 0.5}, "means something with on_error='local' only"),
+        ({"budget": 0}, "must be at least 0.001 s"),
+        ({"budget": "soon"}, "must be seconds"),
+    ],
+)
+async def test_a_wrong_option_says_what_is_allowed(away: Away, options: dict[str, Any], message: str):
+    with pytest.raises(UsageError, match=message):
+        away.limiter("5/minute", **options)
