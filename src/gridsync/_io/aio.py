@@ -72,6 +72,7 @@ class AsyncIO:
         self._cleanups: set[asyncio.Task[Any]] = set()
         self._forked = False
         self._closed = False
+        self._moved = asyncio.Event()
         self._topology.on_move(lambda endpoint: call_in(self._loop, lambda: self._move(endpoint)))
         self.counts = endpoint.server.counts
         self.tally = self.counts.tally
@@ -90,6 +91,13 @@ class AsyncIO:
         for wire in (*chain(*self._resting.values()), *self._blocked):
             if not leads_to(wire.endpoint, endpoint):
                 wire.abort()
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    async def _pause(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._moved.wait()
 
     async def close(self) -> None:
         """Finish clean-ups and requests under way, then close every connection."""
@@ -128,7 +136,14 @@ class AsyncIO:
         spent = self._time() - started
         now = monotonic()
         return await recover(
-            self, operation, keys, args, failure=failure, started=now - spent, deadline=now - spent + limit
+            self,
+            operation,
+            keys,
+            args,
+            failure=failure,
+            started=now - spent,
+            deadline=now - spent + limit,
+            pause=self._pause,
         )
 
     async def attempt(

@@ -31,7 +31,7 @@ from gridsync._io.wire.faults import REDIRECTS, Fault, ReplyError, as_public, is
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from tenacity import RetryCallState
 
@@ -102,8 +102,11 @@ async def recover(
     failure: Fault | ReplyError,
     started: float,
     deadline: float,
+    pause: Callable[[float], Awaitable[None]] | None = None,
 ) -> Any:  # noqa: ANN401 - whatever the operation replies
     """Repeat *operation* after *failure* as its category allows, and return its reply.
+
+    Between two attempts *pause* may return early, when it is known that the next one has a better chance.
 
     Raises:
         Unavailable: Not applied, and the deadline has ended.
@@ -175,7 +178,7 @@ async def recover(
             pass
     stop = _StopBefore(attempts, deadline)
     retrying = AsyncRetrying(
-        sleep=attempts.sleep,
+        sleep=pause or attempts.sleep,
         wait=wait_random_exponential(multiplier=PAUSE_S, max=PAUSE_MAX_S),
         retry=retry_if_exception_type(_Again),
         stop=stop,

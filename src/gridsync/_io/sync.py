@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import threading
 import time
 import weakref
 from itertools import count
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from gridsync._io.probe import Facts
     from gridsync._io.scripts import Operation
     from gridsync._io.wire.blocking import BlockingWire
+    from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.place import Place
     from gridsync._io.wire.pool import Pool
 
@@ -70,7 +72,8 @@ class SyncIO:
         self._hub = ThreadHub(self._topology.endpoint, timeout=timeout)
         self._blocking = self._topology.pools(pool_size)
         self._blocked: set[BlockingWire] = set()
-        self._topology.on_move(self._hub.move)
+        self._moved = threading.Condition()
+        self._topology.on_move(self._move)
         self.counts = endpoint.server.counts
         self.tally = self.counts.tally
         self.budget = endpoint.server.guard.budget
@@ -81,6 +84,15 @@ class SyncIO:
     def connect(self) -> None:
         """Open one connection now, so that a wrong address or password shows at once."""
         self._route.connect(self._endpoint.connect_timeout)
+
+    def _move(self, endpoint: Endpoint) -> None:
+        self._hub.move(endpoint)
+        with self._moved:
+            self._moved.notify_all()
+
+    async def _pause(self, seconds: float) -> None:
+        with self._moved:
+            self._moved.wait(seconds)
 
     def close(self) -> None:
         """Close every connection and stop the threads; leases still held are left to expire."""
@@ -118,7 +130,16 @@ class SyncIO:
             if reply.__class__ is not ReplyError:
                 return reply
             failure = reply
-        return await recover(self, operation, keys, args, failure=failure, started=started, deadline=started + limit)
+        return await recover(
+            self,
+            operation,
+            keys,
+            args,
+            failure=failure,
+            started=started,
+            deadline=started + limit,
+            pause=self._pause,
+        )
 
     @staticmethod
     def _send(pool: Pool, words: tuple[Any, ...], limit: float, *, asking: bool = False) -> Any:  # noqa: ANN401
@@ -251,6 +272,7 @@ class SyncIO:
         self.token.renew()
         self._keeper.reset()
         self._hub.after_fork()
+        self._moved = threading.Condition()
         for wire in self._blocked:
             wire.close()
         self._blocked = set()
