@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, overload
 
 import redis
 import redis.asyncio
@@ -33,10 +33,11 @@ from gridsync.settings import Settings
 from gridsync.streams import AsyncEventStore, EventStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from redis.credentials import CredentialProvider
+    from typing_extensions import TypeForm
 
     from gridsync._io.breaker import StateChange
     from gridsync._io.counts import Stats
@@ -254,7 +255,13 @@ class Grid:
         """
         return Limiter(self._io, self.namespace, name, *limits, on_error=on_error, budget=budget, share=share)
 
-    def events(self, name: str, model: type[E] | Any) -> EventStore[E]:  # noqa: ANN401 - a union is no type
+    @overload
+    def events(self, name: str, model: type[E]) -> EventStore[E]: ...
+    @overload
+    def events(self, name: str, model: TypeForm[E]) -> EventStore[E]: ...
+    @overload
+    def events(self, name: str, model: Sequence[Any]) -> EventStore[Any]: ...
+    def events(self, name: str, model: Any) -> EventStore[Any]:
         """Return the event store *name*, whose events are *model*: a pydantic model or a union of them."""
         return EventStore(self._io, self.namespace, name, model)
 
@@ -419,7 +426,13 @@ class AsyncGrid:
         """
         return AsyncLimiter(self._io, self.namespace, name, *limits, on_error=on_error, budget=budget, share=share)
 
-    def events(self, name: str, model: type[E] | Any) -> AsyncEventStore[E]:  # noqa: ANN401 - a union is no type
+    @overload
+    def events(self, name: str, model: type[E]) -> AsyncEventStore[E]: ...
+    @overload
+    def events(self, name: str, model: TypeForm[E]) -> AsyncEventStore[E]: ...
+    @overload
+    def events(self, name: str, model: Sequence[Any]) -> AsyncEventStore[Any]: ...
+    def events(self, name: str, model: Any) -> AsyncEventStore[Any]:
         """Return the event store *name*, whose events are *model*: a pydantic model or a union of them."""
         return AsyncEventStore(self._io, self.namespace, name, model)
 

@@ -68,5 +68,5 @@ def test_a_limit_is_a_positive_whole_number(limit: object) -> None:
 
 @pytest.mark.parametrize("per_s", [0, -1, True, float("nan"), float("inf"), "1", None])
 def test_a_window_is_a_length_of_time(per_s: object) -> None:
-    with pytest.raises(InvalidLimit, match="a window must last"):
+    with pytest.raises(InvalidLimit, match="per_s must be a number of seconds"):
         Rate(1, per_s)

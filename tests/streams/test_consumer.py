@@ -563,6 +563,20 @@ async def test_a_log_of_a_wrong_type_ends_the_consumer_with_an_error(world: Worl
             await store.group(GROUP).consume(print)
 
 
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ({"handler": None}, "must be a function of one event, not None"),
+        ({"on_error": "log"}, "must be a function of one failure, not 'log'"),
+        ({"batch": "10"}, "batch='10' must be a whole number from 1"),
+    ],
+)
+async def test_what_cannot_work_is_refused_before_an_event_is_taken(world: World, argument: Any, words: str):
+    store = await filled(world, 1)
+    with pytest.raises(errors.UsageError, match=words):
+        await store.group(GROUP).consume(**{"handler": print, "idle_stop": 0, **argument})
+
+
 @pytest.mark.parametrize("world", ["sync"], indirect=True)
 async def test_a_thread_refuses_coroutine_functions_and_concurrency(world: World):
     async def handle(_: Any) -> None:

@@ -145,7 +145,7 @@ def test_wrong_credentials_are_refused_once(
 
 def test_missing_credentials_are_refused_once(refused: Callable[[str], Exception], plain: RedisServer):
     with FaultProxy(f"redis://{plain.host}:{plain.port}") as proxy:
-        expect(refused(proxy.url), errors.AuthenticationFailed, "NOAUTH")
+        expect(refused(proxy.url), errors.AuthenticationFailed, "NOAUTH", "write redis://user:password@host")
         assert proxy.accepted == 1
 
 

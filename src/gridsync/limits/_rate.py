@@ -51,7 +51,7 @@ class Rate:
             or not WINDOW_MIN_S <= self.per_s <= WINDOW_MAX_S
         ):
             raise InvalidLimit(
-                f"a window must last from 0.001 to {WINDOW_MAX_S} seconds (366 days), not {self.per_s!r}"
+                f"per_s must be a number of seconds from 0.001 to {WINDOW_MAX_S} (366 days), not {self.per_s!r}"
             )
 
     @classmethod

@@ -128,7 +128,8 @@ class Hold:
         if self.why_lost:
             raise self.error()
         if self.ended:
-            raise LeaseLost(f"lock {self.spec.name!r} was released already", name=self.spec.name, fence=self.fence)
+            message = f"the lease of lock {self.spec.name!r} was released already, or its grid was closed"
+            raise LeaseLost(message, name=self.spec.name, fence=self.fence)
 
     def disown(self) -> None:
         """Lose the lease if this is a copy of it in the child of a fork: it belongs to the parent, who renews it."""

@@ -17,6 +17,8 @@ from gridsync.streams._model import E
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
+    from typing_extensions import TypeForm
+
     from gridsync._io import IO
     from gridsync.streams._records import Appended, Recorded
 
@@ -39,7 +41,7 @@ class EventStore(Generic[E]):
     Not guaranteed: that a failover keeps the last appends; replication is asynchronous.
     """
 
-    def __init__(self, io: IO, namespace: str, name: str, model: type[E] | Any) -> None:  # noqa: ANN401
+    def __init__(self, io: IO, namespace: str, name: str, model: type[E] | TypeForm[E] | Sequence[Any]) -> None:
         """Open the store *name*; nothing is sent.
 
         Args:
@@ -144,7 +146,7 @@ class AsyncEventStore(Generic[E]):
     Not guaranteed: that a failover keeps the last appends; replication is asynchronous.
     """
 
-    def __init__(self, io: IO, namespace: str, name: str, model: type[E] | Any) -> None:  # noqa: ANN401
+    def __init__(self, io: IO, namespace: str, name: str, model: type[E] | TypeForm[E] | Sequence[Any]) -> None:
         """Open the store *name*; see `EventStore`."""
         self._core: StoreCore[E] = StoreCore(io, namespace, name, model)
 
@@ -263,6 +265,7 @@ class ConsumerGroup(_Group[E]):
         Cost: one blocking read per batch, on a connection of its own, and one script per event (here; in asyncio
         events handled meanwhile share one).
         """
+        _callable(handler, on_error)
         if inspect.iscoroutinefunction(handler):
             raise UsageError("this handler is a coroutine function: use AsyncGrid, or pass a plain function")
         if concurrency != 1:
@@ -330,6 +333,7 @@ class AsyncConsumerGroup(_Group[E]):
         Cancelling the task cancels the running handlers; nothing that was not handled is acknowledged, and what was
         held goes back to the group at once.
         """
+        _callable(handler, on_error)
 
         async def handle(recorded: Recorded[E]) -> None:
             done = handler(recorded)
@@ -371,6 +375,14 @@ def _from_now(start: str) -> bool:
     return start == "now"
 
 
+def _callable(handler: object, on_error: object) -> None:
+    """Refuse what cannot be called before an event is taken: each call would fail and leave its event pending."""
+    if not callable(handler):
+        raise UsageError(f"the handler of consume() must be a function of one event, not {handler!r:.100}")
+    if on_error is not None and not callable(on_error):
+        raise UsageError(f"on_error must be a function of one failure, not {on_error!r:.100}")
+
+
 def _options(
     io: IO,
     consumer: str | None,
@@ -384,8 +396,10 @@ def _options(
     name = io.token() if consumer is None else checked(consumer, "the name of a consumer")
     if name.startswith("~"):
         raise UsageError(f"consumer={name!r}: names that begin with ~ are gridsync's own")
-    if concurrency < 1 or not 1 <= batch <= BATCH_MAX:
-        raise UsageError(f"concurrency={concurrency} must be at least 1, batch={batch} must be 1 to {BATCH_MAX}")
+    if type(concurrency) is not int or concurrency < 1:
+        raise UsageError(f"concurrency={concurrency!r} must be a whole number from 1")
+    if type(batch) is not int or not 1 <= batch <= BATCH_MAX:
+        raise UsageError(f"batch={batch!r} must be a whole number from 1 to {BATCH_MAX}")
     idle_s = seconds(claim_idle, "claim_idle", least=CLAIM_IDLE_MIN)
     stop_s = None if idle_stop is None else seconds(idle_stop, "idle_stop")
     return Options(name, consumer is not None, concurrency, batch, idle_s, stop_s)

@@ -166,7 +166,8 @@ def parse(url: str, *, connect_timeout: float, credentials: CredentialProvider |
         raise InvalidURL(f"{shown!r}: the path must be a database number such as /0, not {path!r}")
     known = _OTHER_OPTIONS | (set(_TLS_OPTIONS) | {"ssl_cert_reqs", "ssl_check_hostname"} if secure else set())
     if unknown := sorted(set(options) - known):
-        raise InvalidURL(f"{shown!r}: unknown option {unknown[0]!r}; allowed are {', '.join(sorted(known))}")
+        allowed = ", ".join(sorted(known - {"connection_class"}))  # redis-py's own word for the scheme
+        raise InvalidURL(f"{shown!r}: unknown option {unknown[0]!r}; allowed are {allowed}")
     if credentials is None and options.get("password") is not None:
         credentials = UsernamePasswordCredentialProvider(options.get("username"), options["password"])
     try:
@@ -237,7 +238,12 @@ def greeting_failed(endpoint: Endpoint, replies: Sequence[object]) -> Exception 
         text = str(reply)
         if is_transient(reply):
             return Fault(f"{endpoint} is not ready: {text}", applied=False)
-        if reply.code in {"WRONGPASS", "NOAUTH"} or "AUTH" in text:
+        if reply.code == "NOAUTH":
+            return AuthenticationFailed(
+                f"{endpoint} asks for a password, and {endpoint.shown} came without one (NOAUTH); "
+                "write redis://user:password@host, or pass credentials=…"
+            )
+        if reply.code == "WRONGPASS" or "AUTH" in text:
             return AuthenticationFailed(f"{endpoint} refused the credentials of {endpoint.shown}: {text}")
         if reply.code == "NOPROTO" or "unknown command" in text.lower():
             return Misconfigured(f"{endpoint} does not speak RESP3 ({text}); use Redis or Valkey 7.0 or newer")
