@@ -179,16 +179,18 @@ class Session(Generic[E]):
     async def run(self) -> Consumed:
         """Consume until stopped, idle for long enough, or broken in a way that no retry heals."""
         self._io.keep(self._holding)
-        clean = False
+        left = False
         try:
-            await self._io.gather(*(self._work() for _ in range(self._options.concurrency)))
-            clean = True
+            try:
+                await self._io.gather(*(self._work() for _ in range(self._options.concurrency)))
+            finally:
+                self._io.unkeep(self._holding)
+            await self._leave()
+            left = True
         finally:
-            self._io.unkeep(self._holding)
-            if clean:
-                await self._leave()
-            else:
-                # Cancelled or broken: what was not acknowledged goes back, even if nobody waits for it.
+            if not left:
+                # Cancelled or broken, perhaps while leaving: what was not acknowledged goes back, even if nobody waits
+                # for it.  Leaving twice is leaving once.
                 self._io.spawn(self._leave())
         return Consumed(self._handled, self._failed, self._stolen, self._returned)
 
