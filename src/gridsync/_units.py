@@ -30,9 +30,12 @@ def name(value: str, what: str) -> str:
     Raises:
         UsageError: It is empty, too long or not a string.
     """
-    if not isinstance(value, str) or not value or len(value.encode()) > _NAME_BYTES_MAX:
-        raise UsageError(f"{what} must be a string of 1 to {_NAME_BYTES_MAX} bytes, not {value!r:.100}")
-    return value
+    try:
+        if isinstance(value, str) and 0 < len(value.encode()) <= _NAME_BYTES_MAX:
+            return value
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} must be valid Unicode, not {value!r:.100}") from None
+    raise UsageError(f"{what} must be a string of 1 to {_NAME_BYTES_MAX} bytes, not {value!r:.100}")
 
 
 _NAME_BYTES_MAX = 512

@@ -261,6 +261,11 @@ def test_a_bad_name_is_refused(name: Any):  # noqa: ANN401 - anything
         Lock(None, "test", name)  # type: ignore[arg-type]
 
 
+def test_a_name_that_is_no_text_is_refused():
+    with pytest.raises(UsageError, match="a lock's name must be valid Unicode"):
+        Lock(None, "test", "a\ud800")  # type: ignore[arg-type]
+
+
 async def test_a_bad_timeout_is_refused(world: World, look: Look):
     with pytest.raises(UsageError, match="the timeout for lock 'job' must be at least 0 s"):
         await world.do(world.lock(world.io()).acquire, timeout=-1)
