@@ -143,7 +143,8 @@ class Traffic:
             await asyncio.sleep(0.002)
 
     async def _lock(self, fences: list[int]) -> None:
-        lease = await do(self._grid.lock("job").acquire, timeout=30)
+        # A release that was lost with the old primary leaves the lock to its ttl.
+        lease = await do(self._grid.lock("job", ttl=2).acquire, timeout=30)
         fences.append(lease.fence)
         # False if the failover took it: Redis replicates asynchronously, and the fence is what protects.
         await do(lease.release)

@@ -56,7 +56,7 @@ def announcements(servers: SentinelSet) -> Iterator[list[float]]:
 
 def report(what: str, announced: float, served: float) -> None:
     """Print what a failover took; ``pytest -rP`` shows it."""
-    print(f"{what}: the switch was announced {announced:.2f} s after the kill, served {served:+.3f} s after that")  # noqa: T201
+    print(f"{what}: the switch was announced {announced:.2f} s after it was gone, served {served:+.3f} s after that")  # noqa: T201
 
 
 def expect_rising(traffic: Traffic) -> None:
@@ -131,6 +131,29 @@ async def test_twenty_failovers_leave_nothing(kind: str, program: ServerKind):
                 assert threading.active_count() <= threads + 6
             assert not traffic.errors
             expect_rising(traffic)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("program", server_kinds(), ids=str)
+async def test_a_frozen_primary_that_wakes_up_later_gets_nothing_more(kind: str, program: ServerKind):
+    """Its connections stay open, and nothing but the announcement tells that they are of no use."""
+    with SentinelSet(program) as servers:
+        async with opened(kind, servers.url, timeout=60) as grid, Traffic(grid) as traffic:
+            await soon(lambda: len(traffic.successes) > 50)
+            with announcements(servers) as heard:
+                old = servers.master
+                old.pause()
+                frozen = time.monotonic()
+                await soon(lambda: heard and len(traffic.since(heard[0])) > 50, 60)
+            report(f"{program} {kind}", heard[0] - frozen, traffic.since(frozen)[0][1] - heard[0])
+            old.resume()
+            assert await asyncio.to_thread(servers.wait) is not old
+            back = time.monotonic()
+            await soon(lambda: len(traffic.since(back)) > 50)
+        assert not traffic.errors
+        expect_rising(traffic)
 
 
 @pytest.mark.faults

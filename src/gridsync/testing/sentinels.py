@@ -20,11 +20,19 @@ if TYPE_CHECKING:
 __all__ = ["Sentinel", "SentinelSet"]
 
 _WITHIN_S = 30.0
-_PERIODS = {"info-period": 200, "ping-period": 300, "ask-period": 100, "publish-period": 200}
-"""Milliseconds; by default a sentinel looks so rarely that a test would wait 10 seconds for it.
+_PERIODS = {
+    "info-period": 400,
+    "ping-period": 300,
+    "ask-period": 100,
+    "publish-period": 200,
+    "election-timeout": 1000,
+    "slave-reconf-timeout": 1000,
+    "tilt-period": 1000,
+}
+"""Milliseconds; by default a sentinel looks so rarely that a test would wait 10 seconds for it, or 30 after a stall.
 
 While a primary is down, a replica is asked for its INFO once a second and is no candidate if that is older than five
-ping periods: with less than 200 ms a failover would find no good replica now and then, and take 30 seconds.
+ping periods: with less than 200 ms a failover would find no good replica now and then, and be tried again much later.
 """
 
 
