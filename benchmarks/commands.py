@@ -6,7 +6,7 @@ Peers are configured as their documentation advises for this load, with the vari
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from unittest.mock import patch
 
 from benchmarks.harness import Bench, Peer, Row, aio, expect, pace_tasks, pace_threads
@@ -14,6 +14,7 @@ from gridsync._io import Category, Command, run_sync, telemetry
 from gridsync._io.aio import AsyncIO
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import parse
+from gridsync.testing.cluster import RedisCluster
 
 KEY = "bench:get"
 VALUE = b"x" * 64
@@ -66,6 +67,48 @@ async def _redis_aio(bench: Bench, *, tasks: int) -> float:
 
     try:
         return await pace_tasks(bench, [operation] * tasks)
+    finally:
+        await client.aclose()
+
+
+@cache
+def _cluster() -> RedisCluster:
+    """Start three primaries for this process; they end with it."""
+    return RedisCluster().start()
+
+
+async def _ours_cluster(bench: Bench, *, tasks: int) -> float:
+    io = AsyncIO(parse(_cluster().url, connect_timeout=5.0), inflight_max=1000, timeout=3.0)
+    await io.connect()
+
+    async def operation(key: str) -> None:
+        expect(await io.run(GET, (key,)), VALUE)
+
+    try:
+        keys = [f"{KEY}:{n}" for n in range(tasks)]
+        for key in keys:
+            await io.run(SET, (key,), (VALUE,))
+        return await pace_tasks(bench, [partial(operation, key) for key in keys])
+    finally:
+        await io.close()
+
+
+async def _redis_cluster(bench: Bench, *, tasks: int) -> float:
+    # As many connections to each node as there are tasks, for the same reason as without a cluster.
+    from redis.asyncio.cluster import RedisCluster as Client
+
+    first = _cluster().nodes[0]
+    client = Client(host=first.host, port=first.port, max_connections=tasks)
+    await client.initialize()
+
+    async def operation(key: str) -> None:
+        expect(await client.get(key), VALUE)
+
+    try:
+        keys = [f"{KEY}:{n}" for n in range(tasks)]
+        for key in keys:
+            await client.set(key, VALUE)
+        return await pace_tasks(bench, [partial(operation, key) for key in keys])
     finally:
         await client.aclose()
 
@@ -137,6 +180,12 @@ ROWS = (
             Peer("valkey-glide", aio(partial(_glide, tasks=1))),
             Peer("coredis", aio(partial(_coredis, tasks=1))),
         ),
+    ),
+    Row(
+        "aio-cluster-commands-100",
+        "commands/s",
+        aio(partial(_ours_cluster, tasks=100)),
+        (Peer("redis", aio(partial(_redis_cluster, tasks=100)), target=6.0),),
     ),
     Row(
         "sync-commands-1",

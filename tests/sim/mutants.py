@@ -75,7 +75,7 @@ LOCKS = [
          "a repeated release is no loss", locks.lost_replies),
         ("release", "math.max(us, tonumber(redis.call('GET', F) or '0') + 1)", "tonumber(redis.call('GET', F) or '0')",
          "a hand-over has a fence of its own", locks.calm_queue),
-        ("release", "    redis.call('PEXPIRE', S, claim)\n", "",
+        ("release", "    redis.call('PEXPIRE', S, claim)\n", "    redis.call('PERSIST', S)\n",
          "what is handed to the dead comes back", locks.dead_waiters),
         ("release", "    redis.call('PUBLISH', ARGV[4] .. string.sub(head, 1, 12), head)\n", "",
          "the next waiter is woken", locks.calm_queue),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +12,7 @@ from gridsync._io import Category, Command, run_sync
 from gridsync._io.breaker import Rejected
 from gridsync._io.budget import Budget
 from gridsync._io.counts import Counts
-from gridsync._io.retry import recover
+from gridsync._io.retry import REDIRECTS_MAX, recover
 from gridsync._io.scripts import Script, parse
 from gridsync._io.wire.faults import Fault, ReplyError
 from gridsync.errors import (
@@ -188,8 +189,18 @@ def test_a_repeat_says_since_when_it_is_one():
 
 def test_a_repeat_in_the_same_microsecond_is_still_one():
     attempts = Attempts([b"done"])
-    repeat(attempts, REPEATS, ReplyError("NOSCRIPT x"))
+    repeat(attempts, REPEATS, Fault("cut", applied=True))
     assert attempts.sent[-1][-1] == 1
+
+
+def test_what_surely_was_not_applied_makes_no_repeat():
+    """Else a release of a lost lock that met NOSCRIPT or MOVED would say that it may have been the one."""
+    attempts = Attempts([MOVED, ReplyError("NOSCRIPT x"), b"sha", Fault("refused", applied=False), b"done"])
+    repeat(attempts, REPEATS, MOVED)
+    assert [words[-1] for words in attempts.sent if words[0] == "EVALSHA"] == [0, 0, 0, 0]
+    attempts = Attempts([MOVED, b"done"])
+    repeat(attempts, REPEATS, Fault("cut", applied=True))
+    assert attempts.sent[-1][-1] >= 1
 
 
 def test_an_unknown_script_is_loaded_and_called_again_without_a_pause():
@@ -209,6 +220,60 @@ def test_a_script_that_may_not_be_loaded_says_so():
     attempts = Attempts([ReplyError("NOPERM no permissions to run the 'script|load' command")])
     with pytest.raises(PermissionDenied, match=r"script\|load"):
         repeat(attempts, COUNT, ReplyError("NOSCRIPT x"))
+
+
+MOVED, ASK = ReplyError("MOVED 12 host:1"), ReplyError("ASK 12 host:2")
+
+
+@pytest.mark.parametrize("category", Category)
+def test_a_redirect_is_followed_at_once_whatever_the_category(category: Category):
+    """The node said that it did nothing; the pause of an ordinary failure would be felt with every slot that moves."""
+    attempts = Attempts([MOVED, b"done"])
+    assert repeat(attempts, command(category), MOVED) == b"done"
+    assert (attempts.pauses, attempts.asked) == ([], [None, None])
+    assert attempts.told == [MOVED, MOVED], "the route must learn of each"
+
+
+def test_a_node_is_asked_once_and_then_the_owner_again():
+    attempts = Attempts([ReplyError("TRYAGAIN x"), b"done"])
+    assert repeat(attempts, command(Category.NEVER), ASK) == b"done"
+    assert attempts.asked == ["host:2", None]
+
+
+def test_a_script_is_loaded_on_the_node_that_was_asked():
+    """On the owner it is there already, and would be missing again."""
+    attempts = Attempts([ReplyError("NOSCRIPT x"), b"sha", b"done"])
+    assert repeat(attempts, COUNT, ASK) == b"done"
+    assert attempts.asked == ["host:2"] * 3
+    assert attempts.sent[1] == ("SCRIPT", "LOAD", COUNT.source)
+
+
+def test_a_script_that_a_moving_slot_cut_short_may_have_been_applied():
+    """It removed a key and could not write it again: what it did before stays, for Lua does not roll back."""
+    short = ReplyError("ERR Script attempted to access a non local key in a cluster node")
+    attempts = Attempts([b"done"])
+    assert repeat(attempts, REPEATS, short) == b"done"
+    assert attempts.sent[-1][-1] >= 1
+    with pytest.raises(OutcomeUnknown, match="non local key"):
+        repeat(Attempts([b"never"]), COUNT, short)
+
+
+def test_nodes_that_point_at_each_other_are_not_asked_in_a_tight_circle():
+    """After sixteen redirects without a pause the call goes on with pauses, until its deadline."""
+    attempts = Attempts([MOVED])
+    sent_before: list[int] = []
+    sleep = attempts.sleep
+
+    async def counted(seconds: float) -> None:
+        sent_before.append(len(attempts.sent))
+        await sleep(seconds)
+
+    attempts.sleep = counted  # type: ignore[method-assign]
+    with pytest.raises(Unavailable, match="MOVED 12 host:1; nothing was applied"):
+        repeat(attempts, command(Category.NEVER), MOVED)
+    assert REDIRECTS_MAX <= sent_before[0] <= REDIRECTS_MAX + 1
+    steps = [after - before for before, after in pairwise(sent_before)]
+    assert set(steps) == {1}
 
 
 # -- the budget and the breaker ---------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from tenacity.stop import stop_base
 from gridsync._io import telemetry
 from gridsync._io.breaker import Rejected
 from gridsync._io.scripts import Category, Script
-from gridsync._io.wire.faults import REDIRECTS, Fault, ReplyError, as_public, is_transient
+from gridsync._io.wire.faults import REDIRECTS, Fault, ReplyError, as_public, is_cut_short, is_transient
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 
 if TYPE_CHECKING:
@@ -118,6 +118,12 @@ async def recover(
     asking: str | None = None
     redirects = 0
 
+    def meant(error: Fault | ReplyError) -> Fault | ReplyError:
+        """Return *error*, or what it means: a script that a moving slot cut short may have been applied."""
+        if isinstance(error, ReplyError) and is_cut_short(error):
+            return Fault(str(error), applied=True)
+        return error
+
     def note(error: Fault | ReplyError) -> bool:
         """Keep *error* in mind, for the route as well; true if another node is to be asked at once."""
         nonlocal asking, redirects
@@ -145,7 +151,9 @@ async def recover(
             counts = not (isinstance(last, ReplyError) and (last.code == "NOSCRIPT" or last.code in REDIRECTS))
             if counts and not attempts.budget.take():
                 raise _spent(operation, seen, attempts.budget)
-            words = operation.words(keys, _with_repeat(args, repeat_index, attempts.monotonic() - started))
+            repeats = any(isinstance(error, Fault) and error.ambiguous for error in seen)
+            elapsed = attempts.monotonic() - started
+            words = operation.words(keys, _with_repeat(args, repeat_index, elapsed) if repeats else tuple(args))
             try:
                 if isinstance(operation, Script) and isinstance(last, ReplyError) and last.code == "NOSCRIPT":
                     await _load(attempts, operation, keys, deadline, asking)
@@ -156,13 +164,15 @@ async def recover(
                     text = f"{operation.name}: an earlier attempt may have been applied; {error}"
                     raise OutcomeUnknown(text) from error
                 raise
-            except (Fault, ReplyError) as error:
-                telemetry.failed(attempts.counts, operation, error)
-                if counts and isinstance(error, Fault) and not error.ambiguous:
+            except (Fault, ReplyError) as caught:
+                failed = meant(caught)
+                telemetry.failed(attempts.counts, operation, failed)
+                if counts and isinstance(failed, Fault) and not failed.ambiguous:
                     attempts.budget.give_back()
-                if not note(error):
-                    raise judge(error) from error
+                if not note(failed):
+                    raise judge(failed) from caught
 
+    failure = meant(failure)
     note(failure)
     telemetry.failed(attempts.counts, operation, failure)
     if isinstance(failure, Rejected):

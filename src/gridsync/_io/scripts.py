@@ -14,7 +14,8 @@ slot), then comes a contract that is parsed here and checked by the tests::
     -- Cost O(1)
 
 ``KEYS[n..]`` and ``ARGV[n..]`` stand for any number from *n* on.  An argument named ``repeat_us`` is filled in by the
-retry layer: 0 on the first attempt, else the microseconds since the first attempt left (at least 1).
+retry layer: 0 unless an earlier attempt may have been applied, else the microseconds since the first one left (at
+least 1).
 """
 
 from __future__ import annotations

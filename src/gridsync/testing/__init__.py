@@ -4,6 +4,7 @@
 `gridsync.testing.plugin`      pytest fixtures: a private server, a `Grid` and an `AsyncGrid` on it
 `gridsync.testing.servers`     `RedisServer`: a real server that can be frozen, killed and restarted
 `gridsync.testing.sentinels`   `SentinelSet`: a primary, replicas and sentinels, and failovers on demand
+`gridsync.testing.cluster`     `RedisCluster`: three primaries and replicas, resharded and failed over at will
 `gridsync.testing.proxy`       `FaultProxy`: connections that break at the very request a test names
 `gridsync.testing.sim`         `Simulation`: many processes, a bad network and virtual time, from a seed
 `gridsync.testing.checkers`    what must hold for the histories of simulations and real runs

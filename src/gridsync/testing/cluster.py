@@ -5,11 +5,17 @@ from __future__ import annotations
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from gridsync.testing.servers import RedisServer, ServerKind, free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
     from types import TracebackType
 
 __all__ = ["SLOTS", "RedisCluster"]
@@ -35,11 +41,13 @@ class RedisCluster:
     Args:
         kind: Which program; the first of `server_kinds` by default.
         replicas: How many replicas there are in all; each primary in turn gets one.
+        spares: How many further primaries there are that own no slot yet, to move slots to.
+        tls: Speak TLS, to clients and among each other; `ca_file` names the authorities.
         node_timeout_ms: After how many milliseconds of silence the nodes take one of them for dead.
         options: Further configuration directives for every node, such as ``{"appendonly": "yes"}``.
 
     Raises:
-        UsageError: No server program was found.
+        UsageError: No server program was found, or `tls` is asked of one that was built without it.
 
     Cost: starts in about 2 s, with replicas in about 4 s.
     """
@@ -49,6 +57,8 @@ class RedisCluster:
         kind: ServerKind | None = None,
         *,
         replicas: int = 0,
+        spares: int = 0,
+        tls: bool = False,
         node_timeout_ms: int = 1000,
         options: Mapping[str, str] | None = None,
     ) -> None:
@@ -60,14 +70,30 @@ class RedisCluster:
             "repl-diskless-sync-delay": "0",
             **(options or {}),
         }
-        self.nodes = [RedisServer(kind, options=directives | _bus_port()) for _ in range(3 + replicas)]
-        """The primaries of the beginning, then their replicas."""
+        self.nodes = [
+            RedisServer(kind, tls=tls, options=directives | _bus_port()) for _ in range(3 + replicas + spares)
+        ]
+        """The primaries of the beginning, then their replicas, then the spares."""
+        self._replicas = replicas
+        self.ca_file = self._trust_each_other() if tls else None
         self._ids: dict[str, RedisServer] = {}
 
     @property
     def url(self) -> str:
         """The URL that gridsync takes; it names all nodes of the beginning."""
-        return "redis+cluster://" + ",".join(f"{node.host}:{node.port}" for node in self.nodes)
+        hosts = ",".join(f"{node.host}:{node.port}" for node in self.nodes)
+        if self.ca_file is not None:
+            return f"rediss+cluster://{hosts}/0?ssl_ca_certs={quote(str(self.ca_file))}"
+        return f"redis+cluster://{hosts}"
+
+    def _trust_each_other(self) -> Path:
+        """Let every node trust the authorities of all; returns the file that names them."""
+        together = self.nodes[0].directory / "authorities.pem"
+        files = [node.ca_file for node in self.nodes if node.ca_file is not None]
+        together.write_text("".join(file.read_text(encoding="utf-8") for file in files), encoding="utf-8")
+        for node in self.nodes:
+            node._options |= {"tls-ca-cert-file": str(together), "tls-cluster": "yes", "tls-replication": "yes"}  # noqa: SLF001 - ours
+        return together
 
     def start(self) -> Self:
         """Start every node, join them, and return when each of them says that the cluster is complete.
@@ -82,7 +108,7 @@ class RedisCluster:
             return self
         self._ids = {node.command("CLUSTER", "MYID").decode(): node for node in self.nodes}
         first, *others = self.nodes
-        primaries, replicas = self.nodes[:3], self.nodes[3:]
+        primaries, replicas = self.nodes[:3], self.nodes[3 : 3 + self._replicas]
         for rank, node in enumerate(primaries):
             node.command("CLUSTER", "ADDSLOTSRANGE", SLOTS * rank // 3, SLOTS * (rank + 1) // 3 - 1)
         for rank, node in enumerate(self.nodes):
@@ -95,13 +121,17 @@ class RedisCluster:
         self.wait()
         return self
 
-    def wait(self) -> None:
+    def wait(self, *, without: RedisServer | None = None) -> None:
         """Return when every living node says that all slots are served and every living replica is in step.
+
+        Args:
+            without: A node that is frozen, and so cannot be asked.
 
         Raises:
             RuntimeError: They did not within 30 seconds.
         """
-        _until(lambda: all(_complete(node) for node in self._living()), "the cluster did not become complete")
+        asked = [node for node in self._living() if node is not without]
+        _until(lambda: all(_complete(node) for node in asked), "the cluster did not become complete")
 
     def stop(self) -> None:
         """Stop every node; `start` goes on with the same addresses and slots."""
@@ -112,6 +142,26 @@ class RedisCluster:
         """Stop every node and remove what they wrote."""
         for node in self.nodes:
             node.close()
+
+    def client(self, **options: Any) -> redis.RedisCluster:  # noqa: ANN401 - redis-py's options
+        """Return a plain redis-py client, for what a test wants to see or break behind gridsync's back."""
+        first = self.nodes[0]
+        options = {"socket_timeout": _WITHIN_S, "retry": Retry(NoBackoff(), 0), **options}
+        if self.ca_file is not None:
+            options |= {"ssl": True, "ssl_ca_certs": str(self.ca_file)}
+        return redis.RedisCluster(host=first.host, port=first.port, **options)
+
+    def command(self, *words: str | bytes | int) -> Any:  # noqa: ANN401 - replies are whatever the command says
+        """Run one command on the node of its key, over connections of its own; text comes back as ``bytes``."""
+        with self.client() as client:
+            return client.execute_command(*words)
+
+    def flush(self) -> None:
+        """Remove every key and every script."""
+        for node in self._living():
+            if _is_primary(node):
+                node.command("FLUSHALL")
+                node.command("SCRIPT", "FLUSH")
 
     def id(self, node: RedisServer) -> str:
         """Return the name by which the cluster knows *node*."""
@@ -188,14 +238,18 @@ class RedisCluster:
         self.wait()
         return replica
 
-    def wait_for_promotion(self, replica: RedisServer) -> None:
+    def wait_for_promotion(self, replica: RedisServer, *, without: RedisServer | None = None) -> None:
         """Return when *replica*, whose primary was killed or frozen, has taken over and the cluster serves all slots.
+
+        Args:
+            replica: Which one.
+            without: Its former primary, if that is frozen and so cannot be asked.
 
         Raises:
             RuntimeError: It did not within 30 seconds.
         """
         _until(lambda: _is_primary(replica), "the replica was not promoted")
-        self.wait()
+        self.wait(without=without)
 
     def _living(self) -> list[RedisServer]:
         return [node for node in self.nodes if node.running]
@@ -224,17 +278,11 @@ def _bus_port() -> dict[str, str]:
 
 def _lines(node: RedisServer) -> list[list[str]]:
     """Return what *node* knows of each node: name, address, flags, primary, …, slots."""
-    told = node.command("CLUSTER", "NODES")
-    if isinstance(told, bytes):
-        return [line.split(" ") for line in told.decode().splitlines()]
-    # redis-py reads the reply into a dict by itself.
-    return [[facts["node_id"], address, facts["flags"], facts["master_id"]] for address, facts in told.items()]
+    return [line.split(" ") for line in node.command("CLUSTER", "NODES").decode().splitlines()]
 
 
 def _complete(node: RedisServer) -> bool:
-    info = node.command("CLUSTER", "INFO")
-    if isinstance(info, bytes):
-        info = dict(line.split(":") for line in info.decode().splitlines())
+    info = dict(line.split(":") for line in node.command("CLUSTER", "INFO").decode().splitlines())
     with node.client() as client:
         replication: Any = client.info("replication")
     in_step = replication["role"] == "master" or replication["master_link_status"] == "up"
@@ -242,10 +290,7 @@ def _complete(node: RedisServer) -> bool:
 
 
 def _owner_of(slot: int, node: RedisServer) -> str:
-    with node.client() as client:
-        client.response_callbacks.pop("CLUSTER SLOTS", None)
-        ranges: Any = client.execute_command("CLUSTER SLOTS")
-    for first, last, primary, *_ in ranges:
+    for first, last, primary, *_ in node.command("CLUSTER", "SLOTS"):
         if first <= slot <= last:
             return str(primary[2].decode())
     return ""

@@ -22,23 +22,21 @@ Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spe
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import threading
 import weakref
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
 from redis.crc import key_slot
 
 from gridsync._io.clock import monotonic
-from gridsync._io.signals import call_in
+from gridsync._io.route.cluster_nodes import ClusterNodes, ClusterPools
 from gridsync._io.wire import blocking
 from gridsync._io.wire.faults import Fault, ReplyError
-from gridsync._io.wire.mux import Node
-from gridsync._io.wire.pool import Pool
 from gridsync.errors import Misconfigured, Unavailable
 
 if TYPE_CHECKING:
@@ -52,7 +50,14 @@ PAUSE_S = 0.05
 """The shortest time between two readings of the table."""
 ANSWER_S = 1.0
 """How long one node may take to say which slots are where; then the next is asked."""
-LEAST_S = 0.001
+ASKED_S = 10.0
+"""How long a node that is in no table is kept after an ASK pointed to it."""
+
+
+@lru_cache(maxsize=1 << 14)
+def slot_of(key: Any) -> int:  # noqa: ANN401 - as redis-py, and text
+    """Return the slot of *key*; remembered, for a process asks for the same ones again and again."""
+    return key_slot(key.encode() if isinstance(key, str) else key)
 
 
 class ClusterTopology:
@@ -68,13 +73,14 @@ class ClusterTopology:
         }
         self._owners: list[str] = [""] * SLOTS
         self._primaries = self._seeds
+        self._asked: dict[str, float] = {}
         self._turn = 0
         self._prune: list[Callable[[], None]] = []
-        self._closed = threading.Event()
         self._reset()
         _topologies.add(self)
 
     def _reset(self) -> None:
+        self._closed = threading.Event()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._wire: BlockingWire | None = None
@@ -85,8 +91,7 @@ class ClusterTopology:
     def owner(self, keys: Sequence[object]) -> str:
         """Return the address of the node that serves *keys*; any node if there are none or nobody knows."""
         if keys:
-            key: Any = keys[0]
-            address = self._owners[key_slot(key.encode() if isinstance(key, str) else key)]
+            address = self._owners[slot_of(keys[0])]
             if address:
                 return address
         primaries = self._primaries
@@ -137,12 +142,18 @@ class ClusterTopology:
                 self.named(error.target)
                 self._owners[error.slot] = self._first = error.target
             elif error.code == "ASK":
-                if self.knows(error.target):
-                    return
+                # A new node without slots is in no table; it is kept while it is asked.
+                self._asked[error.target] = monotonic()
+                return
             elif error.code not in _TABLE_IN_DOUBT:
                 return
-        elif not keys:
-            self._turn += 1
+        else:
+            suspect = self.owner(keys)
+            if not keys:
+                self._turn += 1
+            if suspect == self._first:
+                # A node that is silent would cost the reading `ANSWER_S`.
+                self._first = next((other for other in self._primaries if other != suspect), suspect)
         self._read_soon()
 
     def close(self) -> None:
@@ -241,7 +252,9 @@ class ClusterTopology:
                     primaries[address] = None
                     owners[first : last + 1] = [address] * (last - first + 1)
         if nodes:
-            self._endpoints = nodes
+            now = monotonic()
+            self._asked = {address: at for address, at in self._asked.copy().items() if now - at < ASKED_S}
+            self._endpoints = {address: self.named(address) for address in self._asked} | nodes
             self._primaries = tuple(primaries)
             self._owners = owners
             for prune in self._prune:
@@ -262,104 +275,6 @@ def _explained(address: str, error: Exception) -> Exception:
             f"{address} is not a node of a cluster ({error}); write redis:// instead of redis+cluster://"
         )
     return error
-
-
-class ClusterPools:
-    """A pool for each node, for threads."""
-
-    def __init__(self, topology: ClusterTopology, size: int) -> None:
-        """Open nothing yet."""
-        self._topology = topology
-        self._size = size
-        self._pools: dict[str, Pool] = {}
-        self._closed = False
-        topology.on_prune(self._prune)
-
-    def pool(self, keys: Sequence[object]) -> Pool:
-        """Return the pool of the node that owns the slot of *keys*."""
-        address = self._topology.owner(keys)
-        pool = self._pools.get(address)
-        return pool if pool is not None else self.at(address)
-
-    def at(self, address: str) -> Pool:
-        """Return the pool of the node at *address*; a node that nobody knows gets one until the table is read."""
-        # One step of the interpreter, so that no lock is needed: a pool made in vain has opened nothing.
-        pool = self._pools.setdefault(address, Pool(self._topology.named(address), size=self._size))
-        if self._closed:
-            pool.close()
-        return pool
-
-    def connect(self, timeout: float) -> None:
-        """Read the slot table and open one connection."""
-        deadline = monotonic() + timeout
-        self._topology.find(timeout)
-        pool = self.pool(())
-        try:
-            pool.give(pool.take(max(deadline - monotonic(), LEAST_S)))
-        except Fault as error:
-            raise Unavailable(str(error)) from error
-
-    def _prune(self) -> None:
-        for address in list(self._pools):
-            if not self._topology.knows(address):
-                self._pools.pop(address).retire()
-
-    def close(self) -> None:
-        """Close every pool."""
-        self._closed = True
-        for pool in list(self._pools.values()):
-            pool.close()
-
-
-class ClusterNodes:
-    """A shared connection for each node, for asyncio."""
-
-    def __init__(self, topology: ClusterTopology, *, inflight_max: int, stall_s: float) -> None:
-        """Open nothing yet; must be called in the loop that will use it."""
-        self._topology = topology
-        self._inflight_max = inflight_max
-        self._stall_s = stall_s
-        self._loop = asyncio.get_running_loop()
-        self._nodes: dict[str, Node] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
-        self._closed = False
-        topology.on_prune(lambda: call_in(self._loop, self._prune))
-
-    def node(self, keys: Sequence[object]) -> Node:
-        """Return the node that owns the slot of *keys*."""
-        address = self._topology.owner(keys)
-        node = self._nodes.get(address)
-        return node if node is not None else self.at(address)
-
-    def at(self, address: str) -> Node:
-        """Return the node at *address*; one that nobody knows is kept until the table is read."""
-        node = self._nodes.get(address)
-        if node is None:
-            endpoint = self._topology.named(address)
-            node = self._nodes[address] = Node(endpoint, inflight_max=self._inflight_max, stall_s=self._stall_s)
-        return node
-
-    async def connect(self, deadline: float) -> None:
-        """Read the slot table and open one connection."""
-        await asyncio.to_thread(self._topology.find, deadline - self._loop.time())
-        try:
-            await self.node(()).ready(deadline)
-        except Fault as error:
-            raise Unavailable(str(error)) from error
-
-    def _prune(self) -> None:
-        if self._closed:
-            return
-        for address in list(self._nodes):
-            if not self._topology.knows(address):
-                task = self._loop.create_task(self._nodes.pop(address).retire(), name="gridsync-retire")
-                self._leaving.add(task)
-                task.add_done_callback(self._leaving.discard)
-
-    async def close(self) -> None:
-        """Close every node side by side, letting what is under way finish."""
-        self._closed = True
-        await asyncio.gather(*(node.close() for node in self._nodes.values()), *self._leaving)
 
 
 _topologies: weakref.WeakSet[ClusterTopology] = weakref.WeakSet()

@@ -63,6 +63,14 @@ def is_transient(error: ReplyError) -> bool:
     return error.code in _NOT_APPLIED or str(error).startswith("ERR max number of clients")
 
 
+def is_cut_short(error: ReplyError) -> bool:
+    """Tell whether a script may have ended half-way because its slot is on the move.
+
+    A key that a script has emptied or deleted itself counts as moved then, and cannot be written again.
+    """
+    return "attempted to access a non local key" in str(error)
+
+
 def as_public(error: ReplyError, what: str) -> GridsyncError:
     """Turn an error reply to *what* into the exception that a user sees."""
     code = error.code

@@ -21,12 +21,13 @@ if redis.call('HGET', S, 'o') ~= me then
   if tonumber(ARGV[5]) > 0 then return 2 end
   return 0
 end
-redis.call('DEL', S)
 local head = redis.call('ZRANGE', Q, 0, 0)[1]
-if not head then return 1 end
-local time = redis.call('TIME')
-local us = time[1] * 1000000 + time[2]
-local now = math.floor(us / 1000)
+local us, now
+if head then
+  local time = redis.call('TIME')
+  us = time[1] * 1000000 + time[2]
+  now = math.floor(us / 1000)
+end
 while head do
   -- We are still in the queue if we give up what was handed to us and not claimed: it must not come back to us.
   local until_ms = head ~= me and redis.call('ZSCORE', W, head)
@@ -44,4 +45,6 @@ while head do
   redis.call('ZREM', W, head)
   head = redis.call('ZRANGE', Q, 0, 0)[1]
 end
+-- Only if nobody is there: while a Cluster slot moves, a key that was deleted counts as moved and takes no HSET.
+redis.call('DEL', S)
 return 1

@@ -1,0 +1,123 @@
+"""The connections to the nodes of a cluster: one pool for each under threads, one shared connection under asyncio.
+
+Made when they are first asked for; closed when the slot table (`cluster.py`) does not name their node any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gridsync._io.clock import monotonic
+from gridsync._io.signals import call_in
+from gridsync._io.wire.faults import Fault
+from gridsync._io.wire.mux import Node
+from gridsync._io.wire.pool import Pool
+from gridsync.errors import Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gridsync._io.route.cluster import ClusterTopology
+
+LEAST_S = 0.001
+
+
+class ClusterPools:
+    """A pool for each node, for threads."""
+
+    def __init__(self, topology: ClusterTopology, size: int) -> None:
+        """Open nothing yet."""
+        self._topology = topology
+        self._size = size
+        self._pools: dict[str, Pool] = {}
+        self._closed = False
+        topology.on_prune(self._prune)
+
+    def pool(self, keys: Sequence[object]) -> Pool:
+        """Return the pool of the node that owns the slot of *keys*."""
+        address = self._topology.owner(keys)
+        pool = self._pools.get(address)
+        return pool if pool is not None else self.at(address)
+
+    def at(self, address: str) -> Pool:
+        """Return the pool of the node at *address*; a node that nobody knows gets one until the table is read."""
+        # One step of the interpreter, so that no lock is needed: a pool made in vain has opened nothing.
+        pool = self._pools.setdefault(address, Pool(self._topology.named(address), size=self._size))
+        if self._closed:
+            pool.close()
+        return pool
+
+    def connect(self, timeout: float) -> None:
+        """Read the slot table and open one connection."""
+        deadline = monotonic() + timeout
+        self._topology.find(timeout)
+        pool = self.pool(())
+        try:
+            pool.give(pool.take(max(deadline - monotonic(), LEAST_S)))
+        except Fault as error:
+            raise Unavailable(str(error)) from error
+
+    def _prune(self) -> None:
+        for address in list(self._pools):
+            if not self._topology.knows(address):
+                self._pools.pop(address).retire()
+
+    def close(self) -> None:
+        """Close every pool."""
+        self._closed = True
+        for pool in list(self._pools.values()):
+            pool.close()
+
+
+class ClusterNodes:
+    """A shared connection for each node, for asyncio."""
+
+    def __init__(self, topology: ClusterTopology, *, inflight_max: int, stall_s: float) -> None:
+        """Open nothing yet; must be called in the loop that will use it."""
+        self._topology = topology
+        self._inflight_max = inflight_max
+        self._stall_s = stall_s
+        self._loop = asyncio.get_running_loop()
+        self._nodes: dict[str, Node] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._closed = False
+        topology.on_prune(lambda: call_in(self._loop, self._prune))
+
+    def node(self, keys: Sequence[object]) -> Node:
+        """Return the node that owns the slot of *keys*."""
+        address = self._topology.owner(keys)
+        node = self._nodes.get(address)
+        return node if node is not None else self.at(address)
+
+    def at(self, address: str) -> Node:
+        """Return the node at *address*; one that nobody knows is kept until the table is read."""
+        node = self._nodes.get(address)
+        if node is None:
+            endpoint = self._topology.named(address)
+            if self._closed:
+                raise UsageError(f"this grid ({endpoint}) was closed; make a new one")
+            node = self._nodes[address] = Node(endpoint, inflight_max=self._inflight_max, stall_s=self._stall_s)
+        return node
+
+    async def connect(self, deadline: float) -> None:
+        """Read the slot table and open one connection."""
+        await asyncio.to_thread(self._topology.find, deadline - self._loop.time())
+        try:
+            await self.node(()).ready(deadline)
+        except Fault as error:
+            raise Unavailable(str(error)) from error
+
+    def _prune(self) -> None:
+        if self._closed:
+            return
+        for address in list(self._nodes):
+            if not self._topology.knows(address):
+                task = self._loop.create_task(self._nodes.pop(address).retire(), name="gridsync-retire")
+                self._leaving.add(task)
+                task.add_done_callback(self._leaving.discard)
+
+    async def close(self) -> None:
+        """Close every node side by side, letting what is under way finish."""
+        self._closed = True
+        await asyncio.gather(*(node.close() for node in self._nodes.values()), *self._leaving)

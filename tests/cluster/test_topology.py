@@ -1,0 +1,192 @@
+"""How a driver learns of the nodes, and what it makes of those that are away."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from redis.crc import key_slot
+
+from gridsync import AsyncGrid, Grid, Settings
+from gridsync._io.wire.endpoint import parse
+from gridsync.errors import InvalidURL, Misconfigured, Unavailable
+from gridsync.testing.cluster import RedisCluster
+from gridsync.testing.servers import RedisServer, ServerKind, free_port, server_kinds
+from tests.cluster.conftest import GET, SET, run
+from tests.wire.fake import soon
+
+if TYPE_CHECKING:
+    from tests.wire.world import World
+
+
+def test_the_url_names_any_number_of_nodes():
+    found = parse("rediss+cluster://ada:secret@a:7000,b,[::1]:7001/0?ssl_cert_reqs=none", connect_timeout=1.0)
+    assert found.topology == "cluster"
+    assert found.seeds == (("a", 7000), ("b", 6379), ("::1", 7001))
+    assert found.tls is not None
+    assert "secret" not in found.shown
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis+cluster://", "host:port"),
+        ("redis+cluster://a,,b", "host:port"),
+        ("redis+cluster://a:x,b", "host:port"),
+        ("redis+cluster://a:7000,b/1", "database 0"),
+        ("redis+cluster://a/0?nonsense=1", "nonsense"),
+        ("redis+clutser://a", "redis+cluster"),
+    ],
+)
+def test_a_url_that_cannot_be_used_says_why(url: str, why: str):
+    with pytest.raises(InvalidURL, match=why.replace("+", r"\+")):
+        parse(url, connect_timeout=1.0)
+
+
+async def test_a_seed_that_is_away_is_passed_over(world: World, flushed: RedisCluster):
+    io = world.io(flushed.url.replace("://", f"://127.0.0.1:{free_port()},"))
+    await world.do(io.connect)
+    await run(io, SET, ("a",), ("v", "PX", 60_000))
+    assert await run(io, GET, ("a",)) == b"v"
+
+
+async def test_without_connect_the_first_command_finds_its_way(world: World):
+    """A driver that was never asked to connect starts with its seeds and lets MOVED tell."""
+    io = world.io()
+    for n in range(20):
+        await run(io, SET, (f"k{n}",), ("v", "PX", 60_000))
+        assert await run(io, GET, (f"k{n}",)) == b"v"
+
+
+async def test_nobody_there_is_said_at_once(world: World):
+    io = world.io(f"redis+cluster://127.0.0.1:{free_port()},127.0.0.1:{free_port()}")
+    with pytest.raises(Unavailable, match="no node of the cluster redis\\+cluster"):
+        await world.do(io.connect)
+
+
+async def test_a_server_alone_and_a_cluster_are_not_taken_for_each_other(flushed: RedisCluster):
+    why = r"redis:// instead of redis\+cluster://"
+    with RedisServer(flushed.nodes[0].kind) as alone, pytest.raises(Misconfigured, match=why):
+        Grid(f"redis+cluster://{alone.host}:{alone.port}")
+    node = flushed.nodes[0]
+    async with AsyncGrid(f"redis://{node.host}:{node.port}") as grid:
+        limiter = grid.limiter("calls", "5/minute")
+        with pytest.raises(Misconfigured, match=r"write redis\+cluster://"):
+            await asyncio.gather(*(limiter.hit(f"k{n}") for n in range(20)))
+
+
+async def test_a_cluster_that_is_put_together_late_is_waited_for(flushed: RedisCluster):
+    """Its nodes run, but none has slots yet: a call waits for them within its deadline."""
+    late = RedisCluster(flushed.nodes[0].kind)
+    try:
+        for node in late.nodes:
+            node.start()
+        settings = Settings(redis_url=late.url, redis_command_timeout=30.0)
+        async with AsyncGrid(settings=settings) as grid:
+            waiting = asyncio.create_task(grid.limiter("calls", "5/minute").hit("ada"))
+            await soon(lambda: any(_refused(node) for node in late.nodes))
+            await asyncio.to_thread(late.start)
+            assert (await waiting).remaining == 4
+    finally:
+        late.close()
+
+
+def _refused(node: RedisServer) -> bool:
+    with node.client() as client:
+        stats: Any = client.info("errorstats")
+    return "errorstat_CLUSTERDOWN" in stats
+
+
+@pytest.mark.parametrize("kind", [kind for kind in server_kinds() if kind.tls][:1], ids=str)
+async def test_a_cluster_behind_tls_is_used_like_any_other(kind: ServerKind):
+    """Every node is greeted in TLS, also those that only the slot table named, and so is the plain client."""
+    with (
+        RedisCluster(kind, tls=True) as cluster,
+        Grid(cluster.url.replace(f",127.0.0.1:{cluster.nodes[1].port}", "")) as grid,
+    ):
+        for n in range(20):
+            assert grid.limiter("calls", "5/minute").hit(f"k{n}").remaining == 4
+        assert grid.client.set("a", 1, px=60_000)
+        async with AsyncGrid(cluster.url) as async_grid, async_grid.lock("job"):
+            assert await async_grid.client.get("a") == b"1"
+
+
+async def test_the_plain_client_speaks_to_the_cluster(flushed: RedisCluster):
+    with Grid(flushed.url) as grid:
+        for n in range(10):
+            assert grid.client.set(f"k{n}", n, px=60_000)
+            assert grid.client.get(f"k{n}") == str(n).encode()
+    async with AsyncGrid(flushed.url) as async_grid:
+        assert await async_grid.client.get("k7") == b"7"
+
+
+async def test_a_lease_is_kept_while_its_slot_is_half_way(world: World, flushed: RedisCluster):
+    """The watchdog's batch follows ASK call by call, for as long as the administrator takes."""
+    io = world.io()
+    lease = await world.do(world.lock(io, ttl=0.9).acquire)
+    (state,) = [key for node in flushed.nodes for key in node.command("KEYS", "*") if b"fence" not in key]
+    slot = key_slot(state)
+    source = flushed.owner(slot)
+    target = next(node for node in flushed.nodes if node is not source)
+    with flushed.migrating(slot, target):
+        before = _pexpires(target)
+        flushed.move_keys(slot, source, target)
+        # Renewed every 0.3 s: six of them are two lives.
+        await soon(lambda: _pexpires(target) >= before + 6)
+        assert not lease.lost.is_set()
+    before = _pexpires(target)
+    await soon(lambda: _pexpires(target) >= before + 3)
+    assert await world.do(lease.release)
+
+
+def _pexpires(node: RedisServer) -> int:
+    with node.client() as client:
+        stats: Any = client.info("commandstats")
+    return int(stats.get("cmdstat_pexpire", {"calls": 0})["calls"])
+
+
+# Valkey does not count these messages.
+@pytest.mark.parametrize("cluster", [k for k in server_kinds() if k.product == "redis"], ids=str, indirect=True)
+async def test_a_hand_over_costs_one_message_to_each_other_node(world: World, flushed: RedisCluster):
+    """Each process listens on one node, whichever it is."""
+    before, handed = _published(flushed), 4
+    ios = [world.io() for _ in range(3)]
+    locks = [[world.lock(io, f"job{n}") for io in ios] for n in range(handed)]
+    for first, second, _ in locks:
+        held = await world.do(first.acquire)
+        waiting = world.start(second.acquire, timeout=60)
+        await soon(lambda name=first.name: _waiters(flushed, name))
+        await world.do(held.release)
+        lease = await world.ended(waiting)
+        await world.do(lease.release)
+    sent = _published(flushed) - before
+    assert sent == handed * (len(flushed.nodes) - 1)
+
+
+def _waiters(cluster: RedisCluster, name: str) -> int:
+    return int(cluster.command("ZCARD", f"{{test:lock:{name}}}:queue"))
+
+
+def _published(cluster: RedisCluster) -> int:
+    """Return how many messages of PUBLISH the nodes sent to each other."""
+    count = 0
+    for node in cluster.nodes:
+        info = dict(line.split(":") for line in node.command("CLUSTER", "INFO").decode().splitlines())
+        count += int(info.get("cluster_stats_messages_publish_sent", 0))
+    return count
+
+
+async def test_a_driver_that_is_closed_leaves_nothing(world: World, flushed: RedisCluster):
+    await soon(lambda: not _clients(flushed))  # of the tests before
+    io = world.io()
+    for n in range(20):
+        await run(io, SET, (f"k{n}",), ("v", "PX", 60_000))
+    assert _clients(flushed) >= 3
+    await world.do(io.close)
+    await soon(lambda: not _clients(flushed))
+
+
+def _clients(cluster: RedisCluster) -> int:
+    """Return how many connections of gridsync the nodes see."""
+    return sum(node.command("CLIENT", "LIST").count(b"name=gridsync") for node in cluster.nodes)
