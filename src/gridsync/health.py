@@ -136,7 +136,8 @@ def _asked(namespace: str) -> _Ask:
     return {
         "TIME": ("TIME",),
         "ROLE": ("ROLE",),
-        "INFO": ("INFO", "server", "memory", "persistence", "replication"),
+        "INFO": ("INFO", "server", "memory", "persistence", "replication", "cluster"),
+        "CLUSTER INFO": ("CLUSTER", "INFO"),
         "SET": ("SET", health_keys(namespace).probe, "1", "PX", PROBE_TTL_MS),
         "SCRIPT LOAD": ("SCRIPT", "LOAD", _SCRIPT),
         **_permissions(namespace),
@@ -157,6 +158,7 @@ def judge(facts: Facts, usage: Usage, *, namespace: str, slow_s: float) -> Healt
         Item("connection", "ok", _ms(facts.connect_s), "ms"),
         _ping(facts.ping_s, slow_s),
         *_from_info(replies["INFO"]),
+        *_cluster(replies["INFO"], replies["CLUSTER INFO"]),
         _role(replies["ROLE"]),
         _write(replies["SET"]),
         _scripts(replies["SCRIPT LOAD"]),
@@ -299,6 +301,22 @@ def _append_log(info: Mapping[str, str]) -> Item:
     if failed:
         return Item("append log", "degraded", f"{failed[0]} is not ok", "", "the server's log and disk say why")
     return Item("append log", "ok", "on")
+
+
+def _cluster(info: Any, reply: Any) -> list[Item]:  # noqa: ANN401 - replies
+    if isinstance(info, ReplyError) or _info(info).get("cluster_enabled") != "1":
+        return []
+    if isinstance(reply, ReplyError):
+        return [_refused("cluster", reply, "cluster|info")]
+    found = _info(reply)
+    state = found.get("cluster_state", "?")
+    if state == "ok":
+        return [
+            Item("cluster", "ok", f"{found.get('cluster_known_nodes')} nodes, {found.get('cluster_size')} primaries")
+        ]
+    lost = 16_384 - int(found.get("cluster_slots_ok", 0))
+    advice = f"{lost} of 16384 slots are served by nobody: start their nodes, or promote their replicas"
+    return [Item("cluster", "down", state, "", advice)]
 
 
 def _role(reply: Any) -> Item:  # noqa: ANN401 - a reply

@@ -78,7 +78,7 @@ class AsyncIO:
         self.tally = self.counts.tally
         self.budget = endpoint.server.guard.budget
         endpoint.server.guard.serve(timeout, self.tally)
-        telemetry.watch(self, endpoint.server)
+        telemetry.watch(self)
         _drivers.add(self)
 
     async def connect(self) -> None:
@@ -270,6 +270,10 @@ class AsyncIO:
         facts = await aprobe(node.endpoint, questions, timeout)
         load, line = (0, 0) if node.wire is None else (node.wire.load, node.wire.line)
         return facts, Usage(load, self._inflight_max, line)
+
+    def where(self, keys: Sequence[str]) -> Endpoint:
+        """Return the server that a request for *keys* goes to, as far as is known."""
+        return self._route.node(keys).endpoint.known
 
     def stats(self) -> Stats:
         """Return what was counted, and what is going on now."""

@@ -78,7 +78,7 @@ class SyncIO:
         self.tally = self.counts.tally
         self.budget = endpoint.server.guard.budget
         endpoint.server.guard.serve(timeout, self.tally)
-        telemetry.watch(self, endpoint.server)
+        telemetry.watch(self)
         _drivers.add(self)
 
     def connect(self) -> None:
@@ -232,6 +232,10 @@ class SyncIO:
         """Ask the server that holds *keys*, on a connection of its own; see `probe`."""
         pool = self._route.pool(keys)
         return probe(pool.endpoint, questions, timeout), Usage(pool.open - pool.idle, pool.size, pool.waiting)
+
+    def where(self, keys: Sequence[str]) -> Endpoint:
+        """Return the server that a request for *keys* goes to, as far as is known."""
+        return self._route.pool(keys).endpoint.known
 
     def stats(self) -> Stats:
         """Return what was counted, and what is going on now."""

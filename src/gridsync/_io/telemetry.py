@@ -126,14 +126,14 @@ def _observer(field: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
 
 listener: Listener | None = None
 """``None`` while nobody listens."""
-_drivers: weakref.WeakKeyDictionary[Driver, Endpoint] = weakref.WeakKeyDictionary()
+_drivers: weakref.WeakSet[Driver] = weakref.WeakSet()
 
 
-def watch(driver: Driver, endpoint: Endpoint) -> None:
+def watch(driver: Driver) -> None:
     """Put the wrapper around *driver* if somebody listens, and whenever somebody begins to."""
-    _drivers[driver] = endpoint
+    _drivers.add(driver)
     look()
-    _dress(driver, endpoint)
+    _dress(driver)
 
 
 def look() -> None:
@@ -143,8 +143,8 @@ def look() -> None:
     if found == (None, None) if listener is None else found == listener.providers:
         return
     listener = None if found == (None, None) else Listener(*found)
-    for driver, endpoint in list(_drivers.items()):
-        _dress(driver, endpoint)
+    for driver in list(_drivers):
+        _dress(driver)
 
 
 def _active(provider: Any) -> Any:  # noqa: ANN401 - either kind
@@ -152,12 +152,12 @@ def _active(provider: Any) -> Any:  # noqa: ANN401 - either kind
     return None if type(provider).__module__.startswith(("opentelemetry.trace", "opentelemetry.metrics")) else provider
 
 
-def _dress(driver: Driver, endpoint: Endpoint) -> None:
+def _dress(driver: Driver) -> None:
     own = driver.__dict__
     for name in ("run", "block"):
         own.pop(name, None)  # an attribute of the instance hides the method of its class
         if listener is not None:
-            own[name] = _wrap(getattr(driver, name), listener, _server(endpoint))
+            own[name] = _wrap(getattr(driver, name), driver.where, listener)
 
 
 def _server(endpoint: Endpoint) -> Attributes:
@@ -171,7 +171,8 @@ def _server(endpoint: Endpoint) -> Attributes:
     return about
 
 
-def _describe(operation: Operation, server: Attributes) -> tuple[str, Attributes]:
+def _describe(operation: Operation, endpoint: Endpoint) -> tuple[str, Attributes]:
+    server = _server(endpoint)
     if isinstance(operation, Script):
         about = {"db.operation.name": "EVALSHA", "db.stored_procedure.name": operation.name}
         return f"EVALSHA {operation.name}", {**server, **about}
@@ -190,14 +191,16 @@ def _failure(error: BaseException) -> Attributes:
     }
 
 
-def _wrap(inner: Call, listener: Listener, server: Attributes) -> Call:
+def _wrap(inner: Call, where: Callable[[Sequence[str]], Endpoint], listener: Listener) -> Call:
     tracer, record = listener.tracer, listener.duration.record
-    known: dict[str, tuple[str, Attributes]] = {}
+    known: dict[tuple[str, str, int], tuple[str, Attributes]] = {}
 
     async def call(operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), **options: Any) -> Any:  # noqa: ANN401
-        described = known.get(operation.name)
+        endpoint = where(keys)
+        key = (operation.name, endpoint.path or endpoint.host, endpoint.port)
+        described = known.get(key)
         if described is None:
-            described = known[operation.name] = _describe(operation, server)
+            described = known[key] = _describe(operation, endpoint)
         title, about = described
         span = None if tracer is None else tracer.start_span(title, kind=SpanKind.CLIENT, attributes=about)
         _span.set(span)

@@ -66,6 +66,11 @@ class Primary:
     # -- the place --------------------------------------------------------------------------------------------------
 
     @property
+    def known(self) -> Endpoint:
+        """The primary that was found last."""
+        return self._found or self.server
+
+    @property
     def vouched(self) -> bool:
         """Whether a sentinel has named a primary before."""
         return self._found is not None

@@ -92,6 +92,11 @@ class Endpoint:
     """Others say that it is there: that it cannot be reached is no wrong address, and may heal."""
 
     @property
+    def known(self) -> Endpoint:
+        """Return this server."""
+        return self
+
+    @property
     def server(self) -> Endpoint:
         """Return this server; see `Place` for this and the next three."""
         return self

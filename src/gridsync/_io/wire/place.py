@@ -20,6 +20,10 @@ class Place(Protocol):
         """How servers here are greeted: credentials, TLS, database; host and port are those of the first."""
 
     @property
+    def known(self) -> Endpoint:
+        """The server that was found last, or `server`; for what is shown to people."""
+
+    @property
     def vouched(self) -> bool:
         """Whether others say that there is such a server: if it cannot be reached, that may heal."""
 
