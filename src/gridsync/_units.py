@@ -10,17 +10,20 @@ from gridsync.errors import UsageError
 Seconds = float | int | timedelta
 
 
-def seconds(value: Seconds, what: str, *, least: float = 0.0) -> float:
+YEAR_S = 366 * 24 * 3600.0
+
+
+def seconds(value: Seconds, what: str, *, least: float = 0.0, most: float = YEAR_S) -> float:
     """Return *value* as seconds.
 
     Raises:
-        UsageError: It is not a number of seconds of at least *least*.
+        UsageError: It is not a number of seconds from *least* to *most*.
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
         raise UsageError(f"{what} must be seconds (a number or a timedelta), not {value!r}")
-    if number < least or (least == 0.0 and number < 0):
-        raise UsageError(f"{what} must be at least {least:g} s, not {number:g} s")
+    if not least <= number <= most:
+        raise UsageError(f"{what} must be from {least:g} to {most:g} s, not {number:g} s")
     return float(number)
 
 

@@ -235,6 +235,20 @@ async def test_a_server_that_is_away_never_hides_what_the_block_raised(world: Wo
         flushed.resume()
 
 
+async def test_a_block_over_a_lease_ends_it(world: World, look: Look):
+    """``with lock.acquire(timeout=2):`` is how one waits for a while only."""
+    lock = world.lock(world.io())
+    lease = await world.do(lock.acquire, timeout=2)
+    async with block_of(lease) as same:
+        assert same is lease
+        assert look.owner() == lease.owner
+    assert look.free()
+    lost = await world.do(lock.acquire, timeout=2)
+    with pytest.raises(LeaseLost):
+        async with block_of(lost):
+            look.take_away()
+
+
 async def test_blocks_of_one_lock_object_end_their_own_lease(world: World, look: Look):
     """The first block's lease was lost, and the second one began: the end of the first must not end the second."""
     lock = world.lock(world.io())
@@ -267,7 +281,7 @@ def test_a_name_that_is_no_text_is_refused():
 
 
 async def test_a_bad_timeout_is_refused(world: World, look: Look):
-    with pytest.raises(UsageError, match="the timeout for lock 'job' must be at least 0 s"):
+    with pytest.raises(UsageError, match="the timeout for lock 'job' must be from 0 to"):
         await world.do(world.lock(world.io()).acquire, timeout=-1)
     assert look.free()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from gridsync import _units
 from gridsync._io import run_sync
@@ -82,7 +82,8 @@ class _LeaseBase:
 class Lease(_LeaseBase):
     """One acquisition of a lock, renewed by the watchdog until it is released or lost.
 
-    May be passed to another thread, which may release it.
+    May be passed to another thread, which may release it.  A ``with`` block over it ends with its release, and raises
+    `LeaseLost` if it was lost on the way, unless the block itself raised.
     """
 
     __slots__ = ()
@@ -113,11 +114,20 @@ class Lease(_LeaseBase):
         """
         return run_sync(_core.release(self._io, self._hold))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        run_sync(_core.leave(self._io, self._hold, error))
+
 
 class AsyncLease(_LeaseBase):
     """One acquisition of a lock, renewed by the watchdog until it is released or lost.
 
-    May be passed to another task, which may release it.
+    May be passed to another task, which may release it.  A ``with`` block over it ends with its release, and raises
+    `LeaseLost` if it was lost on the way, unless the block itself raised.
     """
 
     __slots__ = ()
@@ -147,6 +157,14 @@ class AsyncLease(_LeaseBase):
         Cost: one round trip, O(log waiters).
         """
         return await _core.release(self._io, self._hold)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await _core.leave(self._io, self._hold, error)
 
 
 AnyLease = TypeVar("AnyLease", bound=_LeaseBase)
@@ -257,7 +275,7 @@ class Lock(_LockBase[Lease]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         lease = self._exit()
-        run_sync(_core.leave(self._io, lease._hold, error))  # noqa: SLF001 - our own lease
+        lease.__exit__(kind, error, traceback)
 
 
 class AsyncLock(_LockBase[AsyncLease]):
@@ -314,4 +332,4 @@ class AsyncLock(_LockBase[AsyncLease]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         lease = self._exit()
-        await _core.leave(self._io, lease._hold, error)  # noqa: SLF001 - our own lease
+        await lease.__aexit__(kind, error, traceback)
