@@ -196,7 +196,7 @@ async def test_a_lost_lease_is_told_once_and_to_everybody(world: World, look: Lo
 @contextlib.asynccontextmanager
 async def block_of(lock: Any) -> AsyncIterator[Any]:  # noqa: ANN401 - either kind
     """A ``with`` or ``async with`` block; a sync one runs in the loop's thread, so its body must be short."""
-    if isinstance(lock, AsyncLock):
+    if hasattr(lock, "__aenter__"):
         async with lock as lease:
             yield lease
     else:
