@@ -267,7 +267,7 @@ async def test_a_storm_is_bounded_by_the_budget(outage: Outage, flushed: RedisSe
         results, requests = await storm(outage, proxy, callers=callers, each=each)
         lost = [result for result in results if result != b"OK"]
         assert all("the retry budget is used up" in str(error) for error in lost)
-        assert len(lost) == outage.guard.budget.refused
+        assert len(lost) == outage.io.stats().repeats_refused
         assert requests <= 1.01 * callers * each + 10
         if outage.world.kind == "asyncio":
             assert lost, "a cut costs more than ten of two hundred requests under way"
@@ -309,6 +309,10 @@ async def test_a_grid_tells_of_state_changes(flushed: RedisServer):
                 with pytest.raises((Unavailable, OutcomeUnknown)):
                     await alimiter.hit("k")
             assert [change.after for change in heard].count("open") >= 2
+            assert grid.stats().servers_away == agrid.stats().servers_away == 1
+            degraded = grid.limiter("y", "9/s", on_error="allow")
+            assert await asyncio.to_thread(degraded.hit, "k")
+            assert grid.stats().decisions_degraded == 1
             assert {change.endpoint for change in heard} == {f"127.0.0.1:{flushed.port}"}
             flushed.start()
 

@@ -277,7 +277,7 @@ class AsyncIO:
 
     def stats(self) -> Stats:
         """Return what was counted, and what is going on now."""
-        return self.counts.stats(leases=self._keeper.kept, ears=len(self._hub.ears))
+        return self.counts.stats(leases=self._keeper.kept, ears=len(self._hub.ears), guard=self._endpoint.server.guard)
 
     async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
         """Run all of them side by side."""

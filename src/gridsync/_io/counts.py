@@ -17,6 +17,7 @@ from gridsync._io import telemetry
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from gridsync._io.guard import Guard
     from gridsync._io.wire.mux import MuxWire
     from gridsync._io.wire.pool import Pool
 
@@ -55,6 +56,12 @@ class Stats:
     """Events whose handler raised."""
     ears: int = 0
     """Waiters that listen for a wake-up now."""
+    servers_away: int = 0
+    """Servers that count as away now, so that calls to them fail at once."""
+    repeats_refused: int = 0
+    """Failed attempts that were not repeated, because the retry budget was used up."""
+    decisions_degraded: int = 0
+    """Answers of limiters whose server was away, by their ``on_error``."""
 
     @property
     def ambiguous(self) -> int:
@@ -92,8 +99,8 @@ class Counts:
         """Return how often *what* happened, whatever its name."""
         return sum(count for (kind, _), count in list(self.totals.items()) if kind == what)
 
-    def stats(self, *, leases: int, ears: int) -> Stats:
-        """Put a copy of everything together; the driver says what it keeps and who listens."""
+    def stats(self, *, leases: int, ears: int, guard: Guard) -> Stats:
+        """Put a copy of everything together; the driver says what it keeps, who listens and what protects it."""
         wires = [wire for wire in list(self.wires) if not wire.closed]
         pools = list(self.pools)
         failures = {name: count for (what, name), count in sorted(self.totals.items()) if what == "attempt.failed"}
@@ -111,4 +118,7 @@ class Counts:
             events_consumed=self.total("stream.consumed"),
             events_failed=self.total("stream.failed"),
             ears=ears,
+            servers_away=sum(state != "closed" for state in guard.states().values()),
+            repeats_refused=guard.budget.refused,
+            decisions_degraded=self.total("limit.degraded"),
         )

@@ -33,6 +33,7 @@ _NOW: Final = {
     "line": "Callers that wait for room or for a connection now.",
     "leases_kept": "Leases and memberships that are renewed now.",
     "ears": "Waiters that listen for a wake-up now.",
+    "servers_away": "Servers that count as away now, so that calls to them fail at once.",
 }
 _SINCE_START: Final = {
     "connections_opened": "Connections that were set up.",
@@ -41,6 +42,8 @@ _SINCE_START: Final = {
     "locks_acquired": "Leases that were granted.",
     "events_consumed": "Events that were handled and acknowledged.",
     "events_failed": "Events whose handler raised.",
+    "repeats_refused": "Failed attempts that the retry budget did not allow to be repeated.",
+    "decisions_degraded": "Answers of limiters whose server was away.",
 }
 
 
