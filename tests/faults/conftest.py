@@ -1,0 +1,63 @@
+"""A server that keeps its data, a proxy before it, traffic, and a history that stays when a test fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gridsync.testing.proxy import FaultProxy
+from gridsync.testing.recorder import Recorder
+from gridsync.testing.servers import RedisServer
+from tests.wire.world import KINDS, World
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+SAVED = Path(".cache/faults")
+_failed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Remember whether the test failed, for `recorder`."""
+    report = yield
+    item.stash[_failed] = item.stash.get(_failed, False) or report.failed
+    return report
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    """A server of its own for each test, which loses nothing when it is killed."""
+    with RedisServer(options={"appendonly": "yes", "appendfsync": "always"}) as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(server: RedisServer) -> Iterator[FaultProxy]:
+    """A proxy before the server."""
+    with FaultProxy(server.url) as running:
+        yield running
+
+
+@pytest.fixture
+def recorder(request: pytest.FixtureRequest) -> Iterator[Recorder]:
+    """What happened, in .cache/faults if the test fails."""
+    seed = request.config.option.seed if "fresh_seed" in request.fixturenames else 1
+    recorder = Recorder(SAVED / f"{request.node.name.replace('/', '-')}.jsonl", seed=seed)
+    recorder.path.write_bytes(b"")  # an older failure's
+    yield recorder
+    recorder.close()
+    if request.node.stash.get(_failed, False):
+        print(f"the history is in {recorder.path}")  # noqa: T201 - shown with the failure
+    else:
+        recorder.path.unlink()
+
+
+@pytest.fixture(params=KINDS)
+async def world(request: pytest.FixtureRequest, server: RedisServer) -> AsyncIterator[World]:
+    """Drivers of both kinds."""
+    made = World(request.param, server.url)
+    yield made
+    await made.close()

@@ -1,0 +1,63 @@
+"""The server is killed and comes back, with its data or without."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gridsync._io.keys import lock as lock_keys
+from gridsync.testing.servers import RedisServer
+from tests.faults.traffic import Traffic
+from tests.wire.fake import soon
+from tests.wire.world import KINDS, NAMESPACE, World
+
+if TYPE_CHECKING:
+    from gridsync.testing.recorder import Recorder
+
+KEYS = lock_keys(NAMESPACE, "job")
+
+
+async def crash(server: RedisServer) -> None:
+    await asyncio.to_thread(lambda: (server.kill(), server.start()))
+
+
+async def test_a_crash_in_full_traffic_loses_nothing_that_was_acknowledged(
+    server: RedisServer, world: World, recorder: Recorder
+):
+    """Hits and events count once, counters are bounded, leases exclude each other, no read goes back in time."""
+    async with Traffic(world, recorder, server.url) as traffic:
+        for _ in range(2):
+            await crash(server)
+            await traffic.flows(2)
+    await traffic.judge(server)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_server_that_comes_back_empty_hands_out_larger_fences(kind: str, recorder: Recorder):
+    """The last fence is lost with the data, the server's clock is not: old writes can still be told from new ones."""
+    with RedisServer() as server:
+        world = World(kind, server.url)
+        async with Traffic(world, recorder, server.url) as traffic:
+            await crash(server)
+            await traffic.flows(2)
+        await traffic.judge(server, kept=False)
+        await world.close()
+
+
+async def test_on_two_sides_of_a_split_the_larger_fence_is_the_later_holder(server: RedisServer, world: World):
+    """A promoted replica knows nothing of a primary that lives on: both grant the lock, and the fence tells."""
+    with RedisServer() as replica:
+        replica.command("REPLICAOF", server.host, server.port)
+        old_lock = world.lock(world.io(server.url), ttl=60)
+        first = await world.do(old_lock.acquire)
+        await soon(lambda: replica.command("EXISTS", KEYS.fence))
+        replica.command("REPLICAOF", "NO", "ONE")
+        await world.do(first.release)
+        stale = await world.do(old_lock.acquire)
+        replica.command("DEL", KEYS.state)  # what the old holder's lease ending would do
+        late = await world.do(world.lock(world.io(replica.url), ttl=60).acquire)
+        assert late.fence > stale.fence > first.fence
+        for lease in (stale, late):
+            assert await world.do(lease.release) is True

@@ -1,0 +1,143 @@
+"""Connections that are cut, refused, reset, slowed down, sliced, or that let nothing through; a server that freezes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
+from gridsync.testing.proxy import Break
+from tests.faults.traffic import ECHO, INCR, Traffic, run
+from tests.wire.fake import soon
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gridsync.testing.proxy import FaultProxy
+    from gridsync.testing.recorder import Recorder
+    from gridsync.testing.servers import RedisServer
+    from tests.wire.world import World
+
+
+def cut(proxy: FaultProxy) -> None:
+    proxy.cut()
+
+
+def reset(proxy: FaultProxy) -> None:
+    proxy.cut(reset=True)
+
+
+def away(proxy: FaultProxy) -> None:
+    proxy.refuse()
+    proxy.cut()
+
+
+def slices(proxy: FaultProxy) -> None:
+    proxy.slice_bytes = 7
+
+
+def latency(proxy: FaultProxy) -> None:
+    proxy.delay_s = 0.002
+
+
+def replies_lost(proxy: FaultProxy) -> None:
+    for command in ("EVALSHA", "INCR", "SET", "GET"):
+        proxy.on(Break.REPLY, command, nth=3)
+
+
+def requests_lost(proxy: FaultProxy) -> None:
+    for command in ("EVALSHA", "INCR", "SET", "GET"):
+        proxy.on(Break.REQUEST, command, nth=3)
+
+
+def replies_halved(proxy: FaultProxy) -> None:
+    for command in ("EVALSHA", "INCR", "GET"):
+        proxy.on(Break.HALF_REPLY, command, nth=3)
+
+
+@pytest.mark.parametrize(
+    "fault", [cut, reset, away, slices, latency, replies_lost, requests_lost, replies_halved], ids=lambda f: f.__name__
+)
+async def test_a_broken_network_breaks_no_promise(
+    server: RedisServer, proxy: FaultProxy, world: World, recorder: Recorder, fault: Callable[[FaultProxy], None]
+):
+    """Operations with an id happen once, counts happen at most once, and every caller gets its own replies."""
+    async with Traffic(world, recorder, proxy.url) as traffic:
+        for _ in range(2):
+            before = proxy.accepted
+            await asyncio.to_thread(fault, proxy)
+            if fault is not away:
+                await traffic.flows(2)
+            await asyncio.to_thread(proxy.heal)
+            await traffic.flows()
+            # Threads have a connection each; nobody tries a second time what another is trying.
+            assert proxy.accepted - before <= 60, "a storm of connections"
+    await traffic.judge(server)
+
+
+@pytest.mark.parametrize("direction", ["requests", "replies"])
+async def test_what_a_black_hole_swallowed_is_not_known_and_comes_at_most_once(
+    server: RedisServer, proxy: FaultProxy, world: World, recorder: Recorder, direction: str
+):
+    async with Traffic(world, recorder, proxy.url, timeout=0.3) as traffic:
+        failed = traffic.unsure
+        await asyncio.to_thread(proxy.blackhole, requests=direction == "requests", replies=direction == "replies")
+        await soon(lambda: traffic.unsure > failed)
+        await asyncio.to_thread(proxy.heal)
+        await traffic.flows(2)
+    await traffic.judge(server, late_copies=True)
+
+
+async def test_callers_of_a_frozen_server_fail_by_their_deadline_and_no_reply_is_mixed_up(
+    server: RedisServer, world: World, recorder: Recorder
+):
+    """What a frozen server answers when it goes on belongs to callers that have left."""
+    async with Traffic(world, recorder, server.url, timeout=0.3) as traffic:
+        failed = traffic.unsure
+        server.pause()
+        try:
+            await soon(lambda: traffic.unsure > failed + 2)
+        finally:
+            server.resume()
+        await traffic.flows(2)
+    await traffic.judge(server, late_copies=True)
+
+
+async def test_a_count_that_a_frozen_server_did_not_answer_is_sent_once(
+    server: RedisServer, proxy: FaultProxy, world: World
+):
+    io = world.io(proxy.url, timeout=0.2)
+    await world.do(io.connect)
+    server.pause()
+    try:
+        calls = [asyncio.create_task(run(world, io, INCR, "n")) for _ in range(5)]
+        done = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
+        assert all(isinstance(error, OutcomeUnknown | Unavailable) for error in done)
+    finally:
+        server.resume()
+    await soon(lambda: server.command("GET", "n"))
+    assert len(proxy.requests("INCR")) <= 5
+    assert int(server.command("GET", "n")) <= 5
+
+
+async def test_a_half_open_connection_is_given_up(server: RedisServer, proxy: FaultProxy, world: World):
+    """The peer has vanished without a word: the first caller pays with its deadline, the next ones do not."""
+    io = world.io(proxy.url, timeout=0.3)
+    await world.do(io.connect)
+    await asyncio.to_thread(proxy.blackhole)
+    with pytest.raises(GridsyncError):
+        await run(world, io, ECHO, "lost")
+    await asyncio.to_thread(proxy.heal)
+    assert await run(world, io, ECHO, "found") == b"found"
+    assert server.running
+
+
+async def test_a_thousand_calls_meet_a_cut_and_none_is_lost(proxy: FaultProxy, world: World):
+    io = world.io(proxy.url, timeout=20)
+    await world.do(io.connect)
+    rule = proxy.on(Break.REPLY, "ECHO", nth=300, times=3)
+    calls = [run(world, io, ECHO, str(n)) for n in range(1000)]
+    assert await asyncio.gather(*calls) == [b"%d" % n for n in range(1000)]
+    assert rule.hits
