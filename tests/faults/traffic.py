@@ -168,6 +168,7 @@ class Traffic:
             try:
                 lease = await self.world.do(lock.acquire, timeout=5)
             except GridsyncError:
+                await asyncio.sleep(PAUSE_S)
                 continue
             facts = {"name": lease.name, "owner": lease.owner, "fence": lease.fence}
             try:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from gridsync._io import telemetry
+from gridsync._io.breaker import Rejected
 from gridsync._io.signals import call_in
 from gridsync._io.wire.blocking import tune
 from gridsync._io.wire.credentials import aask
@@ -553,12 +554,17 @@ class Node:
             wire = self.wire
             if wire is None or wire.closed:
                 breaker = self._breaker = self.endpoint.server.guard.breaker(self)
-                if self._attempt is None:
-                    self._attempt_began = breaker.admit()
-                    self._attempt = loop.create_task(self._connect(breaker), name="gridsync-connect")
-                    self._attempt.add_done_callback(self._attempted)
-                else:
-                    breaker.check()
+                try:
+                    if self._attempt is None:
+                        self._attempt_began = breaker.admit()
+                        self._attempt = loop.create_task(self._connect(breaker), name="gridsync-connect")
+                        self._attempt.add_done_callback(self._attempted)
+                    else:
+                        breaker.check()
+                except Rejected:
+                    # A caller that tries again at once must not keep the loop from everybody else.
+                    await asyncio.sleep(0)
+                    raise
                 attempt, began = self._attempt, self._attempt_began
                 try:
                     async with asyncio.timeout_at(deadline):
