@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync.errors import LeaseLost, LockTimeout, UsageError
-from gridsync.locks import Lock
+from gridsync.locks import AsyncLock, Lock
 from gridsync.testing.proxy import FaultProxy
 from tests.wire.fake import soon
 
