@@ -252,6 +252,65 @@ def crashed_holder(seed: int, scripts: Scripts = None) -> Simulation:
     return sim
 
 
+def overslept(seed: int, scripts: Scripts = None) -> Simulation:
+    """A living waiter sleeps through its claim; whoever looks next, or gives up, tells the one whose turn it is."""
+    sim = Simulation(seed, scripts=scripts)
+    gives_up = seed % 2 == 1
+
+    async def work_late(io: SimIO, delay: float) -> None:
+        await io.sleep(delay)
+        await work(io, LONG)
+
+    async def look(io: SimIO, delay: float) -> None:
+        await io.sleep(delay)
+        await _core.acquire(io, LONG, 0)
+        io.note("told")
+
+    async def give_up(io: SimIO, delay: float) -> None:
+        try:
+            await work_late(io, delay)
+        finally:
+            io.note("told")
+
+    sim.start("a", work, LONG)
+    sleeper = sim.start("b", give_up if gives_up else work_late, 0.1)
+    for place, name in enumerate("cd"):
+        sim.start(name, work_late, 0.2 + 0.1 * place)
+    # b is handed the lock at about 1.2 s and has a second to claim it.
+    sim.at(1.0, lambda: sim.pause("b", 1.9))
+    if gives_up:
+        sim.at(2.4, sleeper.cancel)
+    else:
+        sim.start("n", look, 2.4)
+    sim.run(until=30.0)
+    mutual_exclusion(sim.history)
+    told = sim.history.of("told")[0].at_us
+    served = [event for event in sim.history.of("acquired") if event.process == "c"][0]
+    if served.at_us - told > 100_000:
+        raise sim.history.fail(f"a free lock waited {(served.at_us - told) / 1e6:.3f} s for the head of its queue")
+    nothing_left(sim)
+    return sim
+
+
+def fallen_queue(seed: int, scripts: Scripts = None) -> Simulation:
+    """The holder and two of its queue vanish at once: each of the dead costs a claim, and not ten seconds."""
+    sim = Simulation(seed, scripts=scripts)
+    sim.start("a", work, SHORT)
+    for place, name in enumerate("bcd"):
+        sim.start(name, _late_work, 0.2 + 0.1 * place)
+    for name in "abc":
+        sim.at(0.6, lambda name=name: sim.kill(name))  # type: ignore[misc] # bound now
+    for place in range(20):
+        sim.start(f"n{place}", _late_work, 2.0 + 0.5 * place)
+    sim.run(until=60.0)
+    mutual_exclusion(sim.history)
+    served = [event for event in sim.history.of("acquired") if event.process == "d"][0]
+    if served.at_us > 7_000_000:
+        raise sim.history.fail(f"two dead waiters cost {served.at_us / 1e6:.1f} s")
+    nothing_left(sim)
+    return sim
+
+
 def clock_set_forward(seed: int, scripts: Scripts = None) -> Simulation:
     """The server's clock leaps over a lease: its holder learns it with the next renewal and stops."""
     sim = Simulation(seed, scripts=scripts)

@@ -45,6 +45,17 @@ def test_a_cancelled_caller_leaves_nothing_behind(seed: int) -> None:
     scenarios.cancelled(2 * seed + 1)
 
 
+def test_a_free_lock_does_not_wait_for_a_waiter_that_overslept(seed: int) -> None:
+    """Everybody would live, nobody hold the lock, and its queue stand still for up to 3.3 s."""
+    scenarios.overslept(2 * seed)
+    scenarios.overslept(2 * seed + 1)
+
+
+def test_each_of_several_dead_waiters_costs_no_more_than_its_claim(seed: int) -> None:
+    """One crash of a machine would stop a busy lock for ten seconds."""
+    scenarios.fallen_queue(seed)
+
+
 def test_a_newcomer_never_overtakes_a_queue_whose_holder_died(seed: int) -> None:
     """Whoever arrives at the right millisecond would be served first."""
     scenarios.crashed_holder(seed)

@@ -60,15 +60,15 @@ class Spec:
     namespace: str
     ttl_ms: int
     keys: tuple[str, str, str, str]
+    acquire_args: tuple[Arg, ...]
     release_args: tuple[Arg, ...]
 
     @classmethod
     def of(cls, namespace: str, name: str, ttl_ms: int) -> Spec:
         """Work out the keys."""
-        claim_ms = min(CLAIM_MS, ttl_ms)
-        return cls(
-            name, namespace, ttl_ms, lock_keys(namespace, name), (claim_ms, FENCE_TTL_MS, wake_prefix(namespace), 0)
-        )
+        claim_ms, wake = min(CLAIM_MS, ttl_ms), wake_prefix(namespace)
+        acquire_args, release_args = (FENCE_TTL_MS, claim_ms, wake), (claim_ms, FENCE_TTL_MS, wake, 0)
+        return cls(name, namespace, ttl_ms, lock_keys(namespace, name), acquire_args, release_args)
 
 
 class Hold:
@@ -191,7 +191,7 @@ async def acquire(io: IO, spec: Spec, timeout: float | None) -> Hold | None:
     owner = io.token()
     sent = io.monotonic()
     try:
-        reply = await io.run(ACQUIRE, spec.keys, (owner, spec.ttl_ms, 0, FENCE_TTL_MS))
+        reply = await io.run(ACQUIRE, spec.keys, (owner, spec.ttl_ms, 0, *spec.acquire_args))
         if reply[0] == 1:
             hold = Hold(io, spec, owner, reply[1], sent)
             io.tally("lock.wait", "", hold.since - sent)
@@ -217,7 +217,7 @@ async def _wait(io: IO, spec: Spec, owner: str, until: float | None, started: fl
         while True:
             await ear.open()
             sent = io.monotonic()
-            reply = await io.run(ACQUIRE, spec.keys, (owner, spec.ttl_ms, ALIVE_MS, FENCE_TTL_MS))
+            reply = await io.run(ACQUIRE, spec.keys, (owner, spec.ttl_ms, ALIVE_MS, *spec.acquire_args))
             if reply[0] == 1:
                 hold = Hold(io, spec, owner, reply[1], sent)
                 io.tally("lock.wait", "", hold.since - started)

@@ -10,6 +10,8 @@
 -- ARGV[2] lease integer, ms
 -- ARGV[3] alive integer, ms: how long this waiter counts as alive; 0 does not join the queue
 -- ARGV[4] fence_ttl integer, ms
+-- ARGV[5] claim integer, ms: how long the head of the queue has to claim a free lock
+-- ARGV[6] wake_prefix string: a waiter listens on this plus the first 12 characters of its name
 -- Returns {1, fence} | {0, ms until the lease of the holder ends (-2 nobody holds it), rank in the queue (-1 not in it)}
 -- Category idempotent
 -- Cost O(log waiters), plus O(log waiters) for each dead waiter that is dropped
@@ -45,6 +47,13 @@ if not owner and (not head or head == me) then
     redis.call('ZREM', W, me)
   end
   return {1, fence}
+end
+if not owner then
+  -- It is another's turn, who need not know: the one before slept through its claim, or the holder died.  Without a
+  -- word, the lock would stay free until the head looks by itself, for ever if that is dead.
+  local due = now + tonumber(ARGV[5])
+  if tonumber(redis.call('ZSCORE', W, head)) > due then redis.call('ZADD', W, due, head) end
+  redis.call('PUBLISH', ARGV[6] .. string.sub(head, 1, 12), head)
 end
 local rank = -1
 if alive > 0 then

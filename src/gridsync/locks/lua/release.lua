@@ -1,5 +1,6 @@
-#!lua
+#!lua flags=allow-oom
 -- release: give the lock back and hand it to the next living waiter; for a waiter: leave the queue.
+-- A lock that nobody holds any more is handed on as well.
 -- The hand-over is written into the state, with its fence and a short expiry; the message is only a hint.
 -- KEYS[1] state hash: o owner, t fence; lives as long as the lease
 -- KEYS[2] queue zset: waiter, by ticket
@@ -15,11 +16,13 @@
 -- Cost O(log waiters), plus O(log waiters) for each dead waiter that is dropped
 local S, Q, W, F = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local me, claim = ARGV[1], tonumber(ARGV[2])
-if redis.call('HGET', S, 'o') ~= me then
+local code, owner = 1, redis.call('HGET', S, 'o')
+if owner ~= me then
   redis.call('ZREM', Q, me)
   redis.call('ZREM', W, me)
-  if tonumber(ARGV[5]) > 0 then return 2 end
-  return 0
+  code = tonumber(ARGV[5]) > 0 and 2 or 0
+  if owner then return code end
+  -- Nobody holds it: whoever gives up now may have been the only one who knew that it was its turn.
 end
 local head = redis.call('ZRANGE', Q, 0, 0)[1]
 local us, now
@@ -39,7 +42,7 @@ while head do
     -- Not claimed in time counts as dead, so that the next one is not held up a second time.
     redis.call('ZADD', W, now + claim, head)
     redis.call('PUBLISH', ARGV[4] .. string.sub(head, 1, 12), head)
-    return 1
+    return code
   end
   redis.call('ZREM', Q, head)
   redis.call('ZREM', W, head)
@@ -47,4 +50,4 @@ while head do
 end
 -- Only if nobody is there: while a Cluster slot moves, a key that was deleted counts as moved and takes no HSET.
 redis.call('DEL', S)
-return 1
+return code
