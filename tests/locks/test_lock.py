@@ -331,3 +331,15 @@ async def test_a_hundred_waiters_all_get_their_turn(world: World, look: Look):
     await world.ended(asyncio.gather(*(turn(n) for n in range(count))), 60)
     assert sorted(done) == list(range(count))
     assert look.free()
+
+
+async def test_a_server_without_memory_lets_go_and_renews(world: World, look: Look, flushed: RedisServer):
+    """Every lease would be lost and every release refused when ``maxmemory`` is reached, though both need none."""
+    lease = await world.do(world.lock(world.io()).acquire)
+    flushed.command("CONFIG", "SET", "maxmemory", 1)
+    try:
+        await world.do(lease.extend)
+        assert await world.do(lease.release) is True
+    finally:
+        flushed.command("CONFIG", "SET", "maxmemory", 0)
+    assert look.free()

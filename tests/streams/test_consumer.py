@@ -717,3 +717,27 @@ def test_an_outage_that_lasts_does_not_hurry_what_others_keep():
         assert holding.deadline > now
     assert holding.settle([b"1-0"], now)
     assert holding.request(now + 1) is None
+
+
+async def test_a_server_without_memory_takes_acknowledgements(world: World, raw: redis.Redis):
+    """What was handled would be handled again, on a server that could take nothing but what frees memory."""
+    store = world.store(Order)
+    await store.append("a", [Placed(kwh=1), Placed(kwh=2)])
+    seen: list[int] = []
+
+    def handle(recorded: Any) -> None:
+        seen.append(recorded.position)
+        raw.config_set("maxmemory", 1)
+
+    try:
+        if world.is_async:
+
+            async def handler(recorded: Any) -> None:
+                handle(recorded)
+
+            consumed = await store.group(GROUP).consume(handler, idle_stop=0.1)
+        else:
+            consumed = await store.group(GROUP).consume(handle, idle_stop=0.1)
+    finally:
+        raw.config_set("maxmemory", 0)
+    assert (seen, consumed.handled, pending(raw, store)) == ([1, 2], 2, {})

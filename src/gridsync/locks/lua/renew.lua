@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- renew: let the lease run for its full length again, if it is still ours.
 -- KEYS[1] state hash: o owner, t fence; lives as long as the lease
 -- ARGV[1] owner string

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- ack: take handled deliveries off the pending list, if they are still this consumer's.
 -- KEYS[1] log stream
 -- ARGV[1] group string

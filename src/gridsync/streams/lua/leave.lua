@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- leave: give back what a consumer still holds, then remove the consumer; nothing pending is ever destroyed.
 -- KEYS[1] log stream
 -- ARGV[1] group string

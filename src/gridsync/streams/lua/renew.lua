@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- renew: say that deliveries are being worked on, so that nobody claims them; only those that are still ours.
 -- KEYS[1] log stream
 -- ARGV[1] group string

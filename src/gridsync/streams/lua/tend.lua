@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- tend: note how far the group surely has got, and remove consumers that died with nothing pending.
 -- KEYS[1] log stream
 -- KEYS[2] group hash
