@@ -285,7 +285,7 @@ def overslept(seed: int, scripts: Scripts = None) -> Simulation:
     sim.run(until=30.0)
     mutual_exclusion(sim.history)
     told = sim.history.of("told")[0].at_us
-    served = [event for event in sim.history.of("acquired") if event.process == "c"][0]
+    served = next(event for event in sim.history.of("acquired") if event.process == "c")
     if served.at_us - told > 100_000:
         raise sim.history.fail(f"a free lock waited {(served.at_us - told) / 1e6:.3f} s for the head of its queue")
     nothing_left(sim)
@@ -304,7 +304,7 @@ def fallen_queue(seed: int, scripts: Scripts = None) -> Simulation:
         sim.start(f"n{place}", _late_work, 2.0 + 0.5 * place)
     sim.run(until=60.0)
     mutual_exclusion(sim.history)
-    served = [event for event in sim.history.of("acquired") if event.process == "d"][0]
+    served = next(event for event in sim.history.of("acquired") if event.process == "d")
     if served.at_us > 7_000_000:
         raise sim.history.fail(f"two dead waiters cost {served.at_us / 1e6:.1f} s")
     nothing_left(sim)
