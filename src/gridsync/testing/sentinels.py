@@ -22,17 +22,18 @@ __all__ = ["Sentinel", "SentinelSet"]
 _WITHIN_S = 30.0
 _PERIODS = {
     "info-period": 400,
-    "ping-period": 300,
+    "ping-period": 250,
     "ask-period": 100,
-    "publish-period": 200,
+    "publish-period": 500,
     "election-timeout": 1000,
     "slave-reconf-timeout": 1000,
     "tilt-period": 1000,
 }
 """Milliseconds; by default a sentinel looks so rarely that a test would wait 10 seconds for it, or 30 after a stall.
 
-While a primary is down, a replica is asked for its INFO once a second and is no candidate if that is older than five
-ping periods: with less than 200 ms a failover would find no good replica now and then, and be tried again much later.
+They cannot be shorter: during a failover a replica is asked for its INFO once a second, whatever is said here.  One
+whose INFO is older than five ping periods is no candidate, and one that says after four publish periods that it is a
+primary, before all sentinels have heard of its promotion, is made a replica again.
 """
 
 
@@ -87,7 +88,7 @@ class SentinelSet:
         service: str = "market",
         replicas: int = 2,
         sentinels: int = 3,
-        down_after: float = 0.5,
+        down_after: float = 1.0,
         failover_timeout: float = 2.0,
         password: str | None = None,
         sentinel_password: str | None = None,
