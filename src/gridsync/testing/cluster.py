@@ -24,6 +24,8 @@ SLOTS = 16384
 """How many slots every cluster has."""
 _WITHIN_S = 30.0
 _LOOK_S = 0.02
+_GIVEN_UP_S = 6.0
+"""A replica that did not get the votes gives up after 5 seconds, and has to be told again."""
 _MIGRATED_AT_ONCE = 100
 
 
@@ -233,8 +235,18 @@ class RedisCluster:
             RuntimeError: It has no replica, or the replica did not take over within 30 seconds.
         """
         replica = self.replica_of(primary)
-        replica.command("CLUSTER", "FAILOVER")
-        _until(lambda: _is_primary(replica) and not _is_primary(primary), "the replica did not take over")
+        asked_at = float("-inf")
+
+        def has_taken_over() -> bool:
+            nonlocal asked_at
+            if _is_primary(replica):
+                return not _is_primary(primary)
+            if time.monotonic() - asked_at > _GIVEN_UP_S:
+                asked_at = time.monotonic()
+                replica.command("CLUSTER", "FAILOVER")
+            return False
+
+        _until(has_taken_over, "the replica did not take over")
         self.wait()
         return replica
 
