@@ -13,6 +13,7 @@ USERS_TESTS = """
 import asyncio
 
 import gridsync
+import pytest
 
 
 def test_a_grid(grid):
@@ -25,9 +26,9 @@ def test_the_next_test_sees_nothing_of_it(grid):
     assert grid.client.dbsize() == 0
 
 
-def test_an_async_grid(async_grid):
+def test_an_async_grid(agrid):
     async def main():
-        async with async_grid as grid, grid.lock("job") as lease:
+        async with agrid as grid, grid.lock("job") as lease:
             lease.check()
 
     asyncio.run(main())
@@ -36,6 +37,36 @@ def test_an_async_grid(async_grid):
 def test_the_program_under_test_finds_the_server(gridsync_url):
     with gridsync.Grid() as grid:
         assert grid.embedded is None
+
+
+def test_a_server_for_this_test_alone(embedded_redis):
+    with gridsync.Grid(embedded_redis.url) as grid:
+        assert grid.client.dbsize() == 0
+
+
+def test_a_simulation(simulation):
+    async def worker(io):
+        io.note("was here")
+
+    sim = simulation(7)
+    sim.start("a", worker)
+    sim.run(until=1)
+    assert len(sim.history) == 1
+
+
+@pytest.fixture
+def gridsync_permanent_keys():
+    return "mine:.*"
+
+
+@pytest.mark.usefixtures("no_leaked_keys")
+class TestKeys:
+    def test_that_may_stay(self, grid):
+        with grid.lock("job"):
+            grid.client.set("mine:1", "v")
+
+    def test_that_may_not(self, grid):
+        grid.client.set("leak", "v")
 """
 
 
@@ -51,4 +82,5 @@ def test_a_users_tests_get_an_empty_server_each(tmp_path: Path):
         check=False,
         timeout=60,
     )
-    assert "4 passed" in ended.stdout, ended.stdout + ended.stderr
+    assert "8 passed, 1 error" in ended.stdout, ended.stdout + ended.stderr
+    assert "keys without a TTL: ['leak']" in ended.stdout

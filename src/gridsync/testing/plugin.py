@@ -13,13 +13,26 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from gridsync.embedded import EmbeddedServer, open_embedded
 from gridsync.grid import AsyncGrid, Grid
+from gridsync.testing.leaks import leaked_keys
 from gridsync.testing.servers import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["async_grid", "grid", "gridsync_server", "gridsync_url"]
+    from gridsync.testing.sim import Simulation
+
+__all__ = [
+    "agrid",
+    "embedded_redis",
+    "grid",
+    "gridsync_permanent_keys",
+    "gridsync_server",
+    "gridsync_url",
+    "no_leaked_keys",
+    "simulation",
+]
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +59,48 @@ def grid(gridsync_url: str) -> Iterator[Grid]:
 
 
 @pytest.fixture
-def async_grid(gridsync_url: str) -> AsyncGrid:
-    """Return an `AsyncGrid` on the emptied server, for ``async with async_grid``: the test's own loop must open it."""
+def agrid(gridsync_url: str) -> AsyncGrid:
+    """Return an `AsyncGrid` on the emptied server for ``async with agrid as grid``: the test's own loop opens it."""
     return AsyncGrid(gridsync_url)
+
+
+@pytest.fixture
+def embedded_redis() -> Iterator[EmbeddedServer]:
+    """Start a private server for this test alone, as ``embedded://`` does; ``embedded_redis.url`` reaches it."""
+    with open_embedded("embedded://") as server:
+        yield server
+
+
+@pytest.fixture
+def simulation() -> Callable[..., Simulation]:
+    """Return `gridsync.testing.sim.Simulation`: ``simulation(seed, faults=…)`` sets the stage for one run.
+
+    Skips the test where the extra ``testing`` is not installed.
+    """
+    pytest.importorskip("lupa", reason="a simulation needs lupa: pip install 'gridsync-redis[testing]'")
+    from gridsync.testing.sim import Simulation  # noqa: PLC0415 - needs lupa
+
+    return Simulation
+
+
+@pytest.fixture
+def gridsync_permanent_keys() -> str | None:
+    """Return a regular expression of keys that may stay for ever, for `no_leaked_keys`; override it to name yours."""
+    return None
+
+
+@pytest.fixture
+def no_leaked_keys(
+    gridsync_server: RedisServer,
+    gridsync_url: str,  # noqa: ARG001 - empties the server first
+    gridsync_permanent_keys: str | None,
+) -> Iterator[None]:
+    """Fail the test if it leaves keys that neither expire nor belong to an event store.
+
+    Opt in with ``pytest.mark.usefixtures("no_leaked_keys")``, on a test, a class or as ``pytestmark`` of a module.
+    """
+    yield
+    if gridsync_server.running:
+        with gridsync_server.client() as client:
+            leaked = leaked_keys(client, permanent=gridsync_permanent_keys)
+        assert not leaked, f"keys without a TTL: {leaked}"
