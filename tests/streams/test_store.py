@@ -9,6 +9,7 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from pydantic import BaseModel, Field
 
 from gridsync import errors
 from gridsync.streams import ANY, EXISTS, NO_STREAM, Appended
@@ -317,3 +318,34 @@ async def test_after_a_flush_a_store_begins_anew(world: World, raw: redis.Redis)
     await store.append("a", [Placed(kwh=1)] * 3)
     raw.flushall()
     assert (await store.append("a", Placed(kwh=1), expected_version=NO_STREAM)).position == 1
+
+
+class OneWay(BaseModel):
+    """Written under a name under which it is not read."""
+
+    value: int = Field(0, serialization_alias="w")
+
+
+class Measured(BaseModel):
+    """A number that JSON may not have."""
+
+    value: float | None = None
+
+
+@pytest.mark.parametrize("event", [OneWay(value=5), Measured(value=float("nan"))])
+async def test_an_event_that_would_be_read_back_as_another_is_refused(world: World, event: BaseModel):
+    """It was validated, and its JSON is valid, too: only that it is another event."""
+    store = world.store(type(event))
+    with pytest.raises(errors.InvalidEvent, match="would be read back as"):
+        await store.append("a", event)
+    assert await store.read_all() == []
+
+
+async def test_what_a_model_leaves_out_on_purpose_may_be_left_out(world: World):
+    class Noted(BaseModel):
+        kept: int
+        scratch: str = Field("", exclude=True)
+
+    store = world.store(Noted)
+    await store.append("a", Noted(kept=1, scratch="not stored"))
+    assert (await store.read_all())[0].event == Noted(kept=1)

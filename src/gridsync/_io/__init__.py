@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["IO", "Arg", "Category", "Command", "Ear", "Keep", "Operation", "Script", "Signal", "load", "run_sync"]
 
-Arg = str | bytes | int
-"""What may stand in KEYS and ARGV; everything else is converted in `_api.py`."""
+Arg = str | bytes
+"""What may stand in KEYS and ARGV; numbers are turned into text before.
+
+hiredis 3.5 turns an ``int`` into text itself, and crashes the process if a signal handler raises in that very moment.
+"""
 
 T = TypeVar("T")
 

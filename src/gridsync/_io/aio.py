@@ -250,7 +250,7 @@ class AsyncIO:
                     return
                 until = self._time() + self._timeout
                 shared = await self._route.at(str(wire.endpoint)).ready(until)
-                if await shared.post(("CLIENT", "UNBLOCK", wire.id), until) == 1:
+                if await shared.post(("CLIENT", "UNBLOCK", str(wire.id)), until) == 1:
                     return
                 await asyncio.sleep(UNBLOCK_PAUSE_S)
         wire.abort()

@@ -219,7 +219,7 @@ def _perhaps_applied(operation: Operation, seen: list[Exception]) -> bool:
 def _with_repeat(args: Sequence[object], index: int | None, elapsed: float) -> tuple[object, ...]:
     if index is None:
         return tuple(args)
-    return (*args[:index], max(1, int(elapsed * _MICROSECONDS)), *args[index + 1 :])
+    return (*args[:index], str(max(1, int(elapsed * _MICROSECONDS))), *args[index + 1 :])
 
 
 def _unknown(operation: Operation, error: Exception) -> OutcomeUnknown:

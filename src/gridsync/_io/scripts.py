@@ -83,7 +83,7 @@ class Script:
 
     def words(self, keys: Sequence[object], args: Sequence[object]) -> tuple[Any, ...]:
         """Return the command that runs this script."""
-        return ("EVALSHA", self.sha, len(keys), *keys, *args)
+        return ("EVALSHA", self.sha, str(len(keys)), *keys, *args)
 
     def __repr__(self) -> str:
         """Name and category are enough; the source is a file away."""

@@ -223,7 +223,8 @@ class SyncIO:
         with contextlib.suppress(Fault, GridsyncError):
             pool = self._route.at(str(wire.endpoint))
             for _ in range(UNBLOCK_TRIES):
-                if wire not in self._blocked or self._send(pool, ("CLIENT", "UNBLOCK", wire.id), self._timeout) == 1:
+                words = ("CLIENT", "UNBLOCK", str(wire.id))
+                if wire not in self._blocked or self._send(pool, words, self._timeout) == 1:
                     return
                 time.sleep(UNBLOCK_PAUSE_S)
         wire.shutdown()

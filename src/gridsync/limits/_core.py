@@ -52,22 +52,22 @@ class Windows:
         self._io, self._namespace, self._name = io, namespace, name
         self._timeout = timeout
         self._prefix = limit(namespace, name, "").removesuffix("}")
-        flat: tuple[int, ...] = tuple(number for rule in rules for number in rule)
+        flat = tuple(str(number) for rule in rules for number in rule)
         longest = max(window for _, window in rules)
-        self._peek_args = (longest, *flat)
+        self._peek_args = (str(longest), *flat)
         self._hit, self._rule_args = (_HIT_ONE, flat) if len(rules) == 1 else (_HIT, self._peek_args)
 
     async def hit(self, subject: str, cost: int) -> Verdict:
         """Take *cost*, or nothing."""
         # Ids only have to differ from those of the last seconds on the same key, so the end of a token is enough: its
         # counter, and before it as much of the process's random name as fits: four characters after 16 million hits.
-        args: tuple[Arg, ...] = (self._io.token()[-10:], 0, cost, *self._rule_args)
+        args: tuple[Arg, ...] = (self._io.token()[-10:], "0", str(cost), *self._rule_args)
         verdict: Verdict = await self._io.run(self._hit, (self._key(subject),), args, timeout=self._timeout)
         return verdict
 
     async def peek(self, subject: str, cost: int) -> Verdict:
         """Tell what `hit` would say, and take nothing."""
-        args = (cost, *self._peek_args)
+        args = (str(cost), *self._peek_args)
         verdict: Verdict = await self._io.run(_PEEK, (self._key(subject),), args, timeout=self._timeout)
         return verdict
 

@@ -59,6 +59,7 @@ class Spec:
     name: str
     namespace: str
     ttl_ms: int
+    ttl_text: str
     keys: tuple[str, str, str, str]
     acquire_args: tuple[Arg, ...]
     release_args: tuple[Arg, ...]
@@ -67,8 +68,9 @@ class Spec:
     def of(cls, namespace: str, name: str, ttl_ms: int) -> Spec:
         """Work out the keys."""
         claim_ms, wake = min(CLAIM_MS, ttl_ms), wake_prefix(namespace)
-        acquire_args, release_args = (FENCE_TTL_MS, claim_ms, wake), (claim_ms, FENCE_TTL_MS, wake, 0)
-        return cls(name, namespace, ttl_ms, lock_keys(namespace, name), acquire_args, release_args)
+        claim, fence_ttl = str(claim_ms), str(FENCE_TTL_MS)
+        acquire_args, release_args = (fence_ttl, claim, wake), (claim, fence_ttl, wake, "0")
+        return cls(name, namespace, ttl_ms, str(ttl_ms), lock_keys(namespace, name), acquire_args, release_args)
 
 
 class Hold:
@@ -162,7 +164,7 @@ class Hold:
         """Ask for a renewal while there is still time."""
         if self.ended or now >= self.deadline:
             return None
-        return RENEW, self.spec.keys[:1], (self.owner, self.spec.ttl_ms)
+        return RENEW, self.spec.keys[:1], (self.owner, self.spec.ttl_text)
 
     def settle(self, reply: Any, sent: float) -> bool:  # noqa: ANN401 - a reply or an exception
         """Take a renewal's outcome; the first "not yours" is final."""
@@ -191,7 +193,7 @@ async def acquire(io: IO, spec: Spec, timeout: float | None) -> Hold | None:
     owner = io.token()
     sent = io.monotonic()
     try:
-        reply = await io.run(ACQUIRE, spec.keys, (owner, spec.ttl_ms, 0, *spec.acquire_args))
+        reply = await io.run(ACQUIRE, spec.keys, (owner, spec.ttl_text, "0", *spec.acquire_args))
         if reply[0] == 1:
             hold = Hold(io, spec, owner, reply[1], sent)
             io.tally("lock.wait", "", hold.since - sent)
@@ -217,7 +219,7 @@ async def _wait(io: IO, spec: Spec, owner: str, until: float | None, started: fl
         while True:
             await ear.open()
             sent = io.monotonic()
-            reply = await io.run(ACQUIRE, spec.keys, (owner, spec.ttl_ms, ALIVE_MS, *spec.acquire_args))
+            reply = await io.run(ACQUIRE, spec.keys, (owner, spec.ttl_text, str(ALIVE_MS), *spec.acquire_args))
             if reply[0] == 1:
                 hold = Hold(io, spec, owner, reply[1], sent)
                 io.tally("lock.wait", "", hold.since - started)
@@ -318,6 +320,6 @@ async def extend(io: IO, hold: Hold) -> None:
     """
     hold.check()
     sent = io.monotonic()
-    reply = await io.run(RENEW, hold.spec.keys[:1], (hold.owner, hold.spec.ttl_ms))
+    reply = await io.run(RENEW, hold.spec.keys[:1], (hold.owner, hold.spec.ttl_text))
     hold.settle(reply, sent)
     hold.check()

@@ -338,7 +338,7 @@ class Session(Generic[E]):
         # Once lost, "now" would skip what was appended since: a group that is nowhere noted starts at the beginning.
         from_now = self._from_now and self._life == 0
         keys = (self._log_key, self._store.keys.meta, self._group_key)
-        await self._io.run(JOIN, keys, (self._group, int(from_now)))
+        await self._io.run(JOIN, keys, (self._group, str(int(from_now))))
         self._joined = True
 
     def _enqueue(self, entries: Any) -> list[bytes]:  # noqa: ANN401
@@ -366,7 +366,7 @@ class Session(Generic[E]):
         """Take over what others left idle.  The cursor is kept, so the head of the list cannot hide the rest."""
         options = self._options
         idle_ms = max(1, round(options.claim_idle * 1000))
-        args: list[Arg] = [self._group, options.consumer, idle_ms, self._cursor, "COUNT", self._room()]
+        args: list[Arg] = [self._group, options.consumer, str(idle_ms), self._cursor, "COUNT", str(self._room())]
         reply = await self._io.run(CLAIM, (self._log_key,), args)
         self._cursor = reply[0]
         self._enqueue(reply[1])
@@ -377,7 +377,7 @@ class Session(Generic[E]):
 
     async def _tend(self) -> None:
         dead_after_ms = round(max(DEAD_AFTER, 2 * self._options.claim_idle) * 1000)
-        await self._io.run(TEND, (self._log_key, self._group_key), (self._group, dead_after_ms))
+        await self._io.run(TEND, (self._log_key, self._group_key), (self._group, str(dead_after_ms)))
 
     async def _read_new(self) -> None:
         options, now = self._options, self._io.monotonic()

@@ -69,7 +69,7 @@ class StoreCore(Generic[E]):
             )
         # The ids are chosen here, once: however often the request is sent again, it is the same commit.
         ids = self._new_ids(len(batch)) if event_ids is None else _given_ids(event_ids, len(batch))
-        args: list[str | bytes | int] = [checked(stream, "the name of a stream"), wanted, RECENT]
+        args: list[str | bytes] = [checked(stream, "the name of a stream"), str(wanted), str(RECENT)]
         for event, event_id in zip(batch, ids, strict=True):
             args += (event_id, *self.codec.dump(event))
         keys = self.keys
@@ -159,7 +159,7 @@ class Pages:
         count = PAGE if self._left is None else min(PAGE, self._left)
         if count == 0:
             return []
-        entries: list[Any] = await self._io.run(RANGE, (self._key,), (f"{self._next}-0", "+", "COUNT", count))
+        entries: list[Any] = await self._io.run(RANGE, (self._key,), (f"{self._next}-0", "+", "COUNT", str(count)))
         if entries:
             self._next = _number(entries[-1][0]) + 1
         if self._left is not None:

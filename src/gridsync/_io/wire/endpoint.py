@@ -121,13 +121,13 @@ class Endpoint:
 
     def hello(self, username: str | None, password: str | None) -> list[tuple[Any, ...]]:
         """Return the commands that open a session; they leave in one write."""
-        words: list[str | int] = ["HELLO", 3]
+        words: list[str] = ["HELLO", "3"]
         if password is not None:
             words += ["AUTH", username or "default", password]
         words += ["SETNAME", self.client_name]
         commands: list[tuple[Any, ...]] = [tuple(words)]
         if self.db:
-            commands.append(("SELECT", self.db))
+            commands.append(("SELECT", str(self.db)))
         if self.primary:
             commands.append(("ROLE",))
         return commands
