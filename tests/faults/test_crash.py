@@ -48,6 +48,7 @@ async def test_a_server_that_comes_back_empty_hands_out_larger_fences(kind: str,
 
 async def test_on_two_sides_of_a_split_the_larger_fence_is_the_later_holder(server: RedisServer, world: World):
     """A promoted replica knows nothing of a primary that lives on: both grant the lock, and the fence tells."""
+    server.command("CONFIG", "SET", "repl-diskless-sync-delay", 0)
     with RedisServer() as replica:
         replica.command("REPLICAOF", server.host, server.port)
         old_lock = world.lock(world.io(server.url), ttl=60)

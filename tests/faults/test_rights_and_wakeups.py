@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.credentials import CredentialProvider
 
-from gridsync._io.aio import AsyncIO
 from gridsync._io.keys import lock as lock_keys
 from gridsync._io.keys import wake_channel
-from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import parse
 from gridsync.errors import AuthenticationFailed, PermissionDenied
 from gridsync.testing.proxy import FaultProxy
@@ -71,11 +69,7 @@ async def test_a_password_that_changed_needs_no_restart(guarded: RedisServer, ki
     with FaultProxy(f"redis://127.0.0.1:{guarded.port}") as proxy:
         endpoint = parse(proxy.url, connect_timeout=5.0, credentials=provider)
         world = World(kind, guarded.url)
-        io = (
-            SyncIO(endpoint, pool_size=4, timeout=LONG_S)
-            if kind == "sync"
-            else AsyncIO(endpoint, inflight_max=100, timeout=LONG_S)
-        )
+        io = world.driver(endpoint, timeout=LONG_S)
         assert await run(world, io, ECHO, "a") == b"a"
         guarded.command("ACL", "SETUSER", "app", "resetpass", ">new")
         assert await run(world, io, ECHO, "b") == b"b"
@@ -84,7 +78,7 @@ async def test_a_password_that_changed_needs_no_restart(guarded: RedisServer, ki
             await run(world, io, ECHO, "c")
         provider.password = "new"
         assert await run(world, io, ECHO, "d") == b"d"
-        await world.do(io.close)
+        await world.close()
 
 
 async def test_a_waiter_whose_connection_is_killed_still_gets_its_turn(server: RedisServer, world: World):

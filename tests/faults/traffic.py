@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
 from gridsync._io import Category, Command, run_sync
+from gridsync._io.guard import Guard, Policy
+from gridsync._io.wire.endpoint import parse
 from gridsync.errors import GridsyncError, LeaseLost, OutcomeUnknown, Unavailable
 from gridsync.testing.checkers import appended, counted, mutual_exclusion, rising_fences
 from gridsync.testing.linear import counter, find_order, register
@@ -61,7 +64,9 @@ class Traffic:
             self._echo, self._count, self._register, self._hit, self._append, self._section,
         ]  # fmt: skip
         for caller in "ab":
-            io = self.world.io(self._url, timeout=self._timeout)
+            # The breaker opens as it does for users, and probes sooner.
+            endpoint = replace(parse(self._url, connect_timeout=5.0), guard=Guard(Policy(pause_s=0.1)))
+            io = self.world.driver(endpoint, timeout=self._timeout)
             await self.world.do(io.connect)
             for job in jobs:
                 name = f"{caller}{job.__name__}"
