@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from gridsync._io.wire.faults import REDIRECTS, Fault, ReplyError
-from gridsync._io.wire.mux import Node
+from gridsync._io.wire.node import Node
 from gridsync._io.wire.pool import Pool
 from gridsync.errors import Misconfigured, Unavailable
 

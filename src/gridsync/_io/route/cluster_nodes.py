@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gridsync._io.clock import monotonic
 from gridsync._io.signals import call_in
 from gridsync._io.wire.faults import Fault
-from gridsync._io.wire.mux import Node
+from gridsync._io.wire.node import Node
 from gridsync._io.wire.pool import Pool
 from gridsync.errors import Unavailable, UsageError
 

@@ -22,7 +22,7 @@ from gridsync._io.route.primary import Primary
 from gridsync._io.signals import call_in
 from gridsync._io.wire.endpoint import Endpoint, parse, redacted
 from gridsync._io.wire.faults import ROLE_CHANGED, Fault, ReplyError
-from gridsync._io.wire.mux import Node
+from gridsync._io.wire.node import Node
 from gridsync._io.wire.pool import Pool
 from gridsync.errors import InvalidURL, Unavailable
 

@@ -1,0 +1,171 @@
+"""One server as an asyncio process sees it: a shared connection, set up when needed and replaced when it breaks."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from gridsync._io.breaker import Rejected
+from gridsync._io.signals import call_in
+from gridsync._io.wire.faults import Fault
+from gridsync._io.wire.mux import DRAIN_S, MuxWire, connect
+from gridsync._io.wire.place import leads_to
+from gridsync.errors import UsageError
+
+if TYPE_CHECKING:
+    from gridsync._io.breaker import Breaker
+    from gridsync._io.wire.endpoint import Endpoint
+    from gridsync._io.wire.place import Place
+
+
+class Node:
+    """One server as one asyncio process sees it: at most one shared connection, set up when it is needed.
+
+    Connecting is single-flight: a hundred callers that find the connection gone wait for one attempt.
+    """
+
+    def __init__(self, endpoint: Place, *, inflight_max: int, stall_s: float) -> None:
+        """Open nothing yet."""
+        self.endpoint = endpoint
+        self._inflight_max = inflight_max
+        self._stall_s = stall_s
+        self.wire: MuxWire | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._attempt: asyncio.Task[MuxWire] | None = None
+        self._attempt_began = 0.0
+        self._answered = 0
+        self._breaker: Breaker | None = None
+        self._loop = asyncio.get_running_loop()
+        self._met = False
+        self._closed = False
+        self._retired = False
+
+    async def ready(self, deadline: float) -> MuxWire:
+        """Return a connected wire that has room.
+
+        Raises:
+            Fault: There is none before *deadline*; nothing was sent.
+            GridsyncError: The server cannot be reached for a reason that does not heal.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            if self._retired:
+                raise Fault(f"{self.endpoint} belongs to the cluster no more", applied=False)
+            if self._closed:
+                raise UsageError(f"this grid ({self.endpoint}) was closed; make a new one")
+            wire = self.wire
+            if wire is None or wire.closed:
+                breaker = self._breaker = self.endpoint.server.guard.breaker(self)
+                try:
+                    if self._attempt is None:
+                        self._attempt_began = breaker.admit()
+                        self._attempt = loop.create_task(self._connect(breaker), name="gridsync-connect")
+                        self._attempt.add_done_callback(self._attempted)
+                    else:
+                        breaker.check()
+                except Rejected:
+                    # A caller that tries again at once must not keep the loop from everybody else.
+                    await asyncio.sleep(0)
+                    raise
+                attempt, began = self._attempt, self._attempt_began
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        # Not awaited itself: one impatient caller must not take the attempt away from the others, and
+                        # `close` must not look like a cancellation of its callers.
+                        await asyncio.wait([attempt])
+                except TimeoutError:
+                    late = Fault(f"no connection to {self.endpoint} in time", applied=False)
+                    breaker.failed(began, str(late))
+                    raise late from None
+                if attempt.cancelled():
+                    continue
+                wire = attempt.result()
+            await wire.room(deadline)
+            if not wire.closed:
+                return wire
+
+    async def _connect(self, breaker: Breaker) -> MuxWire:
+        began = self._attempt_began
+        try:
+            wire = await connect(
+                self.endpoint, inflight_max=self._inflight_max, stall_s=self._stall_s, met_before=self._met
+            )
+        except BaseException as error:
+            seen = breaker.judged(error, began)
+            if seen is error:
+                raise
+            raise seen from error
+        breaker.connected()
+        self._answered = self.answered
+        self.wire = wire
+        self._met = True
+        wire.on_fault = breaker.failed
+        return wire
+
+    def leave(self) -> None:
+        """Connect anew for what comes, and cut the present connection when it has answered what is under way."""
+        wire, self.wire = self.wire, None
+        if wire is not None:
+            self._answered += wire.answered
+            task = asyncio.get_running_loop().create_task(_leave(wire), name="gridsync-leave")
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+
+    def move(self, endpoint: Endpoint) -> None:
+        """Cut the connection unless it leads to *endpoint*: whoever waits for a reply there is told at once."""
+        if self._breaker is not None:
+            self._breaker.hurry()
+        if self.wire is not None and not leads_to(self.wire.endpoint, endpoint):
+            self.wire.abort()
+        if self._attempt is not None:
+            self._attempt.cancel()  # it may be waiting for the old one; its callers begin another
+
+    @property
+    def answered(self) -> int:
+        """How many requests were answered so far."""
+        return self._answered + (0 if self.wire is None else self.wire.answered)
+
+    def retreat(self) -> None:
+        """Give up the connection, and the attempt to set one up; from any thread."""
+        call_in(self._loop, self._retreat)
+
+    def _retreat(self) -> None:
+        if self._attempt is not None:
+            self._attempt.cancel()
+        wire, self.wire = self.wire, None
+        if wire is not None:
+            self._answered += wire.answered
+            wire.abort()
+
+    def _attempted(self, task: asyncio.Task[MuxWire]) -> None:
+        self._attempt = None
+        if not task.cancelled():
+            task.exception()  # every caller may be gone by now: the exception counts as seen
+
+    async def retire(self) -> None:
+        """Close it because the server left: who still comes hears that nothing was sent, and asks elsewhere."""
+        self._retired = True
+        await self.close()
+
+    async def close(self) -> None:
+        """Take no more requests, let those under way finish for a second, then cut the connection."""
+        self._closed = True
+        wire, self.wire = self.wire, None
+        try:
+            if self._attempt is not None:
+                self._attempt.cancel()
+                await asyncio.wait([self._attempt])
+            if wire is not None:
+                await wire.drain(DRAIN_S)
+            if self._leaving:
+                await asyncio.wait(self._leaving)
+        finally:
+            if wire is not None:
+                wire.abort()
+
+
+async def _leave(wire: MuxWire) -> None:
+    try:
+        await wire.drain(DRAIN_S)
+    finally:
+        wire.abort()
