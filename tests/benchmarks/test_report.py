@@ -60,6 +60,7 @@ def test_every_target_has_its_row() -> None:
         ("aio-commands-100", "redis"): 8.0,
         ("aio-commands-100", "valkey-glide"): 3.0,
         ("aio-commands-1", "redis"): 1.1,
+        ("aio-cluster-commands-100", "redis"): 6.0,
         ("sync-commands-1", "redis"): 1.2,
         ("sync-commands-16", "redis"): 3.0,
         ("aio-limiter-100", "limits"): 4.0,
