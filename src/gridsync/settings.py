@@ -27,7 +27,8 @@ class Settings(BaseSettings):
     redis_url: str = Field(
         "embedded://",
         min_length=1,
-        description="Where the server is: redis://, rediss://, valkey://, valkeys://, redis+cluster://, unix:// or embedded://",
+        description="Where the server is: redis://, rediss://, valkey://, valkeys://, redis+sentinel://, "
+        "redis+cluster://, unix:// or embedded://",
     )
     redis_pool_size: int = Field(20, ge=1, le=10_000, description="most connections of a sync Grid")
     redis_connection_timeout: float = Field(
