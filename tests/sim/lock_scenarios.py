@@ -6,7 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from gridsync.errors import GridsyncError, LeaseLost, LockTimeout, OutcomeUnknown, Unavailable
-from gridsync.locks import _core
+from gridsync.locks import _core, _spec
+from gridsync.locks._hold import RENEWALS
 from gridsync.testing.checkers import mutual_exclusion, rising_fences
 from gridsync.testing.faults import Faults
 from gridsync.testing.sim import Simulation
@@ -14,12 +15,14 @@ from gridsync.testing.sim import Simulation
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
+    from gridsync.locks._hold import Hold
+    from gridsync.locks._spec import Spec
     from gridsync.testing.sim import SimIO
 
     Scripts = Mapping[str, str] | None
 
-SHORT = _core.Spec.of("sim", "job", 2_000)
-LONG = _core.Spec.of("sim", "job", 30_000)
+SHORT = _spec.lock("sim", "job", 2_000)
+LONG = _spec.lock("sim", "job", 30_000)
 BAD_DAY = Faults(
     request_lost=0.03,
     reply_lost=0.05,
@@ -38,7 +41,7 @@ BAD_DAY = Faults(
 )
 
 
-async def work(io: SimIO, spec: _core.Spec, *, steps: int = 4, step_s: float = 0.3) -> None:
+async def work(io: SimIO, spec: Spec, *, steps: int = 4, step_s: float = 0.3) -> None:
     """Take the lock once, act while the lease is surely ours, give it back."""
     hold = await _core.acquire(io, spec, 20.0)
     if hold is None:
@@ -59,14 +62,14 @@ async def work(io: SimIO, spec: _core.Spec, *, steps: int = 4, step_s: float = 0
         raise
 
 
-async def _give_back(io: SimIO, hold: _core.Hold) -> None:
+async def _give_back(io: SimIO, hold: Hold) -> None:
     try:
         await _core.release(io, hold)
     except GridsyncError as error:
         io.note("release failed", why=type(error).__name__)
 
 
-async def keep_working(io: SimIO, spec: _core.Spec, until: float) -> None:
+async def keep_working(io: SimIO, spec: Spec, until: float) -> None:
     """Work again and again, whatever happens."""
     end = io.monotonic() + until
     while io.monotonic() < end:
@@ -329,7 +332,7 @@ def clock_set_forward(seed: int, scripts: Scripts = None) -> Simulation:
     rising_fences(sim.history)
     first, second = sim.history.of("acquired")[:2]
     last = [event for event in sim.history.of("working") if event.process == first.process][-1]
-    if last.at_us - second.at_us > SHORT.ttl_ms * 1000 / _core.RENEWALS + 100_000:
+    if last.at_us - second.at_us > SHORT.ttl_ms * 1000 / RENEWALS + 100_000:
         raise sim.history.fail("a holder went on after its renewal had told it of the loss")
     return sim
 

@@ -8,6 +8,7 @@ import pytest
 
 from gridsync.errors import GridsyncError
 from gridsync.locks import _core as locks_core
+from gridsync.locks import _hold as locks_hold
 from gridsync.streams import _consumer as consumer
 from tests.sim import lock_scenarios as locks
 from tests.sim import stream_scenarios as streams
@@ -35,7 +36,7 @@ def test_a_bug_planted_in_a_script_is_found(mutant: Mutant) -> None:
     find(mutant.scenario, mutant.scripts())
 
 
-class CountedFromTheReply(locks_core.Hold):
+class CountedFromTheReply(locks_hold.Hold):
     """A lease whose time begins when its holder hears of it."""
 
     __slots__ = ()
@@ -50,7 +51,7 @@ async def do_nothing(*_args: object) -> None:
 
 CORES = {
     "a lease is counted from before the request left": (locks_core, "Hold", CountedFromTheReply, locks.bad_day),
-    "the local deadline comes before the server's": (locks_core, "MARGIN", 1.5, locks.bad_day),
+    "the local deadline comes before the server's": (locks_hold, "MARGIN", 1.5, locks.bad_day),
     "a cancelled caller abandons what it asked for": (locks_core, "_abandon", do_nothing, locks.cancelled),
     "a waiter shows that it lives": (locks_core, "RENEWALS", 0.2, locks.dead_waiters),
     "what is in work is renewed": (consumer.Holding, "request", consumer.Holding._renewed, streams.calm_group),

@@ -13,7 +13,7 @@ import pytest
 from gridsync._io.clock import monotonic
 from gridsync._io.keys import lock as lock_keys
 from gridsync.errors import LeaseLost
-from gridsync.locks._core import RENEW
+from gridsync.locks._spec import RENEW
 from gridsync.testing.proxy import Break
 from tests.wire.fake import eventually, soon
 from tests.wire.world import KINDS, NAMESPACE, World

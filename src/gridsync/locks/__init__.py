@@ -4,6 +4,7 @@
 states and failure points, and ``lua/`` for what is atomic.
 """
 
-from gridsync.locks._api import AsyncLease, AsyncLock, Lease, Lock
+from gridsync.locks._api import AsyncLock, Lock
+from gridsync.locks._lease import AsyncLease, Lease
 
 __all__ = ["AsyncLease", "AsyncLock", "Lease", "Lock"]

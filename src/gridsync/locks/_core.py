@@ -1,4 +1,4 @@
-"""Why and when: the decisions of the exclusive lock, once for sync and asyncio.
+"""Why and when: how anything is taken, waited for and given back, once for sync and asyncio and for every kind.
 
 One acquisition has one owner id, chosen before the first request leaves.  Its states::
 
@@ -18,170 +18,20 @@ Invariant: at most one owner in the state hash, and the fence rises with every n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gridsync._io import load
-from gridsync._io.keys import PROCESS_CHARS, wake_channel, wake_prefix
-from gridsync._io.keys import lock as lock_keys
-from gridsync.errors import GridsyncError, LeaseLost, LockTimeout, OutcomeUnknown
+from gridsync._io.keys import wake_channel
+from gridsync.errors import GridsyncError, LockTimeout, OutcomeUnknown
+from gridsync.locks._hold import RENEWALS, Hold
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from gridsync._io import IO, Arg, Script, Signal
-
-ACQUIRE = load("gridsync.locks", "acquire")
-RELEASE = load("gridsync.locks", "release")
-RENEW = load("gridsync.locks", "renew")
+    from gridsync._io import IO
+    from gridsync.locks._spec import Spec
 
 ALIVE_MS = 10_000
 """How long a waiter counts as alive after each sign of life; it gives one three times as often."""
-CLAIM_MS = 1_000
-"""How long a waiter has to claim what it was handed: what a dead head of the queue costs the others."""
-FENCE_TTL_MS = 7 * 24 * 3600 * 1000
-"""How long the last fence is remembered.  After that the server's clock alone makes the next one larger."""
 ABANDON_S = 1.0
 """How long an abandon may take; without it the lease's end does the same."""
-MARGIN = 0.99
-MARGIN_S = 0.002
-"""The local deadline: a hundredth and two milliseconds before the server's, counted from before the request left."""
-RENEWALS = 3
-"""A lease is renewed when a third of it is over, so two renewals may fail."""
-RETRY = 20
-"""A failed renewal is tried again after this fraction of the lease."""
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What a lock is: its name, its keys, how long its leases run."""
-
-    name: str
-    namespace: str
-    ttl_ms: int
-    ttl_text: str
-    keys: tuple[str, str, str, str]
-    acquire_args: tuple[Arg, ...]
-    release_args: tuple[Arg, ...]
-
-    @classmethod
-    def of(cls, namespace: str, name: str, ttl_ms: int) -> Spec:
-        """Work out the keys."""
-        claim_ms, wake = min(CLAIM_MS, ttl_ms), wake_prefix(namespace)
-        claim, fence_ttl = str(claim_ms), str(FENCE_TTL_MS)
-        acquire_args, release_args = (fence_ttl, claim, wake), (claim, fence_ttl, wake, "0")
-        return cls(name, namespace, ttl_ms, str(ttl_ms), lock_keys(namespace, name), acquire_args, release_args)
-
-
-class Hold:
-    """One acquisition that was granted: what the lease shows and the watchdog renews."""
-
-    __slots__ = (
-        "_io",
-        "_signal",
-        "deadline",
-        "due",
-        "ended",
-        "fence",
-        "owner",
-        "since",
-        "spec",
-        "unconfirmed",
-        "why_lost",
-    )
-
-    def __init__(self, io: IO, spec: Spec, owner: str, fence: int, sent: float) -> None:
-        """*sent* is when the request that was granted left, or earlier."""
-        self._io = io
-        self.spec = spec
-        self.owner = owner
-        self.fence = fence
-        self.ended = False
-        self.unconfirmed = False
-        self.why_lost = ""
-        self._signal: Signal | None = None
-        self._renewed(sent)
-        io.keep(self)
-        self.since = io.monotonic()
-
-    def _renewed(self, sent: float) -> None:
-        ttl = self.spec.ttl_ms / 1000
-        self.deadline = sent + ttl * MARGIN - MARGIN_S
-        self.due = sent + ttl / RENEWALS
-
-    @property
-    def signal(self) -> Signal:
-        """The switch that is thrown when the lease is lost."""
-        if self._signal is None:
-            self._signal = self._io.signal()
-            if self.why_lost:
-                self._signal.set()
-        return self._signal
-
-    def remaining(self) -> float:
-        """Return the seconds for which this process may count on the lease; 0 when it ended."""
-        return 0.0 if self.ended else max(0.0, self.deadline - self._io.monotonic())
-
-    def check(self) -> None:
-        """Raise `LeaseLost` unless the lease is surely still ours."""
-        self.disown()
-        if not self.ended and self._io.monotonic() >= self.deadline:
-            self.lose("it was not renewed in time")
-        if self.why_lost:
-            raise self.error()
-        if self.ended:
-            message = f"the lease of lock {self.spec.name!r} was released already, or its grid was closed"
-            raise LeaseLost(message, name=self.spec.name, fence=self.fence)
-
-    def disown(self) -> None:
-        """Lose the lease if this is a copy of it in the child of a fork: it belongs to the parent, who renews it."""
-        if not self.ended and self._io.token()[:PROCESS_CHARS] != self.owner[:PROCESS_CHARS]:
-            self.lose("it belongs to the process that took it, and this is a fork of that")
-
-    def lose(self, why: str) -> None:
-        """Note that the lease is gone; the first reason stays."""
-        if self.ended:
-            return
-        self.ended = True
-        self.why_lost = why
-        self._io.unkeep(self)
-        self._io.tally("lock.lost")
-        if self._signal is not None:
-            self._signal.set()
-
-    def error(self) -> LeaseLost:
-        """Return the exception that tells of the loss."""
-        return LeaseLost(
-            f"the lease of lock {self.spec.name!r} (fence {self.fence}) is lost: {self.why_lost}; "
-            f"stop, and let the fence protect what you wrote",
-            name=self.spec.name,
-            fence=self.fence,
-        )
-
-    # -- for the watchdog -------------------------------------------------------------------------------------------
-
-    def request(self, now: float) -> tuple[Script, Sequence[str], Sequence[Arg]] | None:
-        """Ask for a renewal while there is still time."""
-        if self.ended or now >= self.deadline:
-            return None
-        return RENEW, self.spec.keys[:1], (self.owner, self.spec.ttl_text)
-
-    def settle(self, reply: Any, sent: float) -> bool:  # noqa: ANN401 - a reply or an exception
-        """Take a renewal's outcome; the first "not yours" is final."""
-        if self.ended:
-            return False
-        if reply == 1:
-            self._renewed(sent)
-            return True
-        if reply == 0:
-            self.lose("it ended on the server, or was taken away")
-            return False
-        now = self._io.monotonic()
-        if now >= self.deadline:
-            self.lose(f"it was not renewed in time ({reply})" if reply is not None else "it was not renewed in time")
-            return False
-        self.due = min(now + self.spec.ttl_ms / 1000 / RETRY, self.deadline)
-        return True
 
 
 async def acquire(io: IO, spec: Spec, timeout: float | None) -> Hold | None:
@@ -193,7 +43,7 @@ async def acquire(io: IO, spec: Spec, timeout: float | None) -> Hold | None:
     owner = io.token()
     sent = io.monotonic()
     try:
-        reply = await io.run(ACQUIRE, spec.keys, (owner, spec.ttl_text, "0", *spec.acquire_args))
+        reply = await io.run(spec.acquire, spec.keys, (owner, spec.ttl_text, "0", *spec.acquire_args))
         if reply[0] == 1:
             hold = Hold(io, spec, owner, reply[1], sent)
             io.tally("lock.wait", "", hold.since - sent)
@@ -219,7 +69,7 @@ async def _wait(io: IO, spec: Spec, owner: str, until: float | None, started: fl
         while True:
             await ear.open()
             sent = io.monotonic()
-            reply = await io.run(ACQUIRE, spec.keys, (owner, spec.ttl_text, str(ALIVE_MS), *spec.acquire_args))
+            reply = await io.run(spec.acquire, spec.keys, (owner, spec.ttl_text, str(ALIVE_MS), *spec.acquire_args))
             if reply[0] == 1:
                 hold = Hold(io, spec, owner, reply[1], sent)
                 io.tally("lock.wait", "", hold.since - started)
@@ -243,7 +93,7 @@ async def _wait(io: IO, spec: Spec, owner: str, until: float | None, started: fl
     waited = io.monotonic() - started
     ends = f"its lease ends in {lease_ms / 1000:.1f} s" if lease_ms >= 0 else "it is being handed over"
     raise LockTimeout(
-        f"lock {spec.name!r} still held after {waited:.1f} s ({ends}, {rank} waiters came first); "
+        f"{spec} still held after {waited:.1f} s ({ends}, {rank} waiters came first); "
         f"pass a longer timeout or use try_acquire()",
         name=spec.name,
         waited_s=waited,
@@ -251,7 +101,7 @@ async def _wait(io: IO, spec: Spec, owner: str, until: float | None, started: fl
 
 
 async def _abandon(io: IO, spec: Spec, owner: str) -> None:
-    await io.run(RELEASE, spec.keys, (owner, *spec.release_args), timeout=ABANDON_S)
+    await io.run(spec.release, spec.keys, (owner, *spec.release_args), timeout=ABANDON_S)
 
 
 async def release(io: IO, hold: Hold) -> bool:
@@ -267,7 +117,7 @@ async def release(io: IO, hold: Hold) -> bool:
     late = io.monotonic() >= hold.deadline
     asked_before, hold.unconfirmed = hold.unconfirmed, True
     try:
-        reply = await io.run(RELEASE, hold.spec.keys, (hold.owner, *hold.spec.release_args))
+        reply = await io.run(hold.spec.release, hold.spec.keys, (hold.owner, *hold.spec.release_args))
     except GridsyncError:
         raise
     except BaseException:
@@ -291,7 +141,7 @@ def held(hold: Hold | None, spec: Spec) -> Hold:
         LockTimeout: *hold* is ``None``.
     """
     if hold is None:
-        raise LockTimeout(f"lock {spec.name!r} is held; pass a timeout to wait for it", name=spec.name, waited_s=0.0)
+        raise LockTimeout(f"{spec} is held; pass a timeout to wait for it", name=spec.name, waited_s=0.0)
     return hold
 
 
@@ -320,6 +170,6 @@ async def extend(io: IO, hold: Hold) -> None:
     """
     hold.check()
     sent = io.monotonic()
-    reply = await io.run(RENEW, hold.spec.keys[:1], (hold.owner, hold.spec.ttl_text))
+    reply = await io.run(*hold.renewal())
     hold.settle(reply, sent)
     hold.check()

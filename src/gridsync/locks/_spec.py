@@ -1,0 +1,71 @@
+"""What is taken, and by which scripts: all that the shared core knows about a lock.
+
+The scripts of every kind keep one contract.  *acquire* (owner, lease ms, alive ms, …) answers ``{1, fence}``, or
+``{0, ms until something ends, rank in the queue}``; *release* (owner, …, repeat_us) answers 1, 0 or 2; *renew*
+(owner, lease ms) answers 1 or 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gridsync._io import load
+from gridsync._io.keys import lock as lock_keys
+from gridsync._io.keys import wake_prefix
+
+if TYPE_CHECKING:
+    from gridsync._io import Arg, Script
+
+ACQUIRE = load("gridsync.locks", "acquire")
+RELEASE = load("gridsync.locks", "release")
+RENEW = load("gridsync.locks", "renew")
+
+CLAIM_MS = 1_000
+"""How long a waiter has to claim what it was handed: what a dead head of the queue costs the others."""
+FENCE_TTL_MS = 7 * 24 * 3600 * 1000
+"""How long the last fence is remembered.  After that the server's clock alone makes the next one larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """What can be taken: its name, its keys and scripts, how long its leases run."""
+
+    kind: str
+    """What a user calls it: ``lock``."""
+    name: str
+    namespace: str
+    ttl_ms: int
+    ttl_text: str
+    keys: tuple[str, ...]
+    renew_keys: tuple[str, ...]
+    acquire: Script
+    release: Script
+    renew: Script
+    acquire_args: tuple[Arg, ...]
+    """What follows owner, lease and alive."""
+    release_args: tuple[Arg, ...]
+    """What follows owner; ends with a ``repeat_us`` of 0."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r}"
+
+
+def lock(namespace: str, name: str, ttl_ms: int) -> Spec:
+    """Return what the exclusive lock *name* is."""
+    keys = lock_keys(namespace, name)
+    claim, fence_ttl, wake = str(min(CLAIM_MS, ttl_ms)), str(FENCE_TTL_MS), wake_prefix(namespace)
+    return Spec(
+        kind="lock",
+        name=name,
+        namespace=namespace,
+        ttl_ms=ttl_ms,
+        ttl_text=str(ttl_ms),
+        keys=keys,
+        renew_keys=keys[:1],
+        acquire=ACQUIRE,
+        release=RELEASE,
+        renew=RENEW,
+        acquire_args=(fence_ttl, claim, wake),
+        release_args=(claim, fence_ttl, wake, "0"),
+    )
