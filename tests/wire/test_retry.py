@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gridsync._io import Category, Command, run_sync
+from gridsync._io import Category, Command, retry, run_sync
 from gridsync._io.breaker import Rejected
 from gridsync._io.budget import Budget
 from gridsync._io.counts import Counts
-from gridsync._io.retry import REDIRECTS_MAX, recover
+from gridsync._io.retry import NO_TIME, REDIRECTS_MAX, recover, spare_s
 from gridsync._io.scripts import Script, parse
 from gridsync._io.wire.faults import Fault, ReplyError
 from gridsync.errors import (
@@ -56,9 +56,16 @@ class Attempts:
         self._each_s = each_s
 
     async def attempt(
-        self, words: tuple[Any, ...], keys: Sequence[object], deadline: float, asking: str | None = None
+        self,
+        words: tuple[Any, ...],
+        keys: Sequence[object],
+        deadline: float,
+        asking: str | None = None,
+        spare: float = 0.0,
     ) -> object:
         assert keys == ["k"]
+        if deadline - self.now < spare:
+            raise Fault(NO_TIME, applied=False)
         self.asked.append(asking)
         assert self.now <= deadline
         self.sent.append(words)
@@ -167,6 +174,32 @@ def test_no_attempt_begins_after_the_deadline():
     with pytest.raises(Unavailable):
         repeat(attempts, command(Category.READ), Fault("x", applied=False), deadline=3.0)
     assert not attempts.sent
+
+
+@pytest.mark.parametrize("deadline", [0.01, 0.3, 3.0, 15.0])
+@pytest.mark.parametrize("category", [Category.IDEMPOTENT, Category.LAST_WINS, Category.ACCUMULATING, Category.NEVER])
+def test_a_sure_outcome_is_not_made_an_unknown_one_by_a_last_attempt_without_time(category: Category, deadline: float):
+    """Refused until the end is *not applied*; one that leaves in the last moment and is not answered is not known."""
+    left: list[float] = []
+    for _ in range(30):
+        attempts = Attempts([ReplyError("READONLY x")], each_s=deadline / 50)
+        with pytest.raises(Unavailable, match="nothing was applied"):
+            repeat(attempts, command(category), ReplyError("READONLY x"), deadline=deadline)
+        left.append(deadline - attempts.now)
+    assert min(left) >= spare_s(deadline) - deadline / 50
+
+
+def test_where_nothing_can_be_lost_the_last_moment_is_used():
+    """A redirect is followed without a pause: a read is sent with a millisecond left, what would be in doubt is not."""
+    reading, writing = Attempts([b"done"]), Attempts([b"done"])
+    reading.now = writing.now = 2.999
+    assert repeat(reading, command(Category.READ), MOVED) == b"done"
+    with pytest.raises(Unavailable, match="no time left"):
+        repeat(writing, command(Category.IDEMPOTENT), MOVED)
+    assert not writing.sent
+    in_doubt = Attempts([MOVED, b"done"])
+    in_doubt.now = 2.9
+    assert repeat(in_doubt, command(Category.IDEMPOTENT), Fault("cut", applied=True)) == b"done"
 
 
 def test_pauses_grow_and_stay_bounded():
@@ -341,6 +374,21 @@ async def run(world: World, io: Any, operation: Any, *words: str | int, timeout:
     if world.kind == "asyncio":
         return await io.run(operation, keys, args, timeout=timeout)
     return await asyncio.to_thread(lambda: run_sync(io.run(operation, keys, args, timeout=timeout)))
+
+
+async def test_a_connection_that_came_too_late_carries_nothing(
+    world: World, flushed: RedisServer, monkeypatch: pytest.MonkeyPatch
+):
+    """The first attempt, too, must have time for its answer; here every connection takes too long."""
+    io = world.io()
+    with monkeypatch.context() as patched:
+        patched.setattr(retry, "SPARE_S", 3600.0)
+        patched.setattr(retry, "SPARE_SHARE", 1.0)
+        with pytest.raises(Unavailable, match="no time left for an answer, so it was not sent; nothing was applied"):
+            await run(world, io, COUNT, "n", 0, timeout=0.2)
+    assert flushed.command("GET", "n") is None
+    assert await run(world, io, COUNT, "n", 0) == 1
+    flushed.command("DEL", "n")
 
 
 async def test_a_flushed_script_is_loaded_again(world: World, flushed: RedisServer):

@@ -19,7 +19,7 @@ from gridsync._io.aio_hub import AsyncHub, TaskEar
 from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.keeper import Keeper
 from gridsync._io.probe import Usage, aprobe
-from gridsync._io.retry import REDIRECTS_MAX, recover
+from gridsync._io.retry import NO_TIME, REDIRECTS_MAX, recover, spare_s
 from gridsync._io.route.open import open_topology
 from gridsync._io.signals import LoopSignal, call_in
 from gridsync._io.wire import mux
@@ -130,6 +130,8 @@ class AsyncIO:
             wire = self._route.node(keys).wire
             if wire is None or wire.closed or not wire.has_room():
                 wire = await self._route.node(keys).ready(started + limit)
+                if started + limit - self._time() < spare_s(limit):
+                    raise Fault(NO_TIME, applied=False)  # noqa: TRY301 - it is what a wire would say
             return await wire.post(operation.words(keys, args), started + limit)
         except (Fault, ReplyError) as error:
             failure = error
@@ -147,15 +149,20 @@ class AsyncIO:
         )
 
     async def attempt(
-        self, words: tuple[Any, ...], keys: Sequence[object], deadline: float, asking: str | None = None
+        self,
+        words: tuple[Any, ...],
+        keys: Sequence[object],
+        deadline: float,
+        asking: str | None = None,
+        spare: float = 0.0,
     ) -> Any:  # noqa: ANN401
         """Send *words* once, for `recover`; *deadline* is on the clock of `monotonic`."""
         until = self._time() + deadline - monotonic()
-        if asking is not None:
-            wire = await self._route.at(asking).ready(until)
-            return await wire.post_asking(words, until)
-        wire = await self._route.node(keys).ready(until)
-        return await wire.post(words, until)
+        node = self._route.node(keys) if asking is None else self._route.at(asking)
+        wire = await node.ready(until)
+        if until - self._time() < spare:
+            raise Fault(NO_TIME, applied=False)
+        return await (wire.post(words, until) if asking is None else wire.post_asking(words, until))
 
     def failed(self, keys: Sequence[object], error: Exception) -> None:
         """Let the topology know, for `recover`."""

@@ -12,7 +12,9 @@ ambiguous          it left and no reply came                        if the categ
 applied or error   a reply came                                     never
 =================  ===============================================  ==================================
 
-The deadline covers the whole call.  Pauses grow exponentially with full jitter.  A repeat takes from a budget
+The deadline covers the whole call.  Pauses grow exponentially with full jitter.  What surely was not applied is not
+sent once more when too little time is left for an answer (`spare_s`): that would turn a sure outcome into an unknown
+one, and an answer that nobody waits for helps nobody.  A repeat takes from a budget
 (`budget.py`), and a call that finds its node's breaker open (`breaker.py`) fails at once; one that was under way when
 it opened goes on to its deadline, since a probe may succeed before.
 """
@@ -43,7 +45,19 @@ PAUSE_S = 0.01
 PAUSE_MAX_S = 0.5
 REDIRECTS_MAX = 16
 """How many times a call follows a cluster's MOVED or ASK without a pause."""
+NO_TIME = "there was no time left for an answer, so it was not sent"
+SPARE_S = 0.05
+SPARE_SHARE = 0.1
 _MICROSECONDS = 1_000_000
+
+
+def spare_s(limit: float) -> float:
+    """Return how many seconds a request must have left when it is sent, of the *limit* of its call.
+
+    Fifty milliseconds are a round trip to the other side of an ocean, or a thread that waits for its turn on a busy
+    machine; a call that has less than half a second in all keeps a tenth of it.
+    """
+    return min(SPARE_S, SPARE_SHARE * limit)
 
 
 class Attempts(Protocol):
@@ -53,11 +67,17 @@ class Attempts(Protocol):
     """How many repeats may be sent; loading a script and following a redirect are none."""
 
     async def attempt(
-        self, words: tuple[Any, ...], keys: Sequence[object], deadline: float, asking: str | None = None
+        self,
+        words: tuple[Any, ...],
+        keys: Sequence[object],
+        deadline: float,
+        asking: str | None = None,
+        spare: float = 0.0,
     ) -> Any:  # noqa: ANN401
         """Send *words* once to the node of *keys*; raises `Fault`, `ReplyError` or a final error.
 
-        With *asking* (``host:port``) they go to that node instead, right behind ASKING on the same connection.
+        With *asking* (``host:port``) they go to that node instead, right behind ASKING on the same connection.  With
+        less than *spare* seconds until *deadline* when there is a connection, nothing is sent.
         """
 
     def failed(self, keys: Sequence[object], error: Exception) -> None:
@@ -83,14 +103,15 @@ class _Again(Exception):
 
 
 class _StopBefore(stop_base):
-    """Stop when the next pause would end after the deadline."""
+    """Stop when the next pause would leave too little time before the deadline."""
 
-    def __init__(self, attempts: Attempts, deadline: float) -> None:
+    def __init__(self, attempts: Attempts, deadline: float, spare: Callable[[], float]) -> None:
         self._attempts = attempts
         self._deadline = deadline
+        self._spare = spare
 
     def __call__(self, retry_state: RetryCallState) -> bool:
-        return self._attempts.monotonic() + retry_state.upcoming_sleep >= self._deadline
+        return self._attempts.monotonic() + retry_state.upcoming_sleep + self._spare() >= self._deadline
 
 
 async def recover(
@@ -135,6 +156,11 @@ async def recover(
         redirects += code in REDIRECTS
         return code in REDIRECTS and redirects <= REDIRECTS_MAX
 
+    def spare() -> float:
+        """Return how much time an attempt needs; none when nothing can be lost by it any more."""
+        sure = operation.category is not Category.READ and not _perhaps_applied(operation, seen)
+        return spare_s(deadline - started) if sure else 0.0
+
     def judge(error: Fault | ReplyError) -> Exception:
         """Return `_Again` if *error* allows another attempt, else what the caller shall see."""
         if isinstance(error, ReplyError):
@@ -157,7 +183,7 @@ async def recover(
             try:
                 if isinstance(operation, Script) and isinstance(last, ReplyError) and last.code == "NOSCRIPT":
                     await _load(attempts, operation, keys, deadline, asking)
-                return await attempts.attempt(words, keys, deadline, asking)
+                return await attempts.attempt(words, keys, deadline, asking, spare())
             except GridsyncError as error:
                 # No connection, for a reason that does not heal; but what left before may have been applied.
                 if _perhaps_applied(operation, seen):
@@ -186,7 +212,7 @@ async def recover(
             return await once()
         except _Again:
             pass
-    stop = _StopBefore(attempts, deadline)
+    stop = _StopBefore(attempts, deadline, spare)
     retrying = AsyncRetrying(
         sleep=pause or attempts.sleep,
         wait=wait_random_exponential(multiplier=PAUSE_S, max=PAUSE_MAX_S),
@@ -194,7 +220,7 @@ async def recover(
         stop=stop,
     )
     try:
-        if attempts.monotonic() >= deadline:
+        if attempts.monotonic() + spare() >= deadline:
             raise _gave_up(operation, seen, attempts.monotonic() - started)
         return await retrying(once)
     except RetryError:

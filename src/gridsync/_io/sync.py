@@ -22,7 +22,7 @@ from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.hub import ThreadEar, ThreadHub
 from gridsync._io.keeper import Keeper
 from gridsync._io.probe import Usage, probe
-from gridsync._io.retry import REDIRECTS_MAX, recover
+from gridsync._io.retry import NO_TIME, REDIRECTS_MAX, recover, spare_s
 from gridsync._io.route.open import open_topology
 from gridsync._io.signals import ThreadSignal
 from gridsync._io.wire.faults import ASKING, REDIRECTS, Fault, ReplyError, as_public
@@ -119,7 +119,10 @@ class SyncIO:
             wire = pool.take_idle()
             if wire is None:
                 wire = pool.take(limit)
-                rest = max(started + limit - monotonic(), LEAST_S)
+                rest = started + limit - monotonic()
+                if rest < spare_s(limit):
+                    pool.give(wire)
+                    raise Fault(NO_TIME, applied=False)
             try:
                 reply = wire.exchange(_pack(operation.words(keys, args)), rest)
             finally:
@@ -142,24 +145,34 @@ class SyncIO:
         )
 
     @staticmethod
-    def _send(pool: Pool, words: tuple[Any, ...], limit: float, *, asking: bool = False) -> Any:  # noqa: ANN401
+    def _send(
+        pool: Pool, words: tuple[Any, ...], limit: float, *, asking: bool = False, spare: float = 0.0
+    ) -> Any:  # noqa: ANN401
         deadline = monotonic() + limit
         wire = pool.take(limit)
         try:
-            rest = max(deadline - monotonic(), LEAST_S)
+            rest = deadline - monotonic()
+            if rest < spare:
+                raise Fault(NO_TIME, applied=False)
+            rest = max(rest, LEAST_S)
             return wire.exchange_many((ASKING, words), rest)[1] if asking else wire.exchange(_pack(words), rest)
         finally:
             pool.give(wire)
 
     async def attempt(
-        self, words: tuple[Any, ...], keys: Sequence[object], deadline: float, asking: str | None = None
+        self,
+        words: tuple[Any, ...],
+        keys: Sequence[object],
+        deadline: float,
+        asking: str | None = None,
+        spare: float = 0.0,
     ) -> Any:  # noqa: ANN401
         """Send *words* once, for `recover`."""
         rest = deadline - monotonic()
         if rest <= 0:
-            raise Fault("no time was left to send it", applied=False)
+            raise Fault(NO_TIME, applied=False)
         pool = self._route.pool(keys) if asking is None else self._route.at(asking)
-        reply = self._send(pool, words, rest, asking=asking is not None)
+        reply = self._send(pool, words, rest, asking=asking is not None, spare=spare)
         if isinstance(reply, ReplyError):
             raise reply
         return reply

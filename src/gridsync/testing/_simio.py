@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gridsync._io.counts import Counts
 from gridsync._io.guard import Guard
 from gridsync._io.keys import PROCESS_CHARS
-from gridsync._io.retry import recover
+from gridsync._io.retry import NO_TIME, recover, spare_s
 from gridsync._io.wire.faults import Fault, ReplyError, as_public
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 from gridsync.testing._scheduler import Promise
@@ -80,7 +80,8 @@ class SimIO:
         started = self.monotonic()
         await self.breathe()
         try:
-            return await self.attempt(operation.words(tuple(keys), tuple(args)), keys, started + limit)
+            words = operation.words(tuple(keys), tuple(args))
+            return await self.attempt(words, keys, started + limit, spare=spare_s(limit))
         except (Fault, ReplyError) as error:
             failure = error
         return await recover(self, operation, keys, args, failure=failure, started=started, deadline=started + limit)
@@ -91,11 +92,14 @@ class SimIO:
         keys: Sequence[object],  # noqa: ARG002 - there is one server
         deadline: float,
         asking: str | None = None,  # noqa: ARG002 - as above
+        spare: float = 0.0,
     ) -> Any:  # noqa: ANN401
         """Send *words* once, for `recover`; *deadline* is on the clock of `monotonic`."""
         self._must_live()
         began = self.monotonic()
         connection = await self._connected(deadline)
+        if deadline - self.monotonic() < spare:
+            raise Fault(NO_TIME, applied=False)
         sent = connection.send(words)
         if not await self.settled(sent, deadline - self.monotonic()):
             silent_s = (self._scheduler.now_us - connection.last_read_us) / 1e6
