@@ -290,3 +290,22 @@ async def test_something_else_than_a_sentinel(kind: str, pair: Pair):
     error = await refused(kind, url_of(pair[0].port))
     assert type(error) is Misconfigured
     assert f"127.0.0.1:{pair[0].port}" in str(error)
+
+
+# -- the breaker -----------------------------------------------------------------------------------------------------
+
+
+async def test_what_the_primary_answered_counts_before_and_after_its_address_was_known(kind: str, pair: Pair):
+    """The first connection is set up before the address is known, and its answers vouch for the server all the same.
+
+    Otherwise three slow commands among ten thousand quick ones made a primary behind sentinels count as away.
+    """
+    with FakeSentinel(pair[0]) as sentinel:
+        async with opened(kind, sentinel.url) as grid:
+            for _ in range(20):
+                await increment(grid)
+            guard = grid._io._endpoint.server.guard
+            assert list(guard.states()) == [f"the primary of 'market' at 127.0.0.1:{pair[0].port}"]
+            (breaker,) = guard._breakers.values()
+            assert breaker._answered() >= 20
+            assert guard.members(breaker._place)

@@ -85,11 +85,11 @@ class _Bucket:
 class Breaker:
     """The breaker of one node; thread-safe."""
 
-    def __init__(self, guard: Guard, name: str) -> None:
+    def __init__(self, guard: Guard, place: object) -> None:
         """Use `Guard.breaker` instead."""
-        self.name = name
         self.state = State.CLOSED
         self._guard = guard
+        self._place = place
         self._lock = threading.Lock()
         self._buckets: deque[_Bucket] = deque(maxlen=BUCKETS)
         self._changed_at = float("-inf")
@@ -97,6 +97,11 @@ class Breaker:
         self._reason = ""
         self._permits = 0
         self._hurried = False
+
+    @property
+    def name(self) -> str:
+        """The node, for people; that of a primary has its address, which changes."""
+        return str(self._place)
 
     def check(self) -> None:
         """Return if `admit` would let a caller pass now.
@@ -217,7 +222,7 @@ class Breaker:
         return self.state is State.HALF_OPEN and not self._permits
 
     def _answered(self) -> int:
-        return sum(member.answered for member in self._guard.members(self.name))
+        return sum(member.answered for member in self._guard.members(self._place))
 
     def _window_s(self) -> float:
         return max(WINDOW_MIN_S, WINDOW_TIMEOUTS * self._guard.timeout_s)
@@ -249,7 +254,7 @@ class Breaker:
         if self._guard.tally is not None:
             self._guard.tally(f"breaker.{change.after}", change.endpoint)
         if change.after == State.OPEN:
-            for member in self._guard.members(self.name):
+            for member in self._guard.members(self._place):
                 member.retreat()
         if State.CLOSED in (change.before, change.after):
             doing = "calls fail at once" if change.after == State.OPEN else "calls are sent again"

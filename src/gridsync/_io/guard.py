@@ -40,7 +40,7 @@ class Member(Protocol):
 
     @property
     def endpoint(self) -> object:
-        """Where the connections go to; as text it is the name of a node."""
+        """Where the connections go to: equal for all that lead to one node; as text it is the node's name."""
 
     @property
     def answered(self) -> int:
@@ -62,7 +62,8 @@ class Guard:
         self.listeners: Listeners = []
         self.tally: Callable[[str, str], None] | None = None
         """Counts what happened to a node."""
-        self._breakers: WeakValueDictionary[str, Breaker] = WeakValueDictionary()
+        # By place, not by its text: that of a primary changes with the address.
+        self._breakers: WeakValueDictionary[object, Breaker] = WeakValueDictionary()
         self._members: WeakSet[Member] = WeakSet()
         self._lock = threading.Lock()
         self.budget = Budget(ratio=self.policy.retry_ratio, burst=self.policy.retry_burst, answered=self.answered)
@@ -79,17 +80,17 @@ class Guard:
 
     def breaker(self, member: Member) -> Breaker:
         """Return the breaker of the node that *member* has connections to; the member keeps it alive."""
-        name = str(member.endpoint)
+        place = member.endpoint
         with self._lock:
             self._members.add(member)
-            found = self._breakers.get(name)
+            found = self._breakers.get(place)
             if found is None:
-                found = self._breakers[name] = Breaker(self, name)
+                found = self._breakers[place] = Breaker(self, place)
             return found
 
-    def members(self, name: str) -> list[Member]:
-        """Return whatever has connections to the node *name*."""
-        return [member for member in self._all() if str(member.endpoint) == name]
+    def members(self, place: object) -> list[Member]:
+        """Return whatever has connections to the node at *place*."""
+        return [member for member in self._all() if member.endpoint == place]
 
     def answered(self) -> int:
         """Return how many requests all nodes have answered."""
@@ -98,7 +99,7 @@ class Guard:
     def states(self) -> dict[str, State]:
         """Return the state of every node's breaker."""
         with self._lock:
-            return {name: breaker.state for name, breaker in self._breakers.items()}
+            return {breaker.name: breaker.state for breaker in self._breakers.values()}
 
     def _all(self) -> list[Member]:
         with self._lock:

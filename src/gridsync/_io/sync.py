@@ -122,7 +122,7 @@ class SyncIO:
                 rest = started + limit - monotonic()
                 if rest < spare_s(limit):
                     pool.give(wire)
-                    raise Fault(NO_TIME, applied=False)
+                    raise Fault(NO_TIME, applied=False)  # noqa: TRY301 - it is what a wire would say
             try:
                 reply = wire.exchange(_pack(operation.words(keys, args)), rest)
             finally:
@@ -145,9 +145,7 @@ class SyncIO:
         )
 
     @staticmethod
-    def _send(
-        pool: Pool, words: tuple[Any, ...], limit: float, *, asking: bool = False, spare: float = 0.0
-    ) -> Any:  # noqa: ANN401
+    def _send(pool: Pool, words: tuple[Any, ...], limit: float, *, asking: bool = False, spare: float = 0.0) -> Any:  # noqa: ANN401
         deadline = monotonic() + limit
         wire = pool.take(limit)
         try:
