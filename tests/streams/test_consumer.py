@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # ruff: noqa: ANN401, ASYNC220 - handlers and drivers of either kind; a child that is started at once
 import asyncio
+import resource
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ from gridsync.streams._consumer import ACK, CLAIM, JOIN, LEAVE, RENEW, TEND, Hol
 from gridsync.streams._core import APPEND
 from tests.streams.conftest import NAMESPACE, until
 from tests.streams.models import Bid, Order, Placed
+from tests.wire.outage import starved
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from tests.streams.conftest import Group, Store, World
 
 GROUP = "billing"
+LIMITS = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
 def pending(raw: redis.Redis, store: Store) -> dict[int, str]:
@@ -741,3 +744,24 @@ async def test_a_server_without_memory_takes_acknowledgements(world: World, raw:
     finally:
         raw.config_set("maxmemory", 0)
     assert (seen, consumed.handled, pending(raw, store)) == ([1, 2], 2, {})
+
+
+async def test_a_consumer_without_a_descriptor_for_its_connection_waits_longer_each_time(
+    world: World, caplog: pytest.LogCaptureFixture
+):
+    """What works on another connection in between must not make it hurry: that would fill the log."""
+    store = world.store(Order)
+    group, seen = store.group(GROUP), list[int]()
+    await store.append("a", Placed(kwh=1))
+
+    def pauses() -> list[str]:
+        said = [record.getMessage() for record in caplog.records if "cannot read, next attempt in" in record.msg]
+        return [message.partition("next attempt in ")[2].partition(" s:")[0] for message in said]
+
+    with starved():
+        async with running(group, lambda e: seen.append(e.position)):
+            await until(lambda: len(pauses()) >= 3, 20)
+            resource.setrlimit(resource.RLIMIT_NOFILE, LIMITS)
+            await until(lambda: seen == [1], 20)
+    assert pauses()[:3] == ["0.1", "0.2", "0.4"]
+    assert "Too many open files" in caplog.text

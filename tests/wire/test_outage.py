@@ -9,61 +9,20 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync import AsyncGrid, Grid, Settings
-from gridsync._io import Category, Command, run_sync
+from gridsync._io import Category, Command
 from gridsync._io.breaker import State, StateChange
-from gridsync._io.guard import Policy
-from gridsync._io.wire.endpoint import parse
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 from gridsync.testing.proxy import Break, FaultProxy
 from tests.wire.fake import FakeServer, Peer, Words, soon, until
+from tests.wire.outage import LONG_S, Outage, bounded
 from tests.wire.world import KINDS, World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from gridsync._io.breaker import Breaker
-    from gridsync._io.guard import Guard
     from gridsync.testing.servers import RedisServer
 
-PING = Command("test.ping", Category.READ, ("PING",))
 SET = Command("test.set", Category.IDEMPOTENT, ("SET",))
-TIMEOUT_S = 0.4
-LONG_S = 60.0
-"""The timeout of a call that must not need it: it would let the test fail by its own bound."""
-
-
-class Outage:
-    """A driver of either kind whose breaker tells everything."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.changes: list[StateChange] = []
-        self.io: Any = None
-        self.guard: Guard
-
-    def driver(self, url: str, *, timeout: float = TIMEOUT_S, **policy: float) -> Any:  # noqa: ANN401 - either kind
-        endpoint = parse(url, connect_timeout=timeout)
-        self.guard = endpoint.guard
-        self.guard.govern(Policy(**policy), [self.changes.append])  # type: ignore[arg-type]
-        self.io = self.world.driver(endpoint, timeout=timeout)
-        return self.io
-
-    async def ping(self, timeout: float | None = None) -> Any:  # noqa: ANN401
-        return await self.run(PING, timeout=timeout)
-
-    async def run(self, operation: Command, *words: str, timeout: float | None = None) -> Any:  # noqa: ANN401
-        if self.world.kind == "asyncio":
-            return await self.io.run(operation, words[:1], words[1:], timeout=timeout)
-        return await asyncio.to_thread(lambda: run_sync(self.io.run(operation, words[:1], words[1:], timeout=timeout)))
-
-    @property
-    def breaker(self) -> Breaker:
-        (breaker,) = self.guard._breakers.values()
-        return breaker
-
-    @property
-    def path(self) -> list[str]:
-        return [change.after for change in self.changes]
 
 
 @pytest.fixture(params=KINDS)
@@ -79,11 +38,6 @@ def frozen(flushed: RedisServer) -> Iterator[RedisServer]:
     yield flushed
     if flushed.running:
         flushed.resume()
-
-
-async def bounded(*calls: Any) -> list[Any]:  # noqa: ANN401
-    """Return what became of calls that must end long before `LONG_S`."""
-    return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 20)
 
 
 async def test_a_frozen_server_costs_one_timeout(outage: Outage, frozen: RedisServer, caplog: pytest.LogCaptureFixture):

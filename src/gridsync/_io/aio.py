@@ -22,7 +22,6 @@ from gridsync._io.probe import Usage, aprobe
 from gridsync._io.retry import NO_TIME, REDIRECTS_MAX, recover, spare_s
 from gridsync._io.route.open import open_topology
 from gridsync._io.signals import LoopSignal, call_in
-from gridsync._io.wire import mux
 from gridsync._io.wire.faults import REDIRECTS, ROLE_CHANGED, Fault, ReplyError, as_public
 from gridsync._io.wire.mux import DRAIN_S
 from gridsync._io.wire.place import leads_to
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from gridsync._io.scripts import Operation
     from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.mux import MuxWire
+    from gridsync._io.wire.node import Node
     from gridsync._io.wire.place import Place
 
 T = TypeVar("T")
@@ -204,8 +204,8 @@ class AsyncIO:
         self, words: tuple[Any, ...], keys: Sequence[str], asking: str | None, wait: float, stop: Signal
     ) -> Any:  # noqa: ANN401
         node = self._route.node(keys) if asking is None else self._route.at(asking)
-        wire = await self._blocking_wire(node.endpoint)
         resting = self._resting.setdefault(node.endpoint, [])
+        wire = await self._blocking_wire(node, resting, wait)
         if stop.is_set():
             resting.append(wire)
             return None
@@ -224,20 +224,15 @@ class AsyncIO:
             wire.abort()
             raise
         finally:
+            wire.on_fault = None  # that we cut it ourselves is no fault of the server
             drop()
             self._blocked.discard(wire)
         resting.append(wire)
         return reply
 
-    async def _blocking_wire(self, endpoint: Place) -> MuxWire:
-        resting = self._resting.get(endpoint)
-        while resting:
-            wire = resting.pop()
-            if not wire.closed:
-                return wire
+    async def _blocking_wire(self, node: Node, resting: list[MuxWire], wait: float) -> MuxWire:
         self._raise_if_closed()
-        # It may be silent for as long as the server blocks: no stall check.
-        wire = await mux.connect(endpoint, inflight_max=1, stall_s=float("inf"), met_before=True)
+        wire = await node.own(resting, wait)
         try:
             self._raise_if_closed()
         except UsageError:

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from gridsync._io.wire.faults import Fault
+from gridsync._io.wire.faults import Exhausted, Fault
 from gridsync.errors import GridsyncError, Unavailable
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Breaker:
 
     def judged(self, error: BaseException, began: float) -> BaseException:
         """Take note that a connection could not be set up, and return what the caller shall see."""
-        if isinstance(error, Fault | Unavailable):
+        if isinstance(error, Fault | Unavailable) and not isinstance(error, Exhausted):
             self.failed(began, str(error))
             if isinstance(error, Unavailable) or self.state is State.CLOSED:
                 return error
@@ -184,7 +184,7 @@ class Breaker:
         if isinstance(error, GridsyncError):
             self.connected()  # it answers, if only to refuse us
         else:
-            with self._lock:  # it was interrupted: somebody else may probe
+            with self._lock:  # it was interrupted, or never left this machine: somebody else may probe
                 self._permits = min(self._permits + 1, self._guard.policy.probes)
         return error
 

@@ -226,6 +226,9 @@ class SyncIO:
         finally:
             drop()
             self._blocked.discard(wire)
+            if wire.fault is not None:
+                # While the server was blocking, silence was what it had been asked for.
+                wire.unanswered_since = min(wire.unanswered_since + wait, time.monotonic())
             pool.give(wire)
 
     def _unblock(self, wire: BlockingWire) -> None:

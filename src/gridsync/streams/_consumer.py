@@ -321,8 +321,6 @@ class Session(Generic[E]):
             _log.warning("group %r cannot read, next attempt in %.1f s: %s", self._group, self._pause, error)
             await self._stop.wait(self._pause)
             self._pause = min(self._pause * 2, PAUSE_MAX)
-        else:
-            self._pause = PAUSE_MIN
 
     def _lost_group(self) -> None:
         _log.warning(
@@ -393,6 +391,8 @@ class Session(Generic[E]):
             wait_ms = max(1, round(wait * 1000))
             read = Command("streams.read_new", Category.NEVER, (*self._read_head(), "BLOCK", str(wait_ms), "STREAMS"))
             reply = await self._io.block(read, (self._log_key,), (">",), wait=wait_ms / 1000, stop=self._stop)
+        # Only here: what comes before may work while this does not, as when no descriptor is left for a connection.
+        self._pause = PAUSE_MIN
         self._enqueue(_entries(reply))
         if not self._queue and options.idle_stop is not None and self._cursor == _START:
             self._ended = self._io.monotonic() >= self._quiet_since + options.idle_stop

@@ -6,6 +6,7 @@ here; the handshake is our own because the wires are.
 
 from __future__ import annotations
 
+import errno
 import re
 import socket
 import ssl
@@ -20,7 +21,7 @@ from redis.credentials import CredentialProvider, UsernamePasswordCredentialProv
 
 from gridsync._io.counts import Counts
 from gridsync._io.guard import Guard
-from gridsync._io.wire.faults import Fault, ReplyError, as_public, is_transient
+from gridsync._io.wire.faults import Exhausted, Fault, ReplyError, as_public, is_transient
 from gridsync.errors import AuthenticationFailed, GridsyncError, InvalidURL, Misconfigured, TLSFailed, Unavailable
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ _CERTIFICATE_ADVICE = {
 }
 """By OpenSSL's code of the verification."""
 _HANGING_UP = (ConnectionResetError, BrokenPipeError, EOFError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+_OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 _ENCODE = "write host:port, and percent-encode special characters in user and password (@ is %40, / is %2F)"
 
 
@@ -348,6 +350,12 @@ def connect_failed(endpoint: Endpoint, error: BaseException, *, met_before: bool
         text = f"{endpoint} closed the connection during the greeting; if it is a TLS port, use rediss://"
     elif isinstance(error, socket.gaierror):
         text = f"the host name of {endpoint} cannot be resolved: {error.strerror}"
+    elif isinstance(error, OSError) and error.errno in _OWN_LIMITS:
+        text = (
+            f"cannot connect to {endpoint}: {error.strerror}; this is a limit of this process or machine (ulimit -n "
+            f"for open files), not of the server"
+        )
+        return Exhausted(text) if met_before else Unavailable(text)
     elif isinstance(error, OSError):
         text = f"cannot connect to {endpoint}: {error.strerror or error}; is a server running there?"
     else:

@@ -24,6 +24,13 @@ class Fault(Exception):
         self.ambiguous = applied
 
 
+class Exhausted(Fault):
+    """Not sent, because this machine has no descriptor, port or memory left: it says nothing about the server."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, applied=False)
+
+
 class ReplyError(Exception):
     """An error reply, as the parser makes it."""
 

@@ -85,21 +85,57 @@ class Node:
                 return wire
 
     async def _connect(self, breaker: Breaker) -> MuxWire:
-        began = self._attempt_began
+        wire = await self._set_up(
+            breaker, self._attempt_began, inflight_max=self._inflight_max, stall_s=self._stall_s, met_before=self._met
+        )
+        self._met = True
+        self._answered = self.answered
+        self.wire = wire
+        wire.on_fault = breaker.failed
+        return wire
+
+    async def own(self, resting: list[MuxWire], wait: float) -> MuxWire:
+        """Return a connection for one caller alone, who asks the server to be silent for *wait* seconds.
+
+        One of those *resting* if there is a good one, else a new one; the breaker is asked either way.
+
+        Raises:
+            Fault: The server cannot be reached, or counts as away; nothing was sent.
+            GridsyncError: It cannot be reached for a reason that does not heal.
+        """
+        breaker = self._breaker = self.endpoint.server.guard.breaker(self)
         try:
-            wire = await connect(
-                self.endpoint, inflight_max=self._inflight_max, stall_s=self._stall_s, met_before=self._met
-            )
+            breaker.check()
+            wire = None
+            while resting and wire is None:
+                rested = resting.pop()
+                wire = None if rested.closed else rested
+            if wire is None:
+                # It may be silent for as long as the server blocks: no stall check.
+                began = breaker.admit()
+                wire = await self._set_up(breaker, began, inflight_max=1, stall_s=float("inf"), met_before=True)
+        except Rejected:
+            await asyncio.sleep(0)  # as in `ready`
+            raise
+
+        def failed(since: float, reason: str, count: int) -> None:
+            # While the server was blocking, silence was what it had been asked for.
+            breaker.failed(min(since + wait, self._loop.time()), reason, count)
+
+        wire.on_fault = failed
+        return wire
+
+    async def _set_up(
+        self, breaker: Breaker, began: float, *, inflight_max: int, stall_s: float, met_before: bool
+    ) -> MuxWire:
+        try:
+            wire = await connect(self.endpoint, inflight_max=inflight_max, stall_s=stall_s, met_before=met_before)
         except BaseException as error:
             seen = breaker.judged(error, began)
             if seen is error:
                 raise
             raise seen from error
         breaker.connected()
-        self._answered = self.answered
-        self.wire = wire
-        self._met = True
-        wire.on_fault = breaker.failed
         return wire
 
     def leave(self) -> None:
