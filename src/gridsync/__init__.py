@@ -32,6 +32,7 @@ from gridsync.errors import (
     PermissionDenied,
     RateLimited,
     ServerError,
+    StaleFence,
     TLSFailed,
     Unavailable,
     UnknownEventType,
@@ -45,18 +46,20 @@ if TYPE_CHECKING:
     from gridsync.grid import AsyncGrid, Grid
     from gridsync.health import Health
     from gridsync.limits import AsyncLimiter, Decision, Limiter, Rate
-    from gridsync.locks import AsyncLease, AsyncLock, Lease, Lock
+    from gridsync.locks import AsyncFenceGate, AsyncLease, AsyncLock, FenceGate, Lease, Lock
     from gridsync.settings import Settings
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncFenceGate",
     "AsyncGrid",
     "AsyncLease",
     "AsyncLimiter",
     "AsyncLock",
     "AuthenticationFailed",
     "Decision",
+    "FenceGate",
     "Grid",
     "GridsyncError",
     "Health",
@@ -76,6 +79,7 @@ __all__ = [
     "RateLimited",
     "ServerError",
     "Settings",
+    "StaleFence",
     "StateChange",
     "Stats",
     "TLSFailed",
@@ -91,7 +95,7 @@ _LATER = {
     "gridsync.grid": ("AsyncGrid", "Grid"),
     "gridsync.health": ("Health",),
     "gridsync.limits": ("AsyncLimiter", "Decision", "Limiter", "Rate"),
-    "gridsync.locks": ("AsyncLease", "AsyncLock", "Lease", "Lock"),
+    "gridsync.locks": ("AsyncFenceGate", "AsyncLease", "AsyncLock", "FenceGate", "Lease", "Lock"),
     "gridsync.settings": ("Settings",),
 }
 """Imported when they are first used: redis and pydantic take half a second, and `gridsync --help` needs neither."""

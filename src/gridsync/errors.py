@@ -13,6 +13,7 @@
     │   ├── RateLimited                the limit is used up
     │   └── WrongVersion               the stream has moved on
     ├── LeaseLost                   you had it, and have it no longer
+    │   └── StaleFence                 a later holder wrote already; your write was refused
     ├── OutcomeUnknown              it may or may not have happened
     ├── Unavailable                 it did not happen: the server is away
     ├── Misconfigured               it did not happen and no retry will heal it
@@ -42,6 +43,7 @@ __all__ = [
     "PermissionDenied",
     "RateLimited",
     "ServerError",
+    "StaleFence",
     "TLSFailed",
     "Unavailable",
     "UnknownEventType",
@@ -136,6 +138,21 @@ class LeaseLost(GridsyncError):
         super().__init__(message)
         self.name = name
         self.fence = fence
+
+
+class StaleFence(LeaseLost):
+    """A write was refused, because somebody with a larger fence wrote before; nothing was written.
+
+    Attributes:
+        name: What was to be written.
+        fence: The fence of the refused write.
+        seen: The larger fence, or ``None`` where the resource does not tell.
+    """
+
+    def __init__(self, message: str, *, name: str, fence: int, seen: int | None) -> None:
+        """Keep what a handler may want besides the message."""
+        super().__init__(message, name=name, fence=fence)
+        self.seen = seen
 
 
 class OutcomeUnknown(GridsyncError):

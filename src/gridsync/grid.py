@@ -28,7 +28,7 @@ from gridsync.embedded import EmbeddedServer, open_embedded
 from gridsync.errors import UsageError
 from gridsync.health import PING_SLOW, judge, questions
 from gridsync.limits import AsyncLimiter, Limiter
-from gridsync.locks import AsyncLock, Lock
+from gridsync.locks import AsyncFenceGate, AsyncLock, FenceGate, Lock
 from gridsync.settings import Settings
 from gridsync.streams import AsyncEventStore, EventStore
 
@@ -236,6 +236,10 @@ class Grid:
         """Return the lock *name*, whose leases live *ttl* seconds without renewal."""
         return Lock(self._io, self.namespace, name, ttl=ttl)
 
+    def fence_gate(self, key: str) -> FenceGate:
+        """Return the gate through which holders of a lock write to the Redis key *key*."""
+        return FenceGate(self._io, self.namespace, key)
+
     def limiter(
         self,
         name: str,
@@ -406,6 +410,10 @@ class AsyncGrid:
     def lock(self, name: str, *, ttl: Seconds = 10.0) -> AsyncLock:
         """Return the lock *name*, whose leases live *ttl* seconds without renewal."""
         return AsyncLock(self._io, self.namespace, name, ttl=ttl)
+
+    def fence_gate(self, key: str) -> AsyncFenceGate:
+        """Return the gate through which holders of a lock write to the Redis key *key*."""
+        return AsyncFenceGate(self._io, self.namespace, key)
 
     def limiter(
         self,

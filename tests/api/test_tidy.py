@@ -131,6 +131,8 @@ def check_parameters(kind: str, declared: tuple[Parameter, ...], body: str) -> l
         for parameter in declared
         if not parameter.variadic and parameter.index not in used and not (whole and variadic is None)
     ]
+    # Keys of any type are those of commands that stand among the arguments: declared for their slot.
+    through_arguments = variadic is not None and declared[-1].type == "any"
     problems += [
         f"{kind}[{index}] is read and not declared"
         for index in sorted(used)
@@ -138,7 +140,7 @@ def check_parameters(kind: str, declared: tuple[Parameter, ...], body: str) -> l
     ]
     if whole and variadic is None:
         problems.append(f"{kind} is read by a computed index or as a whole, so the last one must be {kind}[n..]")
-    if variadic is not None and not whole and not any(index >= variadic for index in used):
+    if variadic is not None and not (whole or through_arguments or any(index >= variadic for index in used)):
         problems.append(f"{kind}[{variadic}..] is declared and never read")
     return problems
 
@@ -237,10 +239,8 @@ def test_public_names_are_documented(module: ModuleType):
 
 def twins() -> Iterator[tuple[type, type]]:
     """Yield every class X with its AsyncX of the same module."""
-    files = [*SOURCE.glob("*/_api.py"), SOURCE / "grid.py"]
-    for file in files:
-        if not file.exists():
-            continue
+    wings = (path for wing in PRIMITIVES for path in sorted((SOURCE / wing).glob("*.py")) if path.stem != "__init__")
+    for file in (*wings, SOURCE / "grid.py"):
         module = importlib.import_module(".".join(file.relative_to(SOURCE.parent).with_suffix("").parts))
         for name, cls in vars(module).items():
             if inspect.isclass(cls) and name.startswith("Async") and cls.__module__ == module.__name__:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from gridsync._io import load
+from tests.sim import fence_scenarios as fences
 from tests.sim import limit_scenarios as limits
 from tests.sim import lock_scenarios as locks
 from tests.sim import stream_scenarios as streams
@@ -95,6 +96,24 @@ LOCKS = [
          "nobody renews another's lease", locks.clock_set_forward),
     )
 ]  # fmt: skip
+
+FENCES = [
+    Mutant("locks", "fenced", *words, fences.stale_writers)
+    for words in (
+        ("if before then", "if before and false then", "a repeated write is applied once"),
+        ("tonumber(seen) > tonumber(ARGV[1])", "tonumber(seen) < 0", "a stale fence is refused"),
+        (
+            "tonumber(seen) > tonumber(ARGV[1])",
+            "tonumber(seen) >= tonumber(ARGV[1])",
+            "one holder writes as often as it likes",
+        ),
+        (
+            "redis.call('SET', mark, ARGV[1], 'PX', ARGV[2])",
+            "redis.call('SET', mark, ARGV[1], 'PX', '100')",
+            "the largest fence is remembered",
+        ),
+    )
+]
 
 STREAMS = [
     Mutant("streams", *words, scenario)

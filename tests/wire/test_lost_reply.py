@@ -18,6 +18,8 @@ import gridsync
 from gridsync._io import load
 from gridsync._io.keys import events as event_keys
 from gridsync._io.keys import lock as lock_keys
+from gridsync.errors import ServerError
+from gridsync.locks import AsyncFenceGate, FenceGate
 from gridsync.testing.proxy import Break, FaultProxy, Rule
 from gridsync.testing.servers import RedisServer
 from tests.wire.fake import soon
@@ -165,6 +167,27 @@ async def the_watchdog_keeps_the_lease(stage: Stage) -> None:
     await soon(lambda: len(stage.proxy.requests(load_named("locks.renew").sha)) > seen + 1)
     lease.check()
     assert await world.do(lease.release) is True
+
+
+@scenario("locks.fenced")
+async def a_fenced_write_is_applied_once(stage: Stage) -> None:
+    world = stage.world
+    gate = (FenceGate if world.kind == "sync" else AsyncFenceGate)(stage.broken, NAMESPACE, "wallet")
+    await world.do(gate.write, ("INCRBY", "wallet", 1), fence=5)
+    stage.arm()
+    await world.do(gate.write, ("INCRBY", "wallet", 10), ("EXPIRE", "wallet", 60), fence=5)
+    assert stage.server.command("GET", "wallet") == b"11"
+
+
+@scenario("locks.fenced")
+async def a_fenced_write_that_failed_fails_once(stage: Stage) -> None:
+    world = stage.world
+    gate = (FenceGate if world.kind == "sync" else AsyncFenceGate)(stage.broken, NAMESPACE, "wallet")
+    await world.do(gate.set, "text", fence=5, ttl=60)
+    stage.arm()
+    with pytest.raises(ServerError, match="not an integer"):
+        await world.do(gate.write, ("APPEND", "wallet", "s"), ("INCR", "wallet"), fence=5)
+    assert stage.server.command("GET", "wallet") == b"texts"
 
 
 # -- limits ------------------------------------------------------------------------------------------------------

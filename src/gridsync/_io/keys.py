@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from gridsync.errors import UsageError
+
 _ESCAPES = str.maketrans({"%": "%25", "{": "%7B", "}": "%7D"})
 _PART_ESCAPES = {**_ESCAPES, ord(":"): "%3A"}
 
@@ -48,6 +50,33 @@ def lock(namespace: str, name: str) -> LockKeys:
     """Return the keys of the lock *name*."""
     base = tag(namespace, "lock", name)
     return LockKeys(base, f"{base}:queue", f"{base}:alive", f"{base}:fence")
+
+
+class GateKeys(NamedTuple):
+    """The keys that guard one key of a user.  All of them expire."""
+
+    mark: str
+    """string: the largest fence seen."""
+
+    def done(self, write: str) -> str:
+        """Return the key that tells what became of the write with this id: a string."""
+        return f"{self.mark}:{write}"
+
+
+def gate(namespace: str, key: str) -> GateKeys:
+    """Return the keys that guard *key*: the only ones that do not start with the namespace.
+
+    They must be in the slot of *key*, which the user chose; so they start with its hash tag.
+
+    Raises:
+        UsageError: *key* has no hash tag, and a closing brace that would end one.
+    """
+    rest = key.partition("{")[2]
+    inside, closed, _ = rest.partition("}")
+    whole = not (inside and closed)
+    if whole and "}" in key:
+        raise UsageError(f"the key {key!r} cannot be guarded: give it a hash tag, as in '{{wallet}}:7', or no brace")
+    return GateKeys(f"{{{key if whole else inside}}}:{namespace.translate(_PART_ESCAPES)}:fence:{key}")
 
 
 def limit(namespace: str, limiter: str, subject: str) -> str:

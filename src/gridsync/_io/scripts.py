@@ -111,7 +111,7 @@ _PARAMETER = re.compile(
     r"^-- (?P<kind>KEYS|ARGV)\[(?P<index>\d+)(?P<variadic>\.\.)?\] (?P<name>[a-z_0-9]+) +(?P<type>[a-z]+)"
     r"(?:, (?P<unit>[^:]+?))?(?:: .*)?$"
 )
-_KEY_TYPES = frozenset({"hash", "zset", "string", "stream", "set", "list"})
+_KEY_TYPES = frozenset({"hash", "zset", "string", "stream", "set", "list", "any"})
 _ARG_TYPES = frozenset({"string", "integer", "flag", "bytes"})
 
 

@@ -1,10 +1,12 @@
 """Locks: exclusive leases with a fence.
 
-`Lock` and `AsyncLock` hand out leases: one acquisition, one handle, one fence.  See `gridsync.locks._core` for the
+`Lock` and `AsyncLock` hand out leases: one acquisition, one handle, one fence.  `FenceGate` and
+`gridsync.locks.sql` are for the resources that a lock protects.  See `gridsync.locks._core` for the
 states and failure points, and ``lua/`` for what is atomic.
 """
 
 from gridsync.locks._api import AsyncLock, Lock
+from gridsync.locks._gate import AsyncFenceGate, FenceGate
 from gridsync.locks._lease import AsyncLease, Lease
 
-__all__ = ["AsyncLease", "AsyncLock", "Lease", "Lock"]
+__all__ = ["AsyncFenceGate", "AsyncLease", "AsyncLock", "FenceGate", "Lease", "Lock"]
