@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import struct
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,8 @@ from gridsync.testing.servers import RedisServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+PING = b"*1\r\n$4\r\nPING\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +47,10 @@ class Client:
         if self._wire.closed:
             self._wire = connect(self._endpoint, timeout=10, met_before=True)
         return self._wire.call(words, 10)
+
+    @property
+    def closed(self) -> bool:
+        return self._wire.closed
 
     def close(self) -> None:
         self._wire.close()
@@ -92,6 +100,151 @@ def test_half_a_reply_arrives_as_no_reply(proxy: FaultProxy, behind: RedisServer
         assert client("GET", "k") == b"value" * 1000
 
 
+@pytest.mark.parametrize("reply", [b"value" * 1000, b""], ids=["long", "empty"])
+def test_a_reset_in_the_middle_of_a_reply_is_no_reply(proxy: FaultProxy, behind: RedisServer, reply: bytes):
+    behind.command("SET", "k", reply)
+    rule = proxy.on(Break.RESET, "GET")
+    with client_of(proxy) as client:
+        with pytest.raises(Fault):
+            client("GET", "k")
+        assert (rule.hits, client("GET", "k")) == (1, reply)
+
+
+def test_a_corrupt_reply_is_no_reply_and_the_server_ran_it(proxy: FaultProxy, behind: RedisServer):
+    proxy.on(Break.CORRUPT, "INCR")
+    with client_of(proxy) as client:
+        with pytest.raises(Fault, match="broke"):
+            client("INCR", "n")
+        assert client.closed
+        assert client("INCR", "n") == 2
+    assert behind.command("GET", "n") == b"2"
+
+
+def test_a_function_is_called_when_the_server_has_run_the_request(proxy: FaultProxy, behind: RedisServer):
+    seen: list[bytes] = []
+    rule = proxy.on(lambda: seen.append(behind.command("GET", "n")), "INCR", nth=2)
+    with client_of(proxy) as client:
+        assert [client("INCR", "n") for _ in range(3)] == [1, 2, 3]
+    rule.wait()
+    assert seen == [b"2"]
+
+
+def test_a_function_may_break_more_than_a_connection(proxy: FaultProxy):
+    proxy.on(lambda: (proxy.refuse(), proxy.cut(reset=True)), "INCR")
+    with client_of(proxy) as client:
+        for _ in range(2):
+            with pytest.raises((Fault, OSError)):
+                client("INCR", "n")
+        proxy.heal()
+        assert client("INCR", "n") == 2
+
+
+def test_what_a_function_raises_is_seen_by_whoever_waits_for_it(proxy: FaultProxy):
+    def broken() -> None:
+        raise LookupError("of its own")
+
+    rule = proxy.on(broken, "PING")
+    with client_of(proxy) as client:
+        assert client("PING") == b"PONG"
+    with pytest.raises(LookupError, match="of its own"):
+        rule.wait()
+    assert repr(rule) == "<Rule broken PING hits=1>"
+
+
+def test_a_connection_ends_after_as_many_bytes_as_it_may_carry(proxy: FaultProxy, behind: RedisServer):
+    behind.command("SET", "k", "v" * 10_000)
+    with client_of(proxy) as client:
+        client("PING")
+        proxy.limit_bytes = 5_000
+        with pytest.raises(Fault):
+            client("GET", "k")
+        assert client("PING") == b"PONG"  # on a connection that has carried nothing yet
+        proxy.heal()
+        assert len(client("GET", "k")) == 10_000
+
+
+@pytest.mark.parametrize("where", ["greeting", "value"])
+def test_the_last_byte_that_a_connection_may_carry_arrives(proxy: FaultProxy, where: str):
+    """A reply that ends exactly there is whole, and so are all before it."""
+    with socket.create_connection((proxy.host, proxy.port)) as plain:
+        if where == "value":
+            plain.sendall(PING)
+            assert plain.recv(100) == b"+PONG\r\n"
+        proxy.limit_bytes = 7 if where == "greeting" else 14
+        plain.sendall(PING)
+        with plain.makefile("rb") as got:
+            assert got.read() == b"+PONG\r\n"
+
+
+def test_a_narrow_connection_carries_all_of_it_and_healing_makes_it_wide(proxy: FaultProxy, behind: RedisServer):
+    behind.command("SET", "k", b"\0\r\n" * 1_000)
+    proxy.bytes_per_s = 100_000
+    with client_of(proxy) as client:
+        assert client("GET", "k") == b"\0\r\n" * 1_000
+        proxy.bytes_per_s = 100  # of 10 MB: until tomorrow
+        got: list[bytes] = []
+        caller = threading.Thread(target=lambda: got.append(client("ECHO", b"x" * 10_000_000)))
+        caller.start()
+        while not proxy.requests("ECHO"):
+            pass
+        proxy.heal()
+        caller.join(10)
+        assert len(got[0]) == 10_000_000
+
+
+def test_latency_with_jitter_changes_no_order(proxy: FaultProxy):
+    proxy.delay_s, proxy.jitter_s, proxy.slice_bytes = 0.0001, 0.001, 5
+    with client_of(proxy) as client:
+        client("RPUSH", "l", *range(20))
+        assert client("LRANGE", "l", 0, -1) == [b"%d" % n for n in range(20)]
+
+
+def test_a_black_hole_with_a_timeout_ends_in_a_cut(proxy: FaultProxy):
+    with client_of(proxy) as client:
+        client("PING")
+        proxy.blackhole(timeout=0.01)
+        with pytest.raises(Fault):
+            client("PING")
+        proxy.heal()
+        assert client("PING") == b"PONG"
+
+
+def test_healing_takes_back_a_cut_that_was_to_come(proxy: FaultProxy):
+    with client_of(proxy) as client:
+        client("PING")
+        proxy.blackhole(timeout=3600)
+        proxy.heal()
+        assert client("PING") == b"PONG"
+        assert (proxy.accepted, proxy.connections) == (1, 1)
+
+
+def test_a_slow_close_leaves_the_other_side_waiting(proxy: FaultProxy, behind: RedisServer):
+    """The server has ended a connection, and the client goes on believing in it."""
+    proxy.close_delay_s = 3600
+    with socket.create_connection((proxy.host, proxy.port), timeout=10) as plain:
+        plain.sendall(b"*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n")
+        name = int(plain.recv(100)[1:])
+        behind.command("CLIENT", "KILL", "ID", name)
+        plain.settimeout(0.05)
+        with pytest.raises(TimeoutError):
+            plain.recv(100)
+        assert proxy.connections == 1
+        plain.settimeout(10)
+        proxy.heal()
+        assert plain.recv(100) == b""
+
+
+def test_clients_that_reset_their_connections_harm_nobody(proxy: FaultProxy):
+    """Some of them are gone before the proxy has reached the server, and its connection there ends all the same."""
+    with client_of(proxy) as client:
+        client("PING")
+        for _ in range(30):
+            with socket.create_connection((proxy.host, proxy.port)) as other:
+                other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                other.sendall(PING)
+        assert client("PING") == b"PONG"
+
+
 def test_slices_of_one_byte_arrive_whole(proxy: FaultProxy):
     proxy.slice_bytes = 1
     with client_of(proxy) as client:
@@ -114,6 +267,19 @@ def test_what_a_black_hole_held_goes_on_afterwards(proxy: FaultProxy, behind: Re
         proxy.heal()
         caller.join(10)
         assert got == [1]
+
+
+def test_a_port_that_refuses_is_still_nobody_elses(proxy: FaultProxy):
+    """Somebody who asks the kernel for a free port while nobody listens there would get it, and healing would fail."""
+    proxy.refuse()
+    with socket.socket() as other:
+        with pytest.raises(OSError, match="in use"):
+            other.bind((proxy.host, proxy.port))
+        with pytest.raises(ConnectionRefusedError):
+            other.connect((proxy.host, proxy.port))
+    proxy.heal()
+    with client_of(proxy) as client:
+        assert client("PING") == b"PONG"
 
 
 def test_a_refused_connection_is_accepted_again_after_healing(proxy: FaultProxy):
@@ -151,11 +317,12 @@ def test_a_fault_can_be_waited_for(proxy: FaultProxy):
 
 def test_a_closed_proxy_leaves_no_thread(behind: RedisServer):
     proxy = FaultProxy(behind.url)
+    proxy.on(lambda: None, "PING")
     with client_of(proxy) as client:
         client("PING")
         proxy.close()
         proxy.close()
-        assert not [t for t in threading.enumerate() if t.name == "fault-proxy"]
+        assert not [t for t in threading.enumerate() if t.name.startswith(("fault-proxy", "asyncio_"))]
         with pytest.raises(Fault):
             client("PING")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def test_a_killed_server_comes_back_on_the_same_address(kind: ServerKind):
         server.start()
         assert server.url == url
         assert server.command("GET", "kept") == b"1"
+
+
+def test_the_port_of_a_server_that_is_away_is_nobody_elses():
+    """Somebody who asks the kernel for a free port meanwhile would get it, and the server could not come back."""
+    with RedisServer() as server:
+        server.kill()
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind((server.host, server.port))
+        server.start()
+        assert server.command("PING")
 
 
 def test_a_frozen_server_answers_after_it_goes_on():

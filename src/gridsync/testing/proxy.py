@@ -8,13 +8,17 @@ tests use it alike::
         proxy.on(Break.REPLY, "EVALSHA")     # the next script runs, and its reply is lost
         grid.lock("job").acquire()
 
-Bytes are never duplicated, reordered or changed: TCP does not do that either.
+Bytes are never duplicated or reordered, since TCP does not do that either, and only `Break.CORRUPT` changes one.
+
+The faults are those of Toxiproxy (https://github.com/Shopify/toxiproxy), and those that take a proxy which knows where
+a request and a reply begin.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import struct
 import threading
@@ -24,6 +28,8 @@ from typing import TYPE_CHECKING, Self
 from urllib.parse import unquote, urlsplit
 
 import hiredis
+
+from gridsync.testing._ports import hold_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -37,6 +43,8 @@ Words = tuple[bytes, ...]
 _READ_BYTES = 1 << 16
 _ANSWER_WITHIN_S = 10.0
 _REMEMBERED = 10_000
+_STEPS_PER_S = 50
+"""In how many pieces a narrow connection carries what it carries in a second, so that it is steady."""
 _ANSWERED_BY_PUSH = frozenset(
     {b"SUBSCRIBE", b"UNSUBSCRIBE", b"PSUBSCRIBE", b"PUNSUBSCRIBE", b"SSUBSCRIBE", b"SUNSUBSCRIBE"}
 )
@@ -48,18 +56,29 @@ class Break(Enum):
     REQUEST = "the connection is cut before the server sees the request"
     REPLY = "the server runs the request, then the connection is cut without a reply"
     HALF_REPLY = "the server runs the request, and the connection is cut in the middle of the reply"
+    RESET = "the server runs the request, and the connection is reset in the middle of the reply"
+    CORRUPT = "the server runs the request, and the first byte of the reply is one that RESP does not know"
 
 
 class Rule:
     """One planned fault.
 
     Attributes:
+        fault: What happens.
         hits: How often it has happened.
     """
 
-    def __init__(self, fault: Break, command: str | Callable[[Words], bool] | None, *, nth: int, times: int) -> None:
+    def __init__(
+        self,
+        fault: Break | Callable[[], object],
+        command: str | Callable[[Words], bool] | None,
+        *,
+        nth: int,
+        times: int,
+    ) -> None:
         self.fault = fault
         self.hits = 0
+        self._error: Exception | None = None
         self._command = command
         self._skip = nth - 1
         self._left = times
@@ -70,12 +89,16 @@ class Rule:
 
         Raises:
             TimeoutError: It did not happen within *timeout* seconds.
+            Exception: What the function that was to be called has raised.
         """
         if not self._hit.wait(timeout):
             raise TimeoutError(f"{self!r} did not happen within {timeout:g} s")
+        if self._error is not None:
+            raise self._error
 
     def __repr__(self) -> str:
-        return f"<Rule {self.fault.name} {self._command or 'any request'} hits={self.hits}>"
+        fault = self.fault.name if isinstance(self.fault, Break) else getattr(self.fault, "__name__", self.fault)
+        return f"<Rule {fault} {self._command or 'any request'} hits={self.hits}>"
 
     def _claims(self, words: Words) -> bool:
         if not self._left:
@@ -96,6 +119,12 @@ class Rule:
         self.hits += 1
         self._hit.set()
 
+    async def _act(self, act: Callable[[], object]) -> None:
+        try:
+            await asyncio.to_thread(act)
+        except Exception as error:  # noqa: BLE001 - raised by `wait`
+            self._error = error
+
 
 class FaultProxy:
     """A proxy in front of one server; all faults can be switched while connections are open.
@@ -105,9 +134,14 @@ class FaultProxy:
 
     Attributes:
         delay_s: How long each piece of data is held back, each way, in seconds.
+        jitter_s: How much longer than that, at most and at random, in seconds.
         slice_bytes: How many bytes leave at a time, each way; 0 for as many as there are.
+        bytes_per_s: How many bytes a connection carries in a second, each way; 0 for as many as it can.
+        limit_bytes: After how many bytes of replies a connection ends, counted from its beginning; 0 for never.
+        close_delay_s: How long after one side has ended its connection the other side hears of it, in seconds.
         accepted: How many connections were made so far.
 
+    Guarantee: its port is nobody else's until `close`, also while it refuses.
     Not guaranteed: throughput; it is for tests.
     """
 
@@ -122,10 +156,11 @@ class FaultProxy:
         login, at, _ = parts.netloc.rpartition("@")
         self._login = login + at
         self._path = "" if self._unix else parts.path
-        self.delay_s = 0.0
-        self.slice_bytes = 0
+        self._calm()
         self.accepted = 0
-        self.port = 0
+        self._held = hold_port(self.host)
+        self.port: int = self._held.getsockname()[1]
+        self._random = random.Random(0)
         self._rules: list[Rule] = []
         self._requests: deque[Words] = deque(maxlen=_REMEMBERED)
         self._links: set[_Link] = set()
@@ -135,6 +170,8 @@ class FaultProxy:
         for event in self._open.values():
             event.set()
         self._loop = asyncio.new_event_loop()
+        self._healed: asyncio.Future[None] = self._loop.create_future()
+        self._cutting: asyncio.TimerHandle | None = None
         self._thread = threading.Thread(target=self._run, name="fault-proxy", daemon=True)
         self._thread.start()
         self._do(self._listen())
@@ -159,12 +196,25 @@ class FaultProxy:
     # -- faults -----------------------------------------------------------------------------------------------------
 
     def on(
-        self, fault: Break, command: str | Callable[[Words], bool] | None = None, *, nth: int = 1, times: int = 1
+        self,
+        fault: Break | Callable[[], object],
+        command: str | Callable[[Words], bool] | None = None,
+        *,
+        nth: int = 1,
+        times: int = 1,
     ) -> Rule:
         """Plan *fault* for requests to come.
 
+        ::
+
+            proxy.on(Break.REPLY, "EVALSHA", nth=3)    # the third script from now on gets no reply
+            proxy.on(server.kill, "SET")               # the server dies right after it ran the next SET
+
+        A request that one rule hits does not count for the rules that were planned later.
+
         Args:
-            fault: What to break.
+            fault: What to break, or a function that is called, in a thread, when the server has run the request and
+                before the reply goes on.
             command: The request's first or second word (a command, a script's SHA), in any case, or a function of its
                 words; by default any request.
             nth: Which of the matching requests is the first to be hit, from 1.
@@ -185,18 +235,23 @@ class FaultProxy:
         """Refuse new connections until `heal`; open ones go on."""
         self._do(self._unlisten())
 
-    def blackhole(self, *, requests: bool = True, replies: bool = True) -> None:
+    def blackhole(self, *, requests: bool = True, replies: bool = True, timeout: float | None = None) -> None:
         """Let nothing through until `heal`, in one direction or both; connections stay open, and bytes wait.
 
         New connections are accepted, and their bytes wait too.
+
+        Args:
+            requests: Whether to hold back what clients send.
+            replies: Whether to hold back what the server sends.
+            timeout: After how many seconds every connection is cut, as by a firewall that forgets them; ``None`` for
+                never.
         """
-        self._do(self._gate(requests=requests, replies=replies))
+        self._do(self._gate(requests=requests, replies=replies, timeout=timeout))
 
     def heal(self) -> None:
-        """End every fault and forget the rules; what waited in a black hole goes on."""
+        """End every fault and forget the rules; what waited goes on, and connections end that had been slow to."""
         self._rules.clear()
-        self.delay_s = 0.0
-        self.slice_bytes = 0
+        self._calm()
         self._do(self._gate(requests=False, replies=False))
         self._do(self._listen())
 
@@ -220,6 +275,10 @@ class FaultProxy:
     def __repr__(self) -> str:
         return f"<FaultProxy {self.port} to {self._unix or self._target} connections={self.connections}>"
 
+    def _calm(self) -> None:
+        self.delay_s = self.jitter_s = self.close_delay_s = 0.0
+        self.slice_bytes = self.bytes_per_s = self.limit_bytes = 0
+
     # -- in the proxy's loop ----------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -232,14 +291,21 @@ class FaultProxy:
     async def _listen(self) -> None:
         if self._listener is None:
             self._listener = await asyncio.start_server(self._accept, self.host, self.port)
-            self.port = self._listener.sockets[0].getsockname()[1]
 
     async def _unlisten(self) -> None:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
 
-    async def _gate(self, *, requests: bool, replies: bool) -> None:
+    async def _gate(self, *, requests: bool, replies: bool, timeout: float | None = None) -> None:
+        if self._cutting is not None:
+            self._cutting.cancel()
+            self._cutting = None
+        if timeout is not None:
+            self._cutting = self._loop.call_later(timeout, self._cut_all)
+        if not (requests or replies):
+            self._healed.set_result(None)
+            self._healed = self._loop.create_future()
         for name, shut in (("requests", requests), ("replies", replies)):
             if shut:
                 self._open[name].clear()
@@ -247,27 +313,35 @@ class FaultProxy:
                 self._open[name].set()
 
     async def _cut(self, *, reset: bool) -> None:
+        self._cut_all(reset=reset)
+
+    def _cut_all(self, *, reset: bool = False) -> None:
         for link in list(self._links):
             link.cut(reset=reset)
 
     async def _end(self) -> None:
         await self._unlisten()
-        await self._cut(reset=False)
+        await self._gate(requests=False, replies=False)
+        self._cut_all()
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+        await self._loop.shutdown_default_executor()
+        self._held.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
         self.accepted += 1
+        ends = [writer]
         try:
             if self._unix is not None:
                 server = await asyncio.open_unix_connection(self._unix)
             else:
                 server = await asyncio.open_connection(*self._target)
+            ends.append(server[1])
             link = _Link(self, (reader, writer), server)
             self._links.add(link)
             try:
@@ -275,14 +349,23 @@ class FaultProxy:
             finally:
                 self._links.discard(link)
         except (OSError, asyncio.CancelledError):
-            pass  # the server is away, or the proxy is closing: either way the client's connection ends
+            pass  # one side is away, or the proxy is closing: either way both connections end
         finally:
-            writer.close()
+            for end in ends:
+                end.close()
             self._tasks.discard(task)
 
     def _fault_for(self, words: Words) -> Rule | None:
         self._requests.append(words)
         return next((rule for rule in list(self._rules) if rule._claims(words)), None)  # noqa: SLF001 - same module
+
+    def _next_step(self, waiting: int) -> tuple[float, int]:
+        """Return how long to wait, and how many of the *waiting* bytes to let go then."""
+        step = min(waiting, self.slice_bytes or waiting)
+        if not self.bytes_per_s:
+            return self.delay_s + self._random.uniform(0, self.jitter_s), step
+        step = min(step, max(1, self.bytes_per_s // _STEPS_PER_S))
+        return self.delay_s + self._random.uniform(0, self.jitter_s) + step / self.bytes_per_s, step
 
 
 class _Link:
@@ -298,6 +381,7 @@ class _Link:
         self._from_client, self._to_client = client
         self._from_server, self._to_server = server
         self._expected: deque[Rule | None] = deque()
+        self._carried = 0
         for writer in (self._to_client, self._to_server):
             connection = writer.get_extra_info("socket")
             if connection.family != socket.AF_UNIX:
@@ -307,7 +391,13 @@ class _Link:
         """Forward both ways until one side ends."""
         pumps = [asyncio.ensure_future(self._pump_requests()), asyncio.ensure_future(self._pump_replies())]
         try:
-            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            _, open_still = await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            if open_still and self._proxy.close_delay_s:
+                await asyncio.wait(
+                    (*open_still, self._proxy._healed),  # noqa: SLF001 - same module
+                    timeout=self._proxy.close_delay_s,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
         finally:
             for pump in pumps:
                 pump.cancel()
@@ -334,6 +424,7 @@ class _Link:
                 rule = self._proxy._fault_for(words)  # noqa: SLF001 - same module
                 if rule is not None and rule.fault is Break.REQUEST:
                     rule._happened()  # noqa: SLF001 - same module
+                    self.cut(reset=False)
                     return
                 if words[0].upper() not in _ANSWERED_BY_PUSH:
                     self._expected.append(rule)
@@ -353,24 +444,50 @@ class _Link:
                 reply = bytes(unread[start:end])
                 start = end
                 if rule is not None:
+                    if not isinstance(rule.fault, Break):
+                        await rule._act(rule.fault)  # noqa: SLF001 - same module
                     rule._happened()  # noqa: SLF001 - same module; before the client can see it
-                    if rule.fault is Break.HALF_REPLY:
-                        await self._forward("replies", self._to_client, reply[: len(reply) // 2])
-                    # What came before it was written, and leaves with the close.
-                    self._to_client.close()
-                    await self._to_client.wait_closed()
+                    if isinstance(rule.fault, Break):
+                        await self._break(rule.fault, reply)
+                        return
+                if not await self._forward("replies", self._to_client, reply):
                     return
-                await self._forward("replies", self._to_client, reply)
             del unread[:start]
 
-    async def _forward(self, direction: str, writer: asyncio.StreamWriter, data: bytes) -> None:
-        step = self._proxy.slice_bytes or len(data)
-        for start in range(0, len(data), step):
-            if self._proxy.delay_s:
-                await asyncio.sleep(self._proxy.delay_s)
+    async def _break(self, fault: Break, reply: bytes) -> None:
+        if fault in (Break.HALF_REPLY, Break.RESET):
+            await self._forward("replies", self._to_client, reply[: len(reply) // 2])
+        elif fault is Break.CORRUPT:
+            await self._forward("replies", self._to_client, b"?" + reply[1:])
+        if fault is Break.RESET:
+            self.cut(reset=True)
+        else:
+            await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        # What came before it was written, and leaves with the close.
+        self._to_client.close()
+        await self._to_client.wait_closed()
+
+    async def _forward(self, direction: str, writer: asyncio.StreamWriter, data: bytes) -> bool:
+        """Let *data* go; false if the connection has carried all that it may."""
+        limit = self._proxy.limit_bytes if direction == "replies" else 0
+        whole = not limit or self._carried + len(data) < limit
+        end = len(data) if whole else max(0, limit - self._carried)
+        start = 0
+        while start < end:
+            pause, step = self._proxy._next_step(end - start)  # noqa: SLF001 - same module
+            if pause:
+                await asyncio.sleep(pause)
             await self._proxy._open[direction].wait()  # noqa: SLF001 - same module
             writer.write(data[start : start + step])
             await writer.drain()
+            start += step
+        if direction == "replies":
+            self._carried += end
+            if not whole:
+                await self._hang_up()
+        return whole
 
 
 def _end_of_reply(data: bytearray, start: int) -> int | None:

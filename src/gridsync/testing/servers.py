@@ -28,6 +28,7 @@ from redis.retry import Retry
 from gridsync._embedded.binary import ADVICE, VARIABLE, candidates, examine
 from gridsync.errors import UsageError
 from gridsync.testing._certificates import write_certificates
+from gridsync.testing._ports import hold_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,7 +139,8 @@ class RedisServer:
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._finalizer = weakref.finalize(self, _remove, self._processes, self.directory)
+        self._held: list[socket.socket] = []
+        self._finalizer = weakref.finalize(self, _remove, self._processes, self.directory, self._held)
 
     @property
     def url(self) -> str:
@@ -171,32 +173,30 @@ class RedisServer:
     def start(self) -> Self:
         """Start it and return when it answers PING; after `kill` or `stop` again, on the same address and data.
 
+        Its port is nobody else's until `close`, also while it does not run.
+
         Raises:
             RuntimeError: It ended at once, or did not answer within 10 seconds; the message has the end of its log.
         """
         if self.running:
             return self
-        attempts = 1 if self.port or self.socket_path else 5
-        for attempt in range(attempts):
-            if self.socket_path is None and (not self.port or attempt):
-                self.port = free_port()
-            config = self.directory / "server.conf"
-            self._write_config(config)
-            with (self.directory / "log").open("wb") as log:
-                self._process = subprocess.Popen(
-                    [self.kind.path, str(config), *self._arguments],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    cwd=self.directory,
-                )
-            self._processes[:] = [self._process]
-            if self._ready():
-                return self
-            self.kill()
-            # Between our look and its bind another process may have taken the port.
-            if "Address already in use" not in self.log():
-                break
+        if self.socket_path is None and not self._held:
+            self._held.append(hold_port(self.host))
+            self.port = self._held[0].getsockname()[1]
+        config = self.directory / "server.conf"
+        self._write_config(config)
+        with (self.directory / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [self.kind.path, str(config), *self._arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+            )
+        self._processes[:] = [self._process]
+        if self._ready():
+            return self
+        self.kill()
         raise RuntimeError(f"{self.kind} did not start; its log ends with:\n{self.log()[-2000:]}")
 
     def stop(self) -> None:
@@ -316,9 +316,11 @@ def free_port() -> int:
         return port
 
 
-def _remove(processes: list[subprocess.Popen[bytes]], directory: Path) -> None:
+def _remove(processes: list[subprocess.Popen[bytes]], directory: Path, held: list[socket.socket]) -> None:
     for process in processes:
         if process.poll() is None:
             process.kill()
             process.wait()
+    for port in held:
+        port.close()
     shutil.rmtree(directory, ignore_errors=True)
