@@ -300,7 +300,7 @@ class Grid:
 
 
 class AsyncGrid:
-    """The way in for asyncio: one multiplexed connection for all tasks, and a factory for each primitive.
+    """The way in for asyncio: a multiplexed connection for all tasks, and a factory for each primitive.
 
     Use it as ``async with AsyncGrid(url) as grid``, or `open` and `close` it.
 
@@ -314,7 +314,8 @@ class AsyncGrid:
         UsageError: A setting or the URL cannot be used.
 
     Belongs to the event loop in which it was opened.
-    Cost: one connection for all commands; one more for each blocking read, for wake-ups and for renewals.
+    Cost: one connection for all commands (``GRIDSYNC_CONNECTIONS_PER_NODE``); one more for each blocking read, for
+    wake-ups and for renewals.
     """
 
     def __init__(
@@ -347,6 +348,7 @@ class AsyncGrid:
                 self._opened.place,
                 inflight_max=self.settings.gridsync_inflight_max,
                 timeout=self.settings.redis_command_timeout,
+                connections_per_node=self.settings.gridsync_connections_per_node,
             )
             try:
                 await self._driver.connect()

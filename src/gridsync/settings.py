@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     gridsync_inflight_max: int = Field(
         1000, ge=1, le=100_000, description="most commands under way on one asyncio connection; further ones wait"
     )
+    gridsync_connections_per_node: int = Field(
+        1, ge=1, le=8, description="asyncio connections to each server; a huge value delays only what shares its own"
+    )
     gridsync_breaker: bool = Field(default=True, description="whether calls fail at once while a server is away")
     gridsync_breaker_failure_rate: float = Field(
         0.5, gt=0, le=1, description="share of the calls that must have failed for a server to count as away"

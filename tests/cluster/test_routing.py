@@ -273,3 +273,24 @@ def _block_in(world: World) -> Any:  # noqa: ANN401 - either kind of function
         return run_sync(io.block(BLPOP, (key,), (20,), wait=20, stop=stop or io.signal()))
 
     return thread if world.kind == "sync" else task
+
+
+async def test_each_node_has_as_many_connections_as_were_asked_for(flushed: RedisCluster):
+    """Also on the node that an ASK names: the requests of one entity keep to one connection."""
+    io = AsyncIO(parse(flushed.url, connect_timeout=5.0), inflight_max=1000, timeout=5.0, connections_per_node=3)
+    await io.connect()
+    keys = [f"k{n}" for n in range(200)]
+    await asyncio.gather(*(io.run(SET, (key,), EXPIRING) for key in keys))
+    assert io.stats().connections_open == 9
+    slot = slot_of("{ask}")
+    target = elsewhere(flushed, slot)
+    address = f"{target.host}:{target.port}"
+    with flushed.migrating(slot, target):
+        await io.run(SET, ("{ask}a",), EXPIRING)
+        lane = io._route.at(address, ("{ask}a",))
+        assert lane is io._route.at(address, ("{ask}b",))
+        before = lane.answered
+        assert await io.run(GET, ("{ask}a",)) == b"v"
+        assert lane.answered == before + 2
+    await io.close()
+    assert io.stats().connections_open == 0

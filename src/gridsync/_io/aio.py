@@ -1,4 +1,4 @@
-"""AsyncIO: the driver for asyncio.  One multiplexed connection for all tasks of a loop.
+"""AsyncIO: the driver for asyncio.  One multiplexed connection, or a few, for all tasks of a loop.
 
 Bound to the loop in which it is first used.  Blocking commands have connections of their own; the watchdog is a
 thread with its own connection (`keeper.py`), so that a blocked loop does not lose its leases.
@@ -52,14 +52,14 @@ UNBLOCK_PAUSE_S = 0.01
 class AsyncIO:
     """Everything a core may ask of the world, for the tasks of one event loop."""
 
-    def __init__(self, endpoint: Place, *, inflight_max: int, timeout: float) -> None:
+    def __init__(self, endpoint: Place, *, inflight_max: int, timeout: float, connections_per_node: int = 1) -> None:
         """Open nothing yet; must be called in the loop that will use it."""
         self._endpoint = endpoint
         self._timeout = timeout
         self._loop = _running_loop()
         self._time = self._loop.time
         self._topology = open_topology(endpoint)
-        self._route = self._topology.nodes(inflight_max=inflight_max, stall_s=timeout)
+        self._route = self._topology.nodes(lanes=connections_per_node, inflight_max=inflight_max, stall_s=timeout)
         self._inflight_max = inflight_max
         self.monotonic = monotonic
         self.token = Tokens()
@@ -158,7 +158,7 @@ class AsyncIO:
     ) -> Any:  # noqa: ANN401
         """Send *words* once, for `recover`; *deadline* is on the clock of `monotonic`."""
         until = self._time() + deadline - monotonic()
-        node = self._route.node(keys) if asking is None else self._route.at(asking)
+        node = self._route.node(keys) if asking is None else self._route.at(asking, keys)
         wire = await node.ready(until)
         if until - self._time() < spare:
             raise Fault(NO_TIME, applied=False)
@@ -270,8 +270,9 @@ class AsyncIO:
             raise self._misplaced()
         node = self._route.node(keys)
         facts = await aprobe(node.endpoint, questions, timeout)
-        load, line = (0, 0) if node.wire is None else (node.wire.load, node.wire.line)
-        return facts, Usage(load, self._inflight_max, line)
+        wires = [lane.wire for lane in node.lanes if lane.wire is not None]
+        capacity = self._inflight_max * len(node.lanes)
+        return facts, Usage(sum(wire.load for wire in wires), capacity, sum(wire.line for wire in wires))
 
     def where(self, keys: Sequence[str]) -> Endpoint:
         """Return the server that a request for *keys* goes to, as far as is known."""

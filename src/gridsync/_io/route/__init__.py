@@ -1,23 +1,26 @@
 """Which node: one server, the master that Sentinel names, or the owner of a Cluster slot.
 
 A `Topology` knows which servers there are, and is shared by all routes of a driver.  A route maps the keys of a request
-to a node, with connections of its own: a `Pool` for threads, a `Node` for asyncio.  `open.py` makes the topology that
-a URL asks for.
+to a node, with connections of its own: a `Pool` for threads, and for asyncio a `Node` for each lane (`lanes.py`).
+`open.py` makes the topology that a URL asks for.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from gridsync._io.route.lanes import lane_of, open_lanes
 from gridsync._io.wire.faults import REDIRECTS, Fault, ReplyError
-from gridsync._io.wire.node import Node
 from gridsync._io.wire.pool import Pool
 from gridsync.errors import Misconfigured, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from gridsync._io.route.lanes import Lanes
     from gridsync._io.wire.endpoint import Endpoint
+    from gridsync._io.wire.node import Node
     from gridsync._io.wire.place import Place
 
 __all__ = ["AsyncRoute", "AsyncStandalone", "Route", "Standalone", "StandaloneTopology", "Topology"]
@@ -45,13 +48,13 @@ class Route(Protocol):
 
 
 class AsyncRoute(Protocol):
-    """Finds the node for a request's keys."""
+    """Finds the shared connection for a request's keys."""
 
     def node(self, keys: Sequence[object]) -> Node:
-        """Return the node that holds *keys*; any node if there are none."""
+        """Return the lane for *keys* of the node that holds them; any node's first if there are none."""
 
-    def at(self, address: str) -> Node:
-        """Return the node at *address*, ``host:port``, where a reply or a connection pointed."""
+    def at(self, address: str, keys: Sequence[object] = ()) -> Node:
+        """Return the lane for *keys* of the node at *address*, ``host:port``, where a reply or a connection pointed."""
 
     async def connect(self, deadline: float) -> None:
         """Find the servers and open one connection now; *deadline* is on the loop's clock.
@@ -62,7 +65,7 @@ class AsyncRoute(Protocol):
         """
 
     async def close(self) -> None:
-        """Close every node, letting what is under way finish."""
+        """Close every connection, letting what is under way finish."""
 
 
 class Topology(Protocol):
@@ -71,8 +74,8 @@ class Topology(Protocol):
     def pools(self, size: int) -> Route:
         """Return a route for threads, with at most *size* connections for each node."""
 
-    def nodes(self, *, inflight_max: int, stall_s: float) -> AsyncRoute:
-        """Return a route for asyncio."""
+    def nodes(self, *, lanes: int, inflight_max: int, stall_s: float) -> AsyncRoute:
+        """Return a route for asyncio, with *lanes* shared connections for each node."""
 
     def endpoint(self) -> Place:
         """Return where the next subscriber's connection shall go to."""
@@ -105,9 +108,9 @@ class StandaloneTopology:
         """Return a route for threads."""
         return Standalone(Pool(self._place, size=size))
 
-    def nodes(self, *, inflight_max: int, stall_s: float) -> AsyncStandalone:
+    def nodes(self, *, lanes: int, inflight_max: int, stall_s: float) -> AsyncStandalone:
         """Return a route for asyncio."""
-        return AsyncStandalone(Node(self._place, inflight_max=inflight_max, stall_s=stall_s))
+        return AsyncStandalone(open_lanes(self._place, count=lanes, inflight_max=inflight_max, stall_s=stall_s))
 
     def endpoint(self) -> Place:
         """Return the server."""
@@ -156,25 +159,25 @@ class Standalone:
 class AsyncStandalone:
     """One server for all keys, for asyncio."""
 
-    def __init__(self, node: Node) -> None:
-        """Route everything to *node*."""
-        self._node = node
+    def __init__(self, lanes: Lanes) -> None:
+        """Route everything to *lanes*."""
+        self._lanes = lanes
 
-    def node(self, keys: Sequence[object]) -> Node:  # noqa: ARG002 - there is only one
-        """Return the node."""
-        return self._node
+    def node(self, keys: Sequence[object]) -> Node:
+        """Return the lane for *keys*."""
+        return lane_of(self._lanes, keys)
 
-    def at(self, address: str) -> Node:  # noqa: ARG002 - there is only one
-        """Return the node."""
-        return self._node
+    def at(self, address: str, keys: Sequence[object] = ()) -> Node:  # noqa: ARG002 - there is only one server
+        """Return the lane for *keys*."""
+        return lane_of(self._lanes, keys)
 
     async def connect(self, deadline: float) -> None:
-        """Open the connection."""
+        """Open the first lane."""
         try:
-            await self._node.ready(deadline)
+            await self._lanes[0].ready(deadline)
         except Fault as error:
             raise Unavailable(str(error)) from error
 
     async def close(self) -> None:
-        """Close the node."""
-        await self._node.close()
+        """Close every lane side by side."""
+        await asyncio.gather(*(lane.close() for lane in self._lanes))

@@ -1,9 +1,9 @@
-"""Cluster: a slot table that follows MOVED, and one pool or one shared connection for each node.
+"""Cluster: a slot table that follows MOVED, and one pool or a few shared connections for each node.
 
-A key's slot is redis-py's `key_slot`; gridsync's keys of one operation share a hash tag, so the first one decides.  The
-table is read from ``CLUSTER SLOTS`` of any node that answers: first whoever was last pointed to or answered last, then
-the other known nodes, the seeds of the URL last.  One short-lived thread reads it, also under asyncio; whoever asks
-meanwhile is served from the table as it is.
+All keys of one operation share a hash tag, so the slot of the first one (`lanes.slot_of`) decides.  The table is read
+from ``CLUSTER SLOTS`` of any node that answers: first whoever was last pointed to or answered last, then the other
+known nodes, the seeds of the URL last.  One short-lived thread reads it, also under asyncio; whoever asks meanwhile is
+served from the table as it is.
 
 ===============================  ====================================================================================
 what a node says                 what follows
@@ -27,14 +27,13 @@ import os
 import threading
 import weakref
 from dataclasses import replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
-from redis.crc import key_slot
 
 from gridsync._io.clock import monotonic
 from gridsync._io.route.cluster_nodes import ClusterNodes, ClusterPools
+from gridsync._io.route.lanes import slot_of
 from gridsync._io.wire import blocking
 from gridsync._io.wire.faults import Fault, ReplyError
 from gridsync.errors import Misconfigured, Unavailable
@@ -52,12 +51,6 @@ ANSWER_S = 1.0
 """How long one node may take to say which slots are where; then the next is asked."""
 ASKED_S = 10.0
 """How long a node that is in no table is kept after an ASK pointed to it."""
-
-
-@lru_cache(maxsize=1 << 14)
-def slot_of(key: Any) -> int:  # noqa: ANN401 - as redis-py, and text
-    """Return the slot of *key*; remembered, for a process asks for the same ones again and again."""
-    return key_slot(key.encode() if isinstance(key, str) else key)
 
 
 class ClusterTopology:
@@ -121,9 +114,9 @@ class ClusterTopology:
         """Return a route for threads, with at most *size* connections for each node."""
         return ClusterPools(self, size)
 
-    def nodes(self, *, inflight_max: int, stall_s: float) -> ClusterNodes:
-        """Return a route for asyncio, with one shared connection for each node."""
-        return ClusterNodes(self, inflight_max=inflight_max, stall_s=stall_s)
+    def nodes(self, *, lanes: int, inflight_max: int, stall_s: float) -> ClusterNodes:
+        """Return a route for asyncio, with *lanes* shared connections for each node."""
+        return ClusterNodes(self, lanes=lanes, inflight_max=inflight_max, stall_s=stall_s)
 
     def endpoint(self) -> Endpoint:
         """Return a node for a subscriber, another one with each call: what is published reaches all of them."""

@@ -1,4 +1,4 @@
-"""The connections to the nodes of a cluster: one pool for each under threads, one shared connection under asyncio.
+"""The connections to the nodes of a cluster: one pool for each under threads, a few shared ones under asyncio.
 
 Made when they are first asked for; closed when the slot table (`cluster.py`) does not name their node any more.
 """
@@ -9,9 +9,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from gridsync._io.clock import monotonic
+from gridsync._io.route.lanes import lane_of, open_lanes
 from gridsync._io.signals import call_in
 from gridsync._io.wire.faults import Fault
-from gridsync._io.wire.node import Node
 from gridsync._io.wire.pool import Pool
 from gridsync.errors import Unavailable, UsageError
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gridsync._io.route.cluster import ClusterTopology
+    from gridsync._io.route.lanes import Lanes
+    from gridsync._io.wire.node import Node
 
 LEAST_S = 0.001
 
@@ -71,34 +73,35 @@ class ClusterPools:
 
 
 class ClusterNodes:
-    """A shared connection for each node, for asyncio."""
+    """The shared connections to each node, for asyncio."""
 
-    def __init__(self, topology: ClusterTopology, *, inflight_max: int, stall_s: float) -> None:
+    def __init__(self, topology: ClusterTopology, *, lanes: int, inflight_max: int, stall_s: float) -> None:
         """Open nothing yet; must be called in the loop that will use it."""
         self._topology = topology
+        self._lanes = lanes
         self._inflight_max = inflight_max
         self._stall_s = stall_s
         self._loop = asyncio.get_running_loop()
-        self._nodes: dict[str, Node] = {}
+        self._nodes: dict[str, Lanes] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
         topology.on_prune(lambda: call_in(self._loop, self._prune))
 
     def node(self, keys: Sequence[object]) -> Node:
-        """Return the node that owns the slot of *keys*."""
-        address = self._topology.owner(keys)
-        node = self._nodes.get(address)
-        return node if node is not None else self.at(address)
+        """Return the lane for *keys* of the node that owns their slot."""
+        return self.at(self._topology.owner(keys), keys)
 
-    def at(self, address: str) -> Node:
-        """Return the node at *address*; one that nobody knows is kept until the table is read."""
-        node = self._nodes.get(address)
-        if node is None:
+    def at(self, address: str, keys: Sequence[object] = ()) -> Node:
+        """Return the lane for *keys* of the node at *address*; an unknown node is kept until the table is read."""
+        lanes = self._nodes.get(address)
+        if lanes is None:
             endpoint = self._topology.named(address)
             if self._closed:
                 raise UsageError(f"this grid ({endpoint}) was closed; make a new one")
-            node = self._nodes[address] = Node(endpoint, inflight_max=self._inflight_max, stall_s=self._stall_s)
-        return node
+            lanes = self._nodes[address] = open_lanes(
+                endpoint, count=self._lanes, inflight_max=self._inflight_max, stall_s=self._stall_s
+            )
+        return lane_of(lanes, keys)
 
     async def connect(self, deadline: float) -> None:
         """Read the slot table and open one connection."""
@@ -113,11 +116,12 @@ class ClusterNodes:
             return
         for address in list(self._nodes):
             if not self._topology.knows(address):
-                task = self._loop.create_task(self._nodes.pop(address).retire(), name="gridsync-retire")
-                self._leaving.add(task)
-                task.add_done_callback(self._leaving.discard)
+                for node in self._nodes.pop(address):
+                    task = self._loop.create_task(node.retire(), name="gridsync-retire")
+                    self._leaving.add(task)
+                    task.add_done_callback(self._leaving.discard)
 
     async def close(self) -> None:
-        """Close every node side by side, letting what is under way finish."""
+        """Close every connection side by side, letting what is under way finish."""
         self._closed = True
-        await asyncio.gather(*(node.close() for node in self._nodes.values()), *self._leaving)
+        await asyncio.gather(*(node.close() for lanes in self._nodes.values() for node in lanes), *self._leaving)

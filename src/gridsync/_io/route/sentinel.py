@@ -18,11 +18,11 @@ from redis.credentials import UsernamePasswordCredentialProvider
 from gridsync._io.clock import monotonic
 from gridsync._io.hub import pauses
 from gridsync._io.route import AsyncStandalone, Standalone
+from gridsync._io.route.lanes import open_lanes
 from gridsync._io.route.primary import Primary
 from gridsync._io.signals import call_in
 from gridsync._io.wire.endpoint import Endpoint, parse, redacted
 from gridsync._io.wire.faults import ROLE_CHANGED, Fault, ReplyError
-from gridsync._io.wire.node import Node
 from gridsync._io.wire.pool import Pool
 from gridsync.errors import InvalidURL, Unavailable
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from redis.credentials import CredentialProvider
 
+    from gridsync._io.route.lanes import Lanes
+    from gridsync._io.wire.node import Node
     from gridsync._io.wire.place import Place
 
 PORT = 26379
@@ -119,7 +121,7 @@ class SentinelTopology:
         """Follow *primary*."""
         self._primary = primary
         self._pools: list[Pool] = []
-        self._nodes: list[tuple[asyncio.AbstractEventLoop, Node]] = []
+        self._lanes: list[tuple[asyncio.AbstractEventLoop, Node]] = []
         primary.on_move(self._move)
 
     def pools(self, size: int) -> Following:
@@ -128,11 +130,12 @@ class SentinelTopology:
         self._pools.append(pool)
         return Following(pool, self._primary)
 
-    def nodes(self, *, inflight_max: int, stall_s: float) -> AsyncFollowing:
+    def nodes(self, *, lanes: int, inflight_max: int, stall_s: float) -> AsyncFollowing:
         """Return a route for asyncio."""
-        node = Node(self._primary, inflight_max=inflight_max, stall_s=stall_s)
-        self._nodes.append((asyncio.get_running_loop(), node))
-        return AsyncFollowing(node, self._primary)
+        opened = open_lanes(self._primary, count=lanes, inflight_max=inflight_max, stall_s=stall_s)
+        loop = asyncio.get_running_loop()
+        self._lanes += [(loop, lane) for lane in opened]
+        return AsyncFollowing(opened, self._primary)
 
     def endpoint(self) -> Place:
         """Return the primary."""
@@ -150,8 +153,8 @@ class SentinelTopology:
         if isinstance(error, ReplyError) and error.code in ROLE_CHANGED:
             for pool in self._pools:
                 pool.leave()
-            for loop, node in self._nodes:
-                call_in(loop, node.leave)
+            for loop, lane in self._lanes:
+                call_in(loop, lane.leave)
 
     def close(self) -> None:
         """Stop listening to the sentinels."""
@@ -160,8 +163,8 @@ class SentinelTopology:
     def _move(self, endpoint: Endpoint) -> None:
         for pool in self._pools:
             pool.move(endpoint)
-        for loop, node in self._nodes:
-            call_in(loop, lambda node=node: node.move(endpoint))  # type: ignore[misc]
+        for loop, lane in self._lanes:
+            call_in(loop, lambda lane=lane: lane.move(endpoint))  # type: ignore[misc]
 
 
 class Following(Standalone):
@@ -189,17 +192,17 @@ class Following(Standalone):
 class AsyncFollowing(AsyncStandalone):
     """The primary, for asyncio."""
 
-    def __init__(self, node: Node, primary: Primary) -> None:
-        """Route everything to *node*."""
-        super().__init__(node)
+    def __init__(self, lanes: Lanes, primary: Primary) -> None:
+        """Route everything to *lanes*."""
+        super().__init__(lanes)
         self._primary = primary
 
     async def connect(self, deadline: float) -> None:
-        """Open the connection, waiting for the end of a failover that may be under way."""
+        """Open the first lane, waiting for the end of a failover that may be under way."""
         now = asyncio.get_running_loop().time
         for pause in pauses():
             try:
-                await self._node.ready(deadline)
+                await self._lanes[0].ready(deadline)
             except Fault as error:
                 if not self._primary.vouched or now() + pause >= deadline:
                     raise Unavailable(str(error)) from error

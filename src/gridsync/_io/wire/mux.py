@@ -112,6 +112,8 @@ class MuxWire(asyncio.BufferedProtocol):
         self._alone = True
         self._granted = 0
         self._silent_since = 0.0
+        self.heard_at = 0.0
+        """When something was read last, on the loop's clock."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = _NEVER
         self.drained: asyncio.Event | None = None
@@ -288,7 +290,7 @@ class MuxWire(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Hand out the replies that are complete."""
         reader = self._reader
-        self._silent_since = self._time()
+        self._silent_since = self.heard_at = self._time()
         try:
             reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type] # takes any buffer; its stub says bytes
             gets = reader.gets

@@ -1,8 +1,9 @@
-"""One server as an asyncio process sees it: a shared connection, set up when needed and replaced when it breaks."""
+"""A shared connection of an asyncio process to one server, set up when needed and replaced when it breaks."""
 
 from __future__ import annotations
 
 import asyncio
+import weakref
 from typing import TYPE_CHECKING
 
 from gridsync._io.breaker import Rejected
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Node:
-    """One server as one asyncio process sees it: at most one shared connection, set up when it is needed.
+    """At most one shared connection to one server: a lane, and the only one unless more were asked for.
 
     Connecting is single-flight: a hundred callers that find the connection gone wait for one attempt.
     """
@@ -30,13 +31,15 @@ class Node:
         self._inflight_max = inflight_max
         self._stall_s = stall_s
         self.wire: MuxWire | None = None
+        self.lanes = weakref.WeakSet([self])
+        """All that lead to the same server, this one among them; weak, so that none outlives its route."""
         self._leaving: set[asyncio.Task[None]] = set()
         self._attempt: asyncio.Task[MuxWire] | None = None
         self._attempt_began = 0.0
         self._answered = 0
         self._breaker: Breaker | None = None
         self._loop = asyncio.get_running_loop()
-        self._met = False
+        self.met = False
         self._closed = False
         self._retired = False
 
@@ -86,13 +89,23 @@ class Node:
 
     async def _connect(self, breaker: Breaker) -> MuxWire:
         wire = await self._set_up(
-            breaker, self._attempt_began, inflight_max=self._inflight_max, stall_s=self._stall_s, met_before=self._met
+            breaker,
+            self._attempt_began,
+            inflight_max=self._inflight_max,
+            stall_s=self._stall_s,
+            met_before=any(lane.met for lane in self.lanes),
         )
-        self._met = True
+        self.met = True
         self._answered = self.answered
         self.wire = wire
-        wire.on_fault = breaker.failed
+        wire.on_fault = self._failed
         return wire
+
+    def _failed(self, since: float, reason: str, count: int) -> None:
+        # As long as something was heard on another lane, the server is there.
+        heard = [lane.wire.heard_at for lane in self.lanes if lane.wire is not None]
+        assert self._breaker is not None  # noqa: S101 - it was asked before there was a wire
+        self._breaker.failed(max([since, *heard]), reason, count)
 
     async def own(self, resting: list[MuxWire], wait: float) -> MuxWire:
         """Return a connection for one caller alone, who asks the server to be silent for *wait* seconds.
