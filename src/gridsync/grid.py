@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
+from gridsync._checkup import PING_SLOW, judge, questions
 from gridsync._io.aio import AsyncIO
 from gridsync._io.guard import Policy
 from gridsync._io.keys import health as health_keys
@@ -26,7 +27,6 @@ from gridsync._io.wire.endpoint import Endpoint, redacted
 from gridsync._units import seconds
 from gridsync.embedded import EmbeddedServer, open_embedded
 from gridsync.errors import UsageError
-from gridsync.health import PING_SLOW, judge, questions
 from gridsync.limits import AsyncLimiter, Limiter
 from gridsync.locks import AsyncFenceGate, AsyncLock, FenceGate, Lock
 from gridsync.settings import Settings
@@ -160,6 +160,7 @@ class Grid:
         self.settings = _settings(url, namespace, settings)
         self._listeners: Listeners = []
         self._opened = _Opened(self.settings, credentials, self._listeners)
+        self._closed = False
         self._client: redis.Redis | None = None
         self._sentinel: redis.sentinel.Sentinel | None = None
         self._io = SyncIO(
@@ -190,6 +191,8 @@ class Grid:
         It repeats nothing by itself and has connections of its own.  On a cluster it is redis-py's `RedisCluster`,
         which has the same commands.  Behind sentinels it asks them for each new connection, as redis-py does.
         """
+        if self._closed:
+            raise UsageError(f"this grid ({self._opened.place}) was closed; make a new one")
         if self._client is None:
             place, retry = self._opened.place, Retry(NoBackoff(), 0)
             options = _client_options(place.server, self.settings)
@@ -204,24 +207,37 @@ class Grid:
                 self._client = redis.Redis(retry=retry, **options)
         return self._client
 
-    def health(self, *, timeout: Seconds = 1.0) -> Health:
+    def health(self, *, timeout: Seconds = 1.0, max_age: Seconds = 0.0) -> Health:
         """Look whether the server is fit for what gridsync promises on it, on a connection of its own.
 
         Args:
             timeout: How long the whole report may take, in seconds.
+            max_age: How old the report may be, in seconds, for probes that come often: then one caller at a time looks,
+                and the others take what it finds.
 
         Returns:
             A report with an item for each thing that was looked at, what was found, and what to do about it.  A server
             that is away, or does not answer in time, is ``down``; that is no exception.
 
         Raises:
-            UsageError: *timeout* is not positive.
+            UsageError: *timeout* is not positive, or *max_age* is negative.
 
-        Cost: one connection and three round trips; writes one key, which expires.
+        Cost: one connection and three round trips, and a question to each sentinel; writes one key, which expires.
+        A report that is young enough costs microseconds.
         """
-        keys = health_keys(self.namespace)
-        facts, usage = self._io.look(questions(self.namespace), keys, seconds(timeout, "timeout", least=HEALTH_LEAST_S))
+        limit, age = seconds(timeout, "timeout", least=HEALTH_LEAST_S), seconds(max_age, "max_age")
+        facts, usage = self._io.look(questions(self.namespace), health_keys(self.namespace), limit, age)
         return judge(facts, usage, namespace=self.namespace, slow_s=PING_SLOW * self.settings.redis_command_timeout)
+
+    def alive(self) -> bool:
+        """Tell whether this grid can still do its part, without asking any server: the answer of a liveness probe.
+
+        False once it is closed, and while the watchdog that renews leases is more than 5 s late: restarting this
+        process helps then.  That the server is away is no reason to restart anything, and changes nothing here.
+
+        Cost: no input or output; microseconds, and a look at every lease that is held.
+        """
+        return self._io.alive()
 
     def stats(self) -> Stats:
         """Return what this grid did since it was made, and what it is doing now, for people without OpenTelemetry.
@@ -279,6 +295,7 @@ class Grid:
 
     def close(self) -> None:
         """Close every connection; leases still held are left to expire.  Safe to call twice."""
+        self._closed = True
         self._io.close()
         if self._client is not None:
             self._client.close()
@@ -397,13 +414,18 @@ class AsyncGrid:
                 self._client = redis.asyncio.Redis(retry=retry, **options)
         return self._client
 
-    async def health(self, *, timeout: Seconds = 1.0) -> Health:
+    async def health(self, *, timeout: Seconds = 1.0, max_age: Seconds = 0.0) -> Health:
         """Look whether the server is fit for what gridsync promises on it; see `Grid.health`."""
-        keys = health_keys(self.namespace)
-        facts, usage = await self._io.look(
-            questions(self.namespace), keys, seconds(timeout, "timeout", least=HEALTH_LEAST_S)
-        )
+        limit, age = seconds(timeout, "timeout", least=HEALTH_LEAST_S), seconds(max_age, "max_age")
+        facts, usage = await self._io.look(questions(self.namespace), health_keys(self.namespace), limit, age)
         return judge(facts, usage, namespace=self.namespace, slow_s=PING_SLOW * self.settings.redis_command_timeout)
+
+    def alive(self) -> bool:
+        """Tell whether this grid can still do its part, without asking any server; see `Grid.alive`.
+
+        Ask it in the event loop: that it is answered at all shows that the loop runs.
+        """
+        return self._driver is not None and self._driver.alive()
 
     def stats(self) -> Stats:
         """Return what this grid did since it was opened, and what it is doing now; see `Grid.stats`."""
@@ -455,20 +477,32 @@ class AsyncGrid:
         self._listeners.append(callback)
 
     async def close(self) -> None:
-        """Finish what is under way, then close every connection; leases still held are left to expire."""
-        driver, self._driver = self._driver, None
-        if driver is not None:
-            await driver.close()
+        """Finish what is under way, then close every connection; leases still held are left to expire.
+
+        Safe to call twice.
+
+        Raises:
+            UsageError: It belongs to another event loop, and stays open there; or that loop has ended, then everything
+                that outlived it is closed.
+        """
+        driver = self._driver
+        try:
+            if driver is not None:
+                await driver.close()
+                await self._close_client()
+        finally:
+            if driver is None or driver.closed:
+                self._driver = self._client = self._sentinel = None
+                opened, self._opened = self._opened, None
+                if opened is not None:
+                    await asyncio.to_thread(opened.close)
+
+    async def _close_client(self) -> None:
         if self._client is not None:
             await self._client.aclose()
-            self._client = None
         if self._sentinel is not None:
             for sentinel in self._sentinel.sentinels:
                 await sentinel.aclose()
-            self._sentinel = None
-        if self._opened is not None:
-            await asyncio.to_thread(self._opened.close)
-            self._opened = None
 
     async def __aenter__(self) -> Self:
         return await self.open()

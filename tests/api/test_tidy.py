@@ -46,8 +46,9 @@ BELOW = {
     "_embedded": ("errors", "_units"),
     "embedded": ("errors", "_units", "_embedded"),
     **dict.fromkeys(PRIMITIVES, ("errors", "_units", "_io")),
-    "health": ("errors", "_units", "_io"),
-    "grid": ("errors", "_units", "_io", "settings", "embedded", "health", *PRIMITIVES),
+    "health": (),
+    "_checkup": ("_io", "health"),
+    "grid": ("errors", "_units", "_io", "settings", "embedded", "_checkup", "health", *PRIMITIVES),
 }
 """Which parts a part may import besides itself; `testing`, `cli` and `contrib` stand on top and may import all."""
 

@@ -74,4 +74,4 @@ def test_maintenance_notifications_are_off(flushed: RedisServer):
     with Grid(flushed.url) as grid:
         pool = grid.client.connection_pool
         assert not pool.maint_notifications_enabled()
-    assert not inspect.iscoroutinefunction(grid.client.ping)
+        assert not inspect.iscoroutinefunction(grid.client.ping)

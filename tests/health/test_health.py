@@ -15,11 +15,15 @@ from urllib.parse import quote
 
 import pytest
 import trustme
+from prometheus_client.parser import text_string_to_metric_families
 
 from gridsync import AsyncGrid, Grid, Health, UsageError
+from gridsync._checkup import judge, questions
+from gridsync._io import keeper
+from gridsync._io.breaker import State
 from gridsync._io.probe import Facts, Usage
 from gridsync._io.wire.faults import ReplyError
-from gridsync.health import judge, questions
+from gridsync.health import LOCKS
 from gridsync.testing.servers import RedisServer, server_kinds
 from tests.wire.fake import soon
 
@@ -44,11 +48,11 @@ async def opened(kind: str, url: str) -> AsyncIterator[Any]:
             yield grid
 
 
-async def report(grid: Any, timeout: float = PATIENCE) -> Health:  # noqa: ANN401 - a grid of either kind
+async def report(grid: Any, timeout: float = PATIENCE, *, age: float = 0.0) -> Health:  # noqa: ANN401
     """Return the report of a grid of either kind; a thread's report does not block the loop."""
     if inspect.iscoroutinefunction(grid.health):
-        return await grid.health(timeout=timeout)
-    return await asyncio.to_thread(grid.health, timeout=timeout)
+        return await grid.health(timeout=timeout, max_age=age)
+    return await asyncio.to_thread(grid.health, timeout=timeout, max_age=age)
 
 
 def replies(*, info: str = "", **others: object) -> list[object]:
@@ -56,9 +60,14 @@ def replies(*, info: str = "", **others: object) -> list[object]:
     usual = {
         "TIME": [b"1000", b"0"],
         "ROLE": [b"master", 0, []],
+        "CONFIG": {b"appendfsync": b"everysec"},
         "INFO": ("redis_version:7.2.4\nmaxmemory_policy:noeviction\naof_enabled:1\nrole:master\n" + info).encode(),
     }
-    return [others.get(words[0], usual.get(words[0], b"OK")) for words in questions("gridsync")]
+    exists = [1] * 20
+    return [
+        exists if words[1:2] == ("EXISTS",) else others.get(words[0], usual.get(words[0], b"OK"))
+        for words in questions("gridsync")
+    ]
 
 
 def judged(
@@ -67,10 +76,11 @@ def judged(
     usage: Usage = FREE,
     ping_s: float = 0.001,
     asked_at: tuple[float, float] = (1000.0, 1000.0),
+    sentinels: tuple[tuple[str, object], ...] = (),
     **others: object,
 ) -> Health:
     """Judge the replies of a server that is healthy but for what the test says."""
-    facts = Facts("server:6379", 0.01, None, replies(info=info, **others), 0.001, ping_s, asked_at)
+    facts = Facts("server:6379", 0.01, None, replies(info=info, **others), 0.001, ping_s, asked_at, sentinels=sentinels)
     return judge(facts, usage, namespace="gridsync", slow_s=0.3)
 
 
@@ -84,6 +94,7 @@ async def test_a_server_with_an_append_log_is_ok(kind: str, program: Any):  # no
             [
                 *("connection", "version", "loading", "replication", "memory", "eviction", "snapshot", "append log"),
                 *("role", "write", "scripts", "permissions", "clock", "usage"),
+                *("min replicas", "clients", "fsync", "breakers"),
             ],
             "ok",
         ), str(found)
@@ -231,10 +242,32 @@ async def test_a_certificate_that_ends_soon_is_seen(kind: str, tmp_path: Any):  
         (lambda: judged(asked_at=(990.0, 1010.0)), "clock", "ok"),
         (lambda: judged(usage=Usage(19, 20, 0)), "usage", "degraded"),
         (lambda: judged(usage=Usage(5, 20, 1)), "usage", "degraded"),
+        (lambda: judged(usage=Usage(5, 20, 0, {"a:1": "closed", "b:1": "open"})), "breakers", "degraded"),
+        (lambda: judged(usage=Usage(5, 20, 0, {"a:1": "half-open"})), "breakers", "degraded"),
+        (lambda: judged(usage=Usage(5, 20, 0, {"a:1": "closed"})), "breakers", "ok"),
+        (lambda: judged(info="connected_clients:95\nmaxclients:100\n"), "clients", "degraded"),
+        (lambda: judged(info="connected_slaves:1\n"), "min replicas", "degraded"),
+        (lambda: judged(info="connected_slaves:1\nmin_slaves_good_slaves:1\n"), "min replicas", "ok"),
+        (lambda: judged(CONFIG={b"appendfsync": b"no"}), "fsync", "degraded"),
+        (lambda: judged(CONFIG={b"appendfsync": b"always"}), "fsync", "ok"),
+        (lambda: judged(CONFIG=ReplyError("NOPERM no")), "fsync", "unknown"),
+        (lambda: judged(sentinels=(("s1", b"OK"), ("s2", b"OK"))), "sentinels", "ok"),
+        (lambda: judged(sentinels=(("s1", b"OK"), ("s2", TimeoutError()))), "sentinels", "degraded"),
+        (lambda: judged(sentinels=(("s1", ReplyError("NOQUORUM 1 usable")),)), "sentinels", "degraded"),
+        (lambda: judged(sentinels=(("s1", ReplyError("NOPERM no")),)), "sentinels", "unknown"),
         (lambda: judged(SET=ReplyError("NOREPLICAS not enough")), "write", "down"),
         (lambda: judged(INFO=ReplyError("LOADING data")), "loading", "down"),
         (lambda: judged(SCRIPT=ReplyError("NOPERM no")), "scripts", "down"),
-        (lambda: judged(info="cluster_enabled:1\n", CLUSTER=b"cluster_state:ok\r\n"), "cluster", "ok"),
+        (
+            lambda: judged(info="cluster_enabled:1\n", CLUSTER=b"cluster_state:ok\r\ncluster_slots_ok:16384\r\n"),
+            "cluster",
+            "ok",
+        ),
+        (
+            lambda: judged(info="cluster_enabled:1\n", CLUSTER=b"cluster_state:ok\r\ncluster_slots_ok:16000\r\n"),
+            "cluster",
+            "degraded",
+        ),
         (lambda: judged(info="cluster_enabled:1\n", CLUSTER=b"cluster_state:fail\r\n"), "cluster", "down"),
         (lambda: judged(info="cluster_enabled:1\n", CLUSTER=ReplyError("NOPERM no")), "cluster", "unknown"),
         (lambda: judged(TIME=ReplyError("NOPERM no")), "clock", "unknown"),
@@ -244,8 +277,122 @@ async def test_a_certificate_that_ends_soon_is_seen(kind: str, tmp_path: Any):  
 def test_each_item_is_judged(found: Callable[[], Health], name: str, status: str):
     health = found()
     assert health.item(name).status == status, str(health)
-    assert health.status == ("ok" if status == "unknown" else status)
+    assert health.status == ("ok" if status == "unknown" else status), str(health)
     assert bool(health.item(name).advice) == (status != "ok")
+
+
+def test_a_report_has_a_part_for_locks():
+    """What a lock relies on: a full disk is its business, a slow clock is not."""
+    found = judged(info="maxmemory_policy:allkeys-lru\nevicted_keys:7\n", asked_at=(1010.0, 1010.1))
+    assert [item.name for item in found.findings] == ["eviction", "clock"]
+    part = found.only(LOCKS)
+    assert [(item.name, item.value) for item in part.findings] == [("eviction", "allkeys-lru, 7 keys dropped so far")]
+    assert "maxmemory-policy noeviction" in part.findings[0].advice
+    assert part.status == "degraded"
+    assert {item.name for item in part.items} < set(LOCKS)
+    fine = judged(asked_at=(1010.0, 1010.1))
+    assert (fine.status, fine.only(LOCKS).status) == ("degraded", "ok")
+    assert found.only(["weather"]).items == ()
+
+
+def test_prometheus_reads_the_report():
+    found = judged(SET=ReplyError("OOM full"), info="maxmemory_policy:allkeys-lru\n").to_prometheus()
+    read = {
+        (sample.name, sample.labels.get("item", "")): sample.value
+        for family in text_string_to_metric_families(found)
+        for sample in family.samples
+    }
+    assert read["gridsync_health", ""] == 2
+    assert read["gridsync_health_item", "write"] == 2
+    assert read["gridsync_health_item", "eviction"] == 1
+    assert read["gridsync_health_item", "ping"] == 0
+
+
+@KINDS
+async def test_probes_that_come_often_share_a_report(kind: str, flushed: RedisServer):
+    """A readiness probe of each of ten load balancers must not become ten connections a second."""
+
+    def connections() -> int:
+        return int(flushed.command("INFO", "stats")["total_connections_received"])
+
+    async with opened(kind, flushed.url) as grid:
+        before = connections()
+        first = await report(grid, age=PATIENCE)
+        more = await asyncio.gather(*(report(grid, age=PATIENCE) for _ in range(20)))
+        assert all(found is not first and found == first for found in more)
+        assert connections() == before + 2, "one for the report, one to ask"
+        assert await report(grid) != first, "whoever does not say so gets a new one"
+        flushed.stop()
+        assert (await report(grid, age=PATIENCE)) == first
+        assert (await report(grid)).status == "down"
+        flushed.start()
+
+
+@KINDS
+async def test_of_many_that_find_no_report_one_looks(kind: str, flushed: RedisServer):
+    async with opened(kind, flushed.url) as grid:
+        flushed.pause()
+        asking = [asyncio.ensure_future(report(grid, age=PATIENCE)) for _ in range(8)]
+        await soon(grid._io._looking.locked)
+        flushed.resume()
+        found = await asyncio.gather(*asking)
+        assert len({each.spent_s for each in found}) == 1
+        assert found[0].status != "down"
+
+
+@KINDS
+async def test_whoever_waits_for_anothers_report_is_answered_in_time(kind: str, flushed: RedisServer):
+    async with opened(kind, flushed.url) as grid:
+        flushed.pause()
+        first = asyncio.ensure_future(report(grid, age=PATIENCE))
+        await soon(grid._io._looking.locked)
+        late = await report(grid, 0.05, age=PATIENCE)
+        assert (late.status, first.done()) == ("down", False)
+        flushed.resume()
+        assert (await first).status != "down"
+
+
+@KINDS
+async def test_being_alive_is_no_question_for_the_server(kind: str, flushed: RedisServer):
+    async with opened(kind, flushed.url) as grid:
+        flushed.stop()
+        assert grid.alive()
+        flushed.start()
+    assert not grid.alive()
+
+
+@KINDS
+async def test_a_watchdog_that_is_stuck_is_not_alive(kind: str, flushed: RedisServer, monkeypatch: pytest.MonkeyPatch):
+    """Its leases end one after the other, and only a restart helps."""
+    async with opened(kind, flushed.url) as grid:
+        lease = grid.lock("job").acquire()
+        lease = await lease if inspect.isawaitable(lease) else lease
+        assert grid.alive()
+        now = keeper.monotonic()
+        monkeypatch.setattr(keeper, "monotonic", lambda: now + 3600)
+        with grid._io._keeper._condition:
+            assert not grid.alive()
+        monkeypatch.undo()
+        assert grid.alive()
+        ended = lease.release()
+        await ended if inspect.isawaitable(ended) else None
+
+
+@KINDS
+async def test_the_report_names_the_breakers_that_are_open(kind: str, flushed: RedisServer):
+    async with opened(kind, flushed.url) as grid:
+        name = f"{flushed.host}:{flushed.port}"
+        assert grid.stats().breakers == {name: "closed"}
+        (breaker,) = grid._io._endpoint.server.guard._breakers.values()
+        breaker.state = State.OPEN
+        assert grid.stats().breakers == {name: "open"}
+        assert grid.stats().to_dict()["breakers"] == {name: "open"}
+        item = (await report(grid)).item("breakers")
+        assert (item.status, item.value) == ("degraded", f"{name} open")
+        flushed.stop()
+        away = await report(grid)
+        assert (away.status, away.item("breakers").value) == ("down", f"{name} open")
+        flushed.start()
 
 
 def test_a_timeout_must_be_positive(flushed: RedisServer):
@@ -279,6 +426,13 @@ def test_the_command_exits_with_0_1_or_2():
         degraded = command("--timeout", "30", "--json", "--url", server.url)
         assert degraded.returncode == 1
         assert json.loads(degraded.stdout)["status"] == "degraded"
+        audit = command("--timeout", "30", "--locks", "--url", server.url)
+        assert audit.returncode == 1
+        assert "CONFIG SET maxmemory-policy noeviction" in audit.stdout
+        assert "clock" not in audit.stdout
+        read = command("--timeout", "30", "--prometheus", "--locks", "--url", server.url)
+        assert (read.returncode, read.stdout.splitlines()[2].rpartition(" ")[2]) == (1, "1")
+        assert command("--json", "--prometheus").returncode == 2
         server.stop()
         away = command("--json", "--url", server.url)
         assert away.returncode == 2

@@ -15,6 +15,7 @@ from gridsync.testing.sentinels import SentinelSet
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gridsync.health import Item
     from gridsync.testing.servers import RedisServer
 
 PATIENCE = 30.0
@@ -56,3 +57,28 @@ def test_a_report_is_about_the_server_that_takes_the_writes(topology: str):
     with started(topology) as (url, servers):
         addresses = {f"{server.host}:{server.port}" for server in servers}
         asyncio.run(look())
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+async def test_sentinels_are_asked_whether_they_could_agree(kind: str):
+    """A primary that works today is no comfort if nobody can replace it."""
+    with SentinelSet(replicas=1, sentinels=3) as servers:
+
+        async def sentinels() -> Item:
+            if kind == "sync":
+                with Grid(servers.url) as grid:
+                    return (await asyncio.to_thread(grid.health, timeout=PATIENCE)).item("sentinels")
+            async with AsyncGrid(servers.url) as agrid:
+                return (await agrid.health(timeout=PATIENCE)).item("sentinels")
+
+        found = await sentinels()
+        assert (found.status, found.value) == ("ok", "3 of 3 answer, quorum reached")
+        first, second, _ = servers.sentinels
+        first.stop()
+        found = await sentinels()
+        assert (found.status, found.value) == ("degraded", "2 of 3 answer")
+        assert f"{first.host}:{first.port}" in found.advice
+        second.pause()
+        found = await sentinels()
+        assert (found.status, found.value) == ("degraded", "1 of 3 answer")
+        second.resume()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import http.server
 import socket
 import threading
 from typing import TYPE_CHECKING
@@ -218,6 +219,21 @@ def test_plain_to_a_tls_port_is_named(refused: Callable[[str], Exception], secur
     assert "use rediss://" in str(error)
 
 
+class Page(http.server.BaseHTTPRequestHandler):
+    """A web server that knows no page."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_the_port_of_a_web_server_is_named(refused: Callable[[str], Exception]):
+    with http.server.HTTPServer(("127.0.0.1", 0), Page) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        error = refused(f"redis://127.0.0.1:{server.server_port}")
+        server.shutdown()
+    expect(error, errors.Misconfigured, "answers in HTTP", "web server")
+
+
 def test_nobody_there_is_named(refused: Callable[[str], Exception]):
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -244,7 +260,8 @@ def test_a_database_that_does_not_exist_is_named(refused: Callable[[str], Except
 @pytest.mark.parametrize(
     ("answer", "kind", "word"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\n\r\n", errors.TLSFailed, "did not answer in RESP"),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", errors.Misconfigured, "answers in HTTP"),
+        (b"\x15\x03\x01\x00\x02\x02\x28", errors.TLSFailed, "did not answer in RESP"),
         (b"-ERR unknown command 'HELLO'\r\n", errors.Misconfigured, "7.0 or newer"),
         (b"-NOPROTO unsupported protocol version\r\n", errors.Misconfigured, "7.0 or newer"),
         (b"+OK\r\n", errors.Misconfigured, "7.0 or newer"),

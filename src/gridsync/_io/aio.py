@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import weakref
+from functools import partial
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,10 +19,10 @@ from gridsync._io import telemetry
 from gridsync._io.aio_hub import AsyncHub, TaskEar
 from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.keeper import Keeper
-from gridsync._io.probe import Usage, aprobe
+from gridsync._io.probe import LEAST_S, Recent, Usage, aprobe, late
 from gridsync._io.retry import NO_TIME, REDIRECTS_MAX, recover, spare_s
 from gridsync._io.route.open import open_topology
-from gridsync._io.signals import LoopSignal, call_in
+from gridsync._io.signals import LoopSignal, call_in, in_background
 from gridsync._io.wire.faults import REDIRECTS, ROLE_CHANGED, Fault, ReplyError, as_public
 from gridsync._io.wire.mux import DRAIN_S
 from gridsync._io.wire.place import leads_to
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from gridsync._io import Arg, Signal
     from gridsync._io.counts import Stats
     from gridsync._io.probe import Facts
+    from gridsync._io.route import Topology
     from gridsync._io.scripts import Operation
     from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.mux import MuxWire
@@ -73,7 +75,13 @@ class AsyncIO:
         self._forked = False
         self._closed = False
         self._moved = asyncio.Event()
-        self._topology.on_move(lambda endpoint: call_in(self._loop, lambda: self._move(endpoint)))
+        self._looking = asyncio.Lock()
+        self._recent = Recent()
+        loop, moved = self._loop, weakref.WeakMethod(self._move)
+        self._topology.on_move(lambda endpoint: call_in(loop, lambda: (move := moved()) and move(endpoint)))
+        # Dropped without a close: its threads must not outlive it; its connections are the loop's.
+        self._dropped = weakref.finalize(self, in_background, partial(_end, self._topology, self._keeper))
+        self._dropped.atexit = False
         self.counts = endpoint.server.counts
         self.tally = self.counts.tally
         self.budget = endpoint.server.guard.budget
@@ -100,10 +108,25 @@ class AsyncIO:
                 await self._moved.wait()
 
     async def close(self) -> None:
-        """Finish clean-ups and requests under way, then close every connection."""
+        """Finish clean-ups and requests under way, then close every connection.
+
+        Raises:
+            UsageError: This is another loop than its own; if that one has ended, the threads are stopped first.
+        """
         if self._forked:
             return  # the connections, and the loop's own descriptors, are the parent's
+        if _running_loop() is not self._loop:
+            if not self._loop.is_closed():
+                raise self._misplaced()
+            self._closed = True
+            self._dropped.detach()
+            await asyncio.to_thread(_end, self._topology, self._keeper)
+            raise UsageError(
+                "the event loop of this AsyncGrid ended before it was closed, and what was under way ended with it; "
+                "close it in the loop that opened it, as `async with AsyncGrid(…)` does"
+            )
         self._closed = True
+        self._dropped.detach()
         try:
             if self._cleanups:
                 await asyncio.wait(self._cleanups, timeout=DRAIN_S)
@@ -263,16 +286,46 @@ class AsyncIO:
         )
 
     async def look(
-        self, questions: Sequence[tuple[Any, ...]], keys: Sequence[str], timeout: float
+        self, questions: Sequence[tuple[Any, ...]], keys: Sequence[str], timeout: float, age: float = 0.0
     ) -> tuple[Facts, Usage]:
-        """Ask the server that holds *keys*, on a connection of its own; see `aprobe`."""
+        """Ask the server that holds *keys*, on a connection of its own; see `aprobe`.
+
+        What was found at most *age* seconds ago is good enough; then only one task asks, and the others wait for it.
+        """
         if self._forked or _running_loop() is not self._loop:
             raise self._misplaced()
         node = self._route.node(keys)
-        facts = await aprobe(node.endpoint, questions, timeout)
-        wires = [lane.wire for lane in node.lanes if lane.wire is not None]
-        capacity = self._inflight_max * len(node.lanes)
-        return facts, Usage(sum(wire.load for wire in wires), capacity, sum(wire.line for wire in wires))
+        began = monotonic()
+
+        def usage() -> Usage:
+            wires = [lane.wire for lane in node.lanes if lane.wire is not None]
+            load, line = sum(wire.load for wire in wires), sum(wire.line for wire in wires)
+            return Usage(load, self._inflight_max * len(node.lanes), line, self._endpoint.server.guard.states())
+
+        async def ask() -> tuple[Facts, Usage]:
+            facts = await aprobe(node.endpoint, questions, max(began + timeout - monotonic(), LEAST_S))
+            return facts, usage()
+
+        if not age:
+            return await ask()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._looking.acquire()
+        except TimeoutError:
+            return late(node.endpoint, timeout), usage()
+        try:
+            return self._recent.get(age) or self._recent.put(monotonic(), await ask())
+        finally:
+            self._looking.release()
+
+    def alive(self) -> bool:
+        """Tell whether the watchdog does its work, and nobody has closed this."""
+        return not self.closed and self._keeper.is_well
+
+    @property
+    def closed(self) -> bool:
+        """Whether this is of no use any more: closed, or in the child of a fork."""
+        return self._closed or self._forked
 
     def where(self, keys: Sequence[str]) -> Endpoint:
         """Return the server that a request for *keys* goes to, as far as is known."""
@@ -318,6 +371,11 @@ class AsyncIO:
         self._forked = True
         self.token.renew()
         self._keeper.reset()
+
+
+def _end(topology: Topology, keeper: Keeper) -> None:
+    topology.close()
+    keeper.close()
 
 
 _drivers: weakref.WeakSet[AsyncIO] = weakref.WeakSet()

@@ -56,6 +56,8 @@ class Stats:
     """Events whose handler raised."""
     ears: int = 0
     """Waiters that listen for a wake-up now."""
+    breakers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """The state of the circuit breaker of each server that was met: ``closed``, ``open`` or ``half-open``."""
     servers_away: int = 0
     """Servers that count as away now, so that calls to them fail at once."""
     repeats_refused: int = 0
@@ -71,7 +73,12 @@ class Stats:
     def to_dict(self) -> dict[str, Any]:
         """Return the same as plain values, for JSON."""
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {**plain, "failures": dict(self.failures), "ambiguous": self.ambiguous}
+        return {
+            **plain,
+            "failures": dict(self.failures),
+            "breakers": dict(self.breakers),
+            "ambiguous": self.ambiguous,
+        }
 
 
 class Counts:
@@ -103,6 +110,7 @@ class Counts:
         """Put a copy of everything together; the driver says what it keeps, who listens and what protects it."""
         wires = [wire for wire in list(self.wires) if not wire.closed]
         pools = list(self.pools)
+        states = {name: str(state) for name, state in sorted(guard.states().items())}
         failures = {name: count for (what, name), count in sorted(self.totals.items()) if what == "attempt.failed"}
         return Stats(
             connections_open=len(wires) + sum(pool.open for pool in pools),
@@ -118,7 +126,8 @@ class Counts:
             events_consumed=self.total("stream.consumed"),
             events_failed=self.total("stream.failed"),
             ears=ears,
-            servers_away=sum(state != "closed" for state in guard.states().values()),
+            breakers=MappingProxyType(states),
+            servers_away=sum(state != "closed" for state in states.values()),
             repeats_refused=guard.budget.refused,
             decisions_degraded=self.total("limit.degraded"),
         )

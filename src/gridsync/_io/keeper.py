@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger("gridsync")
 TIMEOUT_MAX_S = 1.0
 TIMEOUT_MIN_S = 0.01
+LATE_MAX_S = 5.0
+"""How late the watchdog may be before it counts as stuck: several of its longest requests."""
 ROUNDS_MAX = 3
 """How often a batch is sent after the slots that a cluster moves; what is still on its way then is due again soon."""
 
@@ -65,6 +67,12 @@ class Keeper:
     def kept(self) -> int:
         """How many items are kept now."""
         return len(self._items)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it was not closed, and is not late by more than `LATE_MAX_S` for anything that it keeps."""
+        due = min((item.due for item in list(self._items.values())), default=float("inf"))
+        return not self._closed and monotonic() - due <= LATE_MAX_S
 
     def unkeep(self, item: Keep) -> None:
         """Take *item* back; the thread still looks when it would have been due."""

@@ -10,16 +10,18 @@ import asyncio
 import queue
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io.clock import monotonic
+from gridsync._io.route.primary import Primary
 from gridsync._io.wire import blocking, mux
 from gridsync._io.wire.faults import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.place import Place
 
 LEAST_S = 0.001
@@ -47,6 +49,8 @@ class Facts:
     """Whether the connection is encrypted."""
     certificate_ends: float | None = None
     """When the server's certificate ends, in seconds since 1970; ``None`` without TLS, or if it was not verified."""
+    sentinels: Sequence[tuple[str, object]] = ()
+    """Each sentinel, and what it says about the quorum, or why it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,26 @@ class Usage:
     capacity: int
     line: int
     """Callers that wait for others."""
+    breakers: Mapping[str, str] = field(default_factory=dict)
+    """The state of the breaker of every server that this grid has met."""
+
+
+class Recent:
+    """The last look of a driver, for those who ask more often than anything changes."""
+
+    def __init__(self) -> None:
+        """Remember nothing yet."""
+        self._began = float("-inf")
+        self._found: tuple[Facts, Usage] | None = None
+
+    def get(self, age_s: float) -> tuple[Facts, Usage] | None:
+        """Return the last look if it began at most *age_s* seconds ago."""
+        return self._found if self._began >= monotonic() - age_s else None
+
+    def put(self, began: float, found: tuple[Facts, Usage]) -> tuple[Facts, Usage]:
+        """Remember what a look found that *began* then, and return it."""
+        self._began, self._found = began, found
+        return found
 
 
 def probe(place: Place, questions: Sequence[tuple[Any, ...]], timeout: float) -> Facts:
@@ -69,10 +93,48 @@ def probe(place: Place, questions: Sequence[tuple[Any, ...]], timeout: float) ->
     try:
         return answer.get(timeout=timeout)
     except queue.Empty:
-        return _late(place, timeout)
+        return late(place, timeout)
 
 
-def _late(place: Place, timeout: float) -> Facts:
+def _quorum(place: Primary, until: float) -> list[tuple[str, object]]:
+    found: list[tuple[str, object]] = []
+    for sentinel in sorted(place.sentinels, key=str):
+        # Half of what is left, so that a sentinel that is silent does not cost the whole report.
+        rest = max(min(sentinel.connect_timeout, (until - monotonic()) / 2), LEAST_S)
+        try:
+            wire = blocking.connect(sentinel, timeout=rest, met_before=True)
+            try:
+                found.append((str(sentinel), wire.exchange_many([_ckquorum(place)], rest)[0]))
+            finally:
+                wire.close()
+        except Exception as error:  # noqa: BLE001 - as in `_ask`
+            found.append((str(sentinel), error))
+    return found
+
+
+async def _aquorum(place: Primary, timeout: float) -> list[tuple[str, object]]:
+    async def ask(sentinel: Endpoint) -> tuple[str, object]:
+        rest = max(min(sentinel.connect_timeout, timeout / 2), LEAST_S)
+        try:
+            async with asyncio.timeout(rest):
+                wire = await mux.connect(sentinel, inflight_max=1, stall_s=rest, met_before=True)
+                try:
+                    deadline = asyncio.get_running_loop().time() + rest
+                    return str(sentinel), await wire.post(_ckquorum(place), deadline)
+                finally:
+                    wire.abort()
+        except Exception as error:  # noqa: BLE001 - as in `_ask`; a cancellation passes
+            return str(sentinel), error
+
+    return list(await asyncio.gather(*(ask(sentinel) for sentinel in sorted(place.sentinels, key=str))))
+
+
+def _ckquorum(place: Primary) -> tuple[str, ...]:
+    return ("SENTINEL", "CKQUORUM", place.service)
+
+
+def late(place: Place, timeout: float) -> Facts:
+    """Return what is known of a server that did not answer in time: nothing."""
     return Facts(str(place), timeout, Fault(f"{place} did not answer within {timeout:g} s", applied=False))
 
 
@@ -96,7 +158,7 @@ def _ask(place: Place, questions: Sequence[tuple[Any, ...]], timeout: float) -> 
             wire.close()
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the report tells
         return Facts(str(place), monotonic() - started, error)
-    return Facts(
+    facts = Facts(
         str(wire.endpoint),
         monotonic() - started,
         None,
@@ -107,6 +169,9 @@ def _ask(place: Place, questions: Sequence[tuple[Any, ...]], timeout: float) -> 
         wire.endpoint.tls is not None,
         ends,
     )
+    if not isinstance(place, Primary):
+        return facts
+    return replace(facts, sentinels=_quorum(place, started + timeout), spent_s=monotonic() - started)
 
 
 async def aprobe(place: Place, questions: Sequence[tuple[Any, ...]], timeout: float) -> Facts:
@@ -127,13 +192,13 @@ async def aprobe(place: Place, questions: Sequence[tuple[Any, ...]], timeout: fl
             finally:
                 wire.abort()
     except TimeoutError:
-        return _late(place, timeout)
+        return late(place, timeout)
     except Exception as error:  # noqa: BLE001 - as above; a cancellation passes
         return Facts(str(place), monotonic() - started, error)
     broken = next((reply for reply in replies if isinstance(reply, Fault)), None)
     if broken is not None:
         return Facts(str(place), monotonic() - started, broken)
-    return Facts(
+    facts = Facts(
         str(wire.endpoint),
         monotonic() - started,
         None,
@@ -144,3 +209,7 @@ async def aprobe(place: Place, questions: Sequence[tuple[Any, ...]], timeout: fl
         wire.endpoint.tls is not None,
         ends,
     )
+    if not isinstance(place, Primary):
+        return facts
+    sentinels = await _aquorum(place, max(started + timeout - monotonic(), LEAST_S))
+    return replace(facts, sentinels=sentinels, spent_s=monotonic() - started)

@@ -164,8 +164,18 @@ def parse(name: str, source: str) -> Script:
     return Script(name, source, sha, category, tuple(keys), tuple(args), facts["Returns"], facts["Cost"], repeat)
 
 
+_loaded: dict[str, Script] = {}
+
+
+def loaded() -> list[Script]:
+    """Return every script that this process knows, which are those of the wings that it has imported."""
+    return list(_loaded.values())
+
+
 @cache
 def load(package: str, name: str) -> Script:
     """Return the script ``lua/<name>.lua`` of *package*; read and parsed once per process."""
     source = resources.files(package).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
-    return parse(f"{package.removeprefix('gridsync.')}.{name}", source)
+    script = parse(f"{package.removeprefix('gridsync.')}.{name}", source)
+    _loaded[script.name] = script
+    return script

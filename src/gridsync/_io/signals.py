@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from typing import TYPE_CHECKING
@@ -107,3 +108,9 @@ def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> 
     except RuntimeError:
         if not loop.is_closed():
             raise
+
+
+def in_background(call: Callable[[], object]) -> None:
+    """Run *call* in a thread of its own, for a finalizer: it may run anywhere, also while its thread holds a lock."""
+    with contextlib.suppress(RuntimeError):  # the interpreter is on its way out, and takes everything along
+        threading.Thread(target=call, name="gridsync-finalizer", daemon=True).start()

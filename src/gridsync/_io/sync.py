@@ -12,6 +12,7 @@ import os
 import threading
 import time
 import weakref
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,15 +22,15 @@ from gridsync._io import run_sync, telemetry
 from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.hub import ThreadEar, ThreadHub
 from gridsync._io.keeper import Keeper
-from gridsync._io.probe import Usage, probe
+from gridsync._io.probe import Recent, Usage, late, probe
 from gridsync._io.retry import NO_TIME, REDIRECTS_MAX, recover, spare_s
 from gridsync._io.route.open import open_topology
-from gridsync._io.signals import ThreadSignal
+from gridsync._io.signals import ThreadSignal, in_background
 from gridsync._io.wire.faults import ASKING, REDIRECTS, Fault, ReplyError, as_public
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from gridsync._io import Arg, Signal
     from gridsync._io.counts import Stats
@@ -73,7 +74,15 @@ class SyncIO:
         self._blocking = self._topology.pools(pool_size)
         self._blocked: set[BlockingWire] = set()
         self._moved = threading.Condition()
-        self._topology.on_move(self._move)
+        self._looking = threading.Lock()
+        self._recent = Recent()
+        moved = weakref.WeakMethod(self._move)
+        self._topology.on_move(lambda endpoint: (move := moved()) and move(endpoint))
+        steps = (self._topology.close, self._keeper.close, self._hub.close, self._blocking.close, self._route.close)
+        self._shut = partial(_shut, self._blocked, *steps)
+        # Dropped without a close: its threads must not outlive it.
+        self._dropped = weakref.finalize(self, in_background, self._shut)
+        self._dropped.atexit = False
         self.counts = endpoint.server.counts
         self.tally = self.counts.tally
         self.budget = endpoint.server.guard.budget
@@ -96,13 +105,8 @@ class SyncIO:
 
     def close(self) -> None:
         """Close every connection and stop the threads; leases still held are left to expire."""
-        self._topology.close()
-        self._keeper.close()
-        self._hub.close()
-        for wire in list(self._blocked):
-            wire.shutdown()
-        self._blocking.close()
-        self._route.close()
+        self._dropped.detach()
+        self._shut()
 
     async def run(
         self, operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), *, timeout: float | None = None
@@ -243,10 +247,33 @@ class SyncIO:
                 time.sleep(UNBLOCK_PAUSE_S)
         wire.shutdown()
 
-    def look(self, questions: Sequence[tuple[Any, ...]], keys: Sequence[str], timeout: float) -> tuple[Facts, Usage]:
-        """Ask the server that holds *keys*, on a connection of its own; see `probe`."""
+    def look(
+        self, questions: Sequence[tuple[Any, ...]], keys: Sequence[str], timeout: float, age: float = 0.0
+    ) -> tuple[Facts, Usage]:
+        """Ask the server that holds *keys*, on a connection of its own; see `probe`.
+
+        What was found at most *age* seconds ago is good enough; then only one thread asks, and the others wait for it.
+        """
         pool = self._route.pool(keys)
-        return probe(pool.endpoint, questions, timeout), Usage(pool.open - pool.idle, pool.size, pool.waiting)
+        began = monotonic()
+
+        def ask() -> tuple[Facts, Usage]:
+            facts = probe(pool.endpoint, questions, max(began + timeout - monotonic(), LEAST_S))
+            states = self._endpoint.server.guard.states()
+            return facts, Usage(pool.open - pool.idle, pool.size, pool.waiting, states)
+
+        if not age:
+            return ask()
+        if not self._looking.acquire(timeout=timeout):
+            return late(pool.endpoint, timeout), Usage(pool.open - pool.idle, pool.size, pool.waiting)
+        try:
+            return self._recent.get(age) or self._recent.put(monotonic(), ask())
+        finally:
+            self._looking.release()
+
+    def alive(self) -> bool:
+        """Tell whether the watchdog does its work, and nobody has closed this."""
+        return self._keeper.is_well
 
     def where(self, keys: Sequence[str]) -> Endpoint:
         """Return the server that a request for *keys* goes to, as far as is known."""
@@ -292,9 +319,17 @@ class SyncIO:
         self._keeper.reset()
         self._hub.after_fork()
         self._moved = threading.Condition()
+        self._looking = threading.Lock()
         for wire in self._blocked:
             wire.close()
-        self._blocked = set()
+        self._blocked.clear()
+
+
+def _shut(blocked: set[BlockingWire], *steps: Callable[[], None]) -> None:
+    for step in steps:
+        step()
+    for wire in list(blocked):
+        wire.shutdown()
 
 
 _drivers: weakref.WeakSet[SyncIO] = weakref.WeakSet()

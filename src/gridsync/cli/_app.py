@@ -39,6 +39,8 @@ def health(
     ] = None,
     timeout: Annotated[float, typer.Option(min=0.01, max=60, help="Seconds for the whole report.")] = 1.0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    prometheus: Annotated[bool, typer.Option("--prometheus", help="Print Prometheus' text format instead.")] = False,
+    locks: Annotated[bool, typer.Option("--locks", help="Look only at what locks rely on.")] = False,
 ) -> None:
     """Say whether a server is fit for locks, limits and events, and what to do if it is not.
 
@@ -47,7 +49,10 @@ def health(
     """
     from gridsync.cli.health import command  # noqa: PLC0415 - loads redis and pydantic
 
-    raise typer.Exit(command(url=url, timeout=timeout, as_json=json))
+    if json and prometheus:
+        raise typer.BadParameter("--json and --prometheus exclude each other")
+    form = "json" if json else "prometheus" if prometheus else "text"
+    raise typer.Exit(command(url=url, timeout=timeout, form=form, locks=locks))
 
 
 @app.command()

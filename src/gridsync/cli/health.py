@@ -8,20 +8,22 @@ from typing import Final
 from gridsync._io.wire.endpoint import redacted
 from gridsync.errors import GridsyncError, UsageError
 from gridsync.grid import Grid
-from gridsync.health import Health, unreachable
+from gridsync.health import LOCKS, Health, unreachable
 from gridsync.settings import Settings
 
 EXIT: Final = {"ok": 0, "degraded": 1, "down": 2}
 
 
-def command(*, url: str | None, timeout: float, as_json: bool) -> int:
+def command(*, url: str | None, timeout: float, form: str, locks: bool) -> int:
     """Print the report; returns 0 for ok, 1 for degraded, 2 for down or a URL that cannot be used."""
     try:
         found = _look(url, timeout)
     except UsageError as error:
         print(f"gridsync: {error}", file=sys.stderr)
         return EXIT["down"]
-    print(found.to_json() if as_json else found)
+    if locks:
+        found = found.only(LOCKS)
+    print({"json": found.to_json, "prometheus": found.to_prometheus, "text": found.__str__}[form]().rstrip())
     return EXIT[found.status]
 
 

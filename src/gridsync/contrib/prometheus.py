@@ -83,3 +83,9 @@ class GridCollector:
         for reason, count in stats.failures.items():
             failures.add_metric([self._name, reason], count)
         yield failures
+        states = GaugeMetricFamily(
+            "gridsync_breaker", "The state of each server's circuit breaker.", labels=["grid", "server", "state"]
+        )
+        for server, state in stats.breakers.items():
+            states.add_metric([self._name, server, state], 1)
+        yield states

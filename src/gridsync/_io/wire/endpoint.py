@@ -57,6 +57,8 @@ _CERTIFICATE_ADVICE = {
 }
 """By OpenSSL's code of the verification."""
 _HANGING_UP = (ConnectionResetError, BrokenPipeError, EOFError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+_HTTP = ('got "H"', 'got "<"')
+"""How the parser complains of a status line, or of a page without one, as old servers answer what they cannot read."""
 _OWN_LIMITS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 _ENCODE = "write host:port, and percent-encode special characters in user and password (@ is %40, / is %2F)"
 
@@ -342,6 +344,9 @@ def connect_failed(endpoint: Endpoint, error: BaseException, *, met_before: bool
         return _refused_by_peer(endpoint, error.reason)
     if isinstance(error, ssl.SSLError) and not (met_before and isinstance(error, _HANGING_UP)):
         return not_tls(endpoint, error.reason or str(error))
+    if isinstance(error, ProtocolError) and any(sign in str(error) for sign in _HTTP):
+        text = f"{endpoint} answers in HTTP: this is the port of a web server; Redis has 6379 unless told otherwise"
+        return Misconfigured(text)
     if isinstance(error, ProtocolError):
         return TLSFailed(f"{endpoint} did not answer in RESP ({error}); is it a TLS port? then use rediss://")
     if isinstance(error, TimeoutError):
