@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from gridsync.errors import (
     AuthenticationFailed,
+    BarrierBroken,
     GridsyncError,
     InvalidEvent,
     InvalidLimit,
@@ -37,6 +38,7 @@ from gridsync.errors import (
     Unavailable,
     UnknownEventType,
     UsageError,
+    WaitTimeout,
     WrongVersion,
 )
 
@@ -46,18 +48,33 @@ if TYPE_CHECKING:
     from gridsync.grid import AsyncGrid, Grid
     from gridsync.health import Health
     from gridsync.limits import AsyncLimiter, Decision, Limiter, Rate
-    from gridsync.locks import AsyncFenceGate, AsyncLease, AsyncLock, FenceGate, Lease, Lock
+    from gridsync.locks import (
+        AsyncBarrier,
+        AsyncFenceGate,
+        AsyncLatch,
+        AsyncLease,
+        AsyncLock,
+        Barrier,
+        FenceGate,
+        Latch,
+        Lease,
+        Lock,
+    )
     from gridsync.settings import Settings
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncBarrier",
     "AsyncFenceGate",
     "AsyncGrid",
+    "AsyncLatch",
     "AsyncLease",
     "AsyncLimiter",
     "AsyncLock",
     "AuthenticationFailed",
+    "Barrier",
+    "BarrierBroken",
     "Decision",
     "FenceGate",
     "Grid",
@@ -66,6 +83,7 @@ __all__ = [
     "InvalidEvent",
     "InvalidLimit",
     "InvalidURL",
+    "Latch",
     "Lease",
     "LeaseLost",
     "Limiter",
@@ -86,6 +104,7 @@ __all__ = [
     "Unavailable",
     "UnknownEventType",
     "UsageError",
+    "WaitTimeout",
     "WrongVersion",
 ]
 
@@ -95,7 +114,18 @@ _LATER = {
     "gridsync.grid": ("AsyncGrid", "Grid"),
     "gridsync.health": ("Health",),
     "gridsync.limits": ("AsyncLimiter", "Decision", "Limiter", "Rate"),
-    "gridsync.locks": ("AsyncFenceGate", "AsyncLease", "AsyncLock", "FenceGate", "Lease", "Lock"),
+    "gridsync.locks": (
+        "AsyncBarrier",
+        "AsyncFenceGate",
+        "AsyncLatch",
+        "AsyncLease",
+        "AsyncLock",
+        "Barrier",
+        "FenceGate",
+        "Latch",
+        "Lease",
+        "Lock",
+    ),
     "gridsync.settings": ("Settings",),
 }
 """Imported when they are first used: redis and pydantic take half a second, and `gridsync --help` needs neither."""

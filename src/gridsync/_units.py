@@ -27,6 +27,17 @@ def seconds(value: Seconds, what: str, *, least: float = 0.0, most: float = YEAR
     return float(number)
 
 
+def count(value: int, what: str, most: int) -> int:
+    """Return *value* if it is a whole number from 1 to *most*.
+
+    Raises:
+        UsageError: It is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise UsageError(f"{what} must be a whole number from 1 to {most}, not {value!r:.100}")
+    return value
+
+
 def name(value: str, what: str) -> str:
     """Return *value* if it can name something.
 

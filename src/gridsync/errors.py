@@ -9,7 +9,9 @@
     │   ├── InvalidEvent               an event that does not fit its model
     │   └── UnknownEventType           an event type that no model claims
     ├── NotNow                      the answer is no, for the moment
-    │   ├── LockTimeout (TimeoutError) someone else still held it
+    │   ├── WaitTimeout (TimeoutError) what was waited for did not come in time
+    │   │   └── LockTimeout               someone else still held it
+    │   ├── BarrierBroken              a party died, or somebody broke the barrier
     │   ├── RateLimited                the limit is used up
     │   └── WrongVersion               the stream has moved on
     ├── LeaseLost                   you had it, and have it no longer
@@ -31,6 +33,7 @@ from __future__ import annotations
 
 __all__ = [
     "AuthenticationFailed",
+    "BarrierBroken",
     "GridsyncError",
     "InvalidEvent",
     "InvalidLimit",
@@ -48,6 +51,7 @@ __all__ = [
     "Unavailable",
     "UnknownEventType",
     "UsageError",
+    "WaitTimeout",
     "WrongVersion",
 ]
 
@@ -80,11 +84,11 @@ class NotNow(GridsyncError):
     """The server answered, and the answer is no for the moment."""
 
 
-class LockTimeout(NotNow, TimeoutError):
-    """Someone else still held the lock when the timeout ended.
+class WaitTimeout(NotNow, TimeoutError):
+    """What was waited for did not come before the timeout ended.
 
     Attributes:
-        name: The lock.
+        name: What was waited for: the lock, the latch, the barrier.
         waited_s: How long this caller waited, in seconds.
     """
 
@@ -93,6 +97,25 @@ class LockTimeout(NotNow, TimeoutError):
         super().__init__(message)
         self.name = name
         self.waited_s = waited_s
+
+
+class LockTimeout(WaitTimeout):
+    """Someone else still held the lock when the timeout ended."""
+
+
+class BarrierBroken(NotNow):
+    """The barrier will not open: a party died while it waited, or somebody broke it or reset it.
+
+    Attributes:
+        name: The barrier.
+        why: What happened.
+    """
+
+    def __init__(self, message: str, *, name: str, why: str) -> None:
+        """Keep what a handler may want besides the message."""
+        super().__init__(message)
+        self.name = name
+        self.why = why
 
 
 class RateLimited(NotNow):

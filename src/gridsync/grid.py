@@ -28,7 +28,16 @@ from gridsync._units import seconds
 from gridsync.embedded import EmbeddedServer, open_embedded
 from gridsync.errors import UsageError
 from gridsync.limits import AsyncLimiter, Limiter
-from gridsync.locks import AsyncFenceGate, AsyncLock, FenceGate, Lock
+from gridsync.locks import (
+    AsyncBarrier,
+    AsyncFenceGate,
+    AsyncLatch,
+    AsyncLock,
+    Barrier,
+    FenceGate,
+    Latch,
+    Lock,
+)
 from gridsync.settings import Settings
 from gridsync.streams import AsyncEventStore, EventStore
 
@@ -256,6 +265,14 @@ class Grid:
         """Return the gate through which holders of a lock write to the Redis key *key*."""
         return FenceGate(self._io, self.namespace, key)
 
+    def latch(self, name: str, count: int, *, ttl: Seconds = 3600.0) -> Latch:
+        """Return the latch *name*, which opens when *count* things have happened; kept *ttl* s after its last use."""
+        return Latch(self._io, self.namespace, name, count, ttl=ttl)
+
+    def barrier(self, name: str, parties: int, *, ttl: Seconds = 3600.0) -> Barrier:
+        """Return the barrier *name*, at which *parties* wait for each other; kept *ttl* seconds after its last use."""
+        return Barrier(self._io, self.namespace, name, parties, ttl=ttl)
+
     def limiter(
         self,
         name: str,
@@ -438,6 +455,14 @@ class AsyncGrid:
     def fence_gate(self, key: str) -> AsyncFenceGate:
         """Return the gate through which holders of a lock write to the Redis key *key*."""
         return AsyncFenceGate(self._io, self.namespace, key)
+
+    def latch(self, name: str, count: int, *, ttl: Seconds = 3600.0) -> AsyncLatch:
+        """Return the latch *name*, which opens when *count* things have happened; kept *ttl* s after its last use."""
+        return AsyncLatch(self._io, self.namespace, name, count, ttl=ttl)
+
+    def barrier(self, name: str, parties: int, *, ttl: Seconds = 3600.0) -> AsyncBarrier:
+        """Return the barrier *name*, at which *parties* wait for each other; kept *ttl* seconds after its last use."""
+        return AsyncBarrier(self._io, self.namespace, name, parties, ttl=ttl)
 
     def limiter(
         self,

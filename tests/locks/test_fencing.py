@@ -10,9 +10,7 @@ import pytest
 
 from gridsync._io.keys import gate as gate_keys
 from gridsync.errors import LeaseLost, ServerError, StaleFence, UsageError
-from gridsync.locks import AsyncFenceGate, FenceGate
 from gridsync.locks.sql import FencedTable
-from tests.wire.world import NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,7 +22,7 @@ KEY = "wallet:7"
 
 
 def gate(world: World, io: Any, key: str = KEY) -> Any:  # noqa: ANN401 - either kind
-    return (FenceGate if world.kind == "sync" else AsyncFenceGate)(io, NAMESPACE, key)
+    return world.locks("FenceGate", io, key)
 
 
 @pytest.fixture

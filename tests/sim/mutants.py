@@ -13,6 +13,7 @@ from tests.sim import fence_scenarios as fences
 from tests.sim import limit_scenarios as limits
 from tests.sim import lock_scenarios as locks
 from tests.sim import stream_scenarios as streams
+from tests.sim import together_scenarios as together
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,6 +113,72 @@ FENCES = [
             "redis.call('SET', mark, ARGV[1], 'PX', '100')",
             "the largest fence is remembered",
         ),
+    )
+]
+
+TOGETHER = [
+    Mutant("locks", *words, scenario)
+    for *words, scenario in (
+        (
+            "count_down",
+            "redis.call('HSETNX', B, ARGV[3], ARGV[4]) == 1",
+            "true",
+            "a repeat counts down once",
+            together.opening,
+        ),
+        (
+            "count_down",
+            "      redis.call(command, ARGV[5] .. string.sub(waiter, 1, 12), waiter)\n",
+            "",
+            "an opened latch wakes everybody",
+            together.opening_in_calm,
+        ),
+        (
+            "count_down",
+            "redis.call('PEXPIRE', B, ARGV[2])",
+            "",
+            "a latch does not stay for ever",
+            together.opening,
+        ),
+        (
+            "look_at_latch",
+            "return {rest, count}",
+            "return {0, count}",
+            "a closed latch lets nobody pass",
+            together.opening,
+        ),
+        (
+            "look_at_latch",
+            "  redis.call('ZADD', W, now + alive, ARGV[3])\n",
+            "",
+            "a waiter is known to wait",
+            together.opening_in_calm,
+        ),
+        ("arrive", "if passed then", "if passed and false then", "who passed learns it", together.meetings),
+        ("arrive", "  redis.call('DEL', A)\n", "", "a generation begins empty", together.meetings),
+        (
+            "arrive",
+            "if place < tonumber(parties) then",
+            "if place < tonumber(parties) - 1 then",
+            "nobody passes before all are there",
+            together.meetings,
+        ),
+        ("arrive", "if dead then", "if dead and false then", "the dead do not count as parties", together.ghost),
+        (
+            "arrive",
+            "redis.call('HSET', S, 'g', generation + 1)",
+            "redis.call('HSET', S, 'g', generation)",
+            "generations are told apart",
+            together.meetings,
+        ),
+        (
+            "step_back",
+            "redis.call('ZREM', KEYS[1], ARGV[1])\n",
+            "",
+            "who gave up is not waited for",
+            together.giving_up,
+        ),
+        ("break_barrier", "  redis.call('HINCRBY', S, 'g', 1)\n", "", "a reset ends the generation", together.resets),
     )
 ]
 

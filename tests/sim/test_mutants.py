@@ -12,7 +12,7 @@ from gridsync.locks import _hold as locks_hold
 from gridsync.streams import _consumer as consumer
 from tests.sim import lock_scenarios as locks
 from tests.sim import stream_scenarios as streams
-from tests.sim.mutants import FENCES, LIMITS, LOCKS, SEEDS_MAX, STREAMS, Mutant
+from tests.sim.mutants import FENCES, LIMITS, LOCKS, SEEDS_MAX, STREAMS, TOGETHER, Mutant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ def find(scenario: Callable[..., Simulation], scripts: dict[str, str] | None = N
     pytest.fail(f"{SEEDS_MAX} seeds of {scenario.__name__} did not notice it")
 
 
-@pytest.mark.parametrize("mutant", [*LOCKS, *FENCES, *LIMITS, *STREAMS], ids=lambda mutant: mutant.id)
+@pytest.mark.parametrize("mutant", [*LOCKS, *FENCES, *TOGETHER, *LIMITS, *STREAMS], ids=lambda mutant: mutant.id)
 def test_a_bug_planted_in_a_script_is_found(mutant: Mutant) -> None:
     """The unmodified scripts pass the same seeds: the other tests of this folder."""
     find(mutant.scenario, mutant.scripts())

@@ -16,10 +16,11 @@ from pydantic import BaseModel
 
 import gridsync
 from gridsync._io import load
+from gridsync._io.keys import barrier as barrier_keys
 from gridsync._io.keys import events as event_keys
+from gridsync._io.keys import latch as latch_keys
 from gridsync._io.keys import lock as lock_keys
-from gridsync.errors import ServerError
-from gridsync.locks import AsyncFenceGate, FenceGate
+from gridsync.errors import ServerError, WaitTimeout
 from gridsync.testing.proxy import Break, FaultProxy, Rule
 from gridsync.testing.servers import RedisServer
 from tests.wire.fake import soon
@@ -172,7 +173,7 @@ async def the_watchdog_keeps_the_lease(stage: Stage) -> None:
 @scenario("locks.fenced")
 async def a_fenced_write_is_applied_once(stage: Stage) -> None:
     world = stage.world
-    gate = (FenceGate if world.kind == "sync" else AsyncFenceGate)(stage.broken, NAMESPACE, "wallet")
+    gate = world.locks("FenceGate", stage.broken, "wallet")
     await world.do(gate.write, ("INCRBY", "wallet", 1), fence=5)
     stage.arm()
     await world.do(gate.write, ("INCRBY", "wallet", 10), ("EXPIRE", "wallet", 60), fence=5)
@@ -182,12 +183,73 @@ async def a_fenced_write_is_applied_once(stage: Stage) -> None:
 @scenario("locks.fenced")
 async def a_fenced_write_that_failed_fails_once(stage: Stage) -> None:
     world = stage.world
-    gate = (FenceGate if world.kind == "sync" else AsyncFenceGate)(stage.broken, NAMESPACE, "wallet")
+    gate = world.locks("FenceGate", stage.broken, "wallet")
     await world.do(gate.set, "text", fence=5, ttl=60)
     stage.arm()
     with pytest.raises(ServerError, match="not an integer"):
         await world.do(gate.write, ("APPEND", "wallet", "s"), ("INCR", "wallet"), fence=5)
     assert stage.server.command("GET", "wallet") == b"texts"
+
+
+@scenario("locks.count_down")
+async def a_latch_is_counted_down_once(stage: Stage) -> None:
+    world = stage.world
+    latch = world.locks("Latch", stage.broken, "ready", 5)
+    assert await world.do(latch.count_down) == 4
+    stage.arm()
+    assert await world.do(latch.count_down, 2) == 2
+    assert await world.do(latch.remaining) == 2
+
+
+@scenario("locks.look_at_latch")
+async def a_waiter_of_a_latch_waits_on_and_is_woken(stage: Stage) -> None:
+    world = stage.world
+    rule = stage.arm()
+    waiting = world.start(world.locks("Latch", stage.broken, "ready", 1).wait, timeout=60)
+    await soon(lambda: rule.hits and stage.server.command("ZCARD", latch_keys(NAMESPACE, "ready").alive) == 1)
+    assert await world.do(world.locks("Latch", stage.whole, "ready", 1).count_down) == 0
+    await world.ended(waiting)
+
+
+@scenario("locks.arrive")
+async def a_party_comes_to_the_barrier_once(stage: Stage) -> None:
+    world = stage.world
+    rule = stage.arm()
+    first = world.start(world.locks("Barrier", stage.broken, "round", 2).wait, timeout=60)
+    await soon(lambda: rule.hits and stage.server.command("ZCARD", barrier_keys(NAMESPACE, "round").here) == 1)
+    assert await world.do(world.locks("Barrier", stage.whole, "round", 2).wait) == (0, 1)
+    assert await world.ended(first) == (0, 0)
+
+
+@scenario("locks.arrive")
+async def the_last_party_opens_the_barrier_once(stage: Stage) -> None:
+    world = stage.world
+    first = world.start(world.locks("Barrier", stage.whole, "round", 2).wait, timeout=60)
+    await soon(lambda: stage.server.command("ZCARD", barrier_keys(NAMESPACE, "round").here) == 1)
+    stage.arm()
+    last = world.locks("Barrier", stage.broken, "round", 2)
+    assert await world.do(last.wait) == (0, 1)
+    assert await world.ended(first) == (0, 0)
+    assert await world.do(last.waiting) == 0
+
+
+@scenario("locks.step_back")
+async def a_party_steps_back_once(stage: Stage) -> None:
+    world = stage.world
+    barrier = world.locks("Barrier", stage.broken, "round", 2)
+    stage.arm()
+    with pytest.raises(WaitTimeout):
+        await world.do(barrier.wait, timeout=0)
+    assert await world.do(barrier.waiting) == 0
+
+
+@scenario("locks.break_barrier")
+async def a_barrier_is_reset_once(stage: Stage) -> None:
+    world = stage.world
+    barrier = world.locks("Barrier", stage.broken, "round", 2)
+    stage.arm()
+    await world.do(barrier.reset)
+    assert stage.server.command("HGET", barrier_keys(NAMESPACE, "round").state, "g") == b"1"
 
 
 # -- limits ------------------------------------------------------------------------------------------------------

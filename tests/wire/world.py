@@ -9,6 +9,7 @@ import inspect
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from gridsync import locks
 from gridsync._io.aio import AsyncIO
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import parse
@@ -61,6 +62,10 @@ class World:
     def lock(self, io: Any, name: str = "job", *, ttl: float = 10.0) -> Any:
         """Return a lock of this kind."""
         return (Lock if self.kind == "sync" else AsyncLock)(io, NAMESPACE, name, ttl=ttl)
+
+    def locks(self, what: str, io: Any, *args: Any, **options: Any) -> Any:
+        """Return anything of `gridsync.locks` by the name of its sync kind."""
+        return getattr(locks, what if self.kind == "sync" else f"Async{what}")(io, NAMESPACE, *args, **options)
 
     def limiter(self, io: Any, *limits: str) -> Any:
         """Return a limiter of this kind."""

@@ -52,6 +52,42 @@ def lock(namespace: str, name: str) -> LockKeys:
     return LockKeys(base, f"{base}:queue", f"{base}:alive", f"{base}:fence")
 
 
+class LatchKeys(NamedTuple):
+    """The keys of one latch.  All of them expire."""
+
+    state: str
+    """hash: ``c`` the count, ``n`` what remains of it."""
+    by: str
+    """hash: id → by how much it counted down."""
+    alive: str
+    """sorted set: waiter → until when it counts as alive, server ms."""
+
+
+def latch(namespace: str, name: str) -> LatchKeys:
+    """Return the keys of the latch *name*."""
+    base = tag(namespace, "latch", name)
+    return LatchKeys(base, f"{base}:by", f"{base}:alive")
+
+
+class BarrierKeys(NamedTuple):
+    """The keys of one barrier.  All of them expire."""
+
+    state: str
+    """hash: ``p`` parties, ``g`` generation, ``b`` why it is broken, ``x`` the last order to break or mend it."""
+    here: str
+    """sorted set: party → until when it counts as alive, server ms."""
+    passed: str
+    """hash: party → generation and place of what it passed."""
+    when: str
+    """sorted set: party → when it passed, server ms."""
+
+
+def barrier(namespace: str, name: str) -> BarrierKeys:
+    """Return the keys of the barrier *name*."""
+    base = tag(namespace, "barrier", name)
+    return BarrierKeys(base, f"{base}:here", f"{base}:passed", f"{base}:when")
+
+
 class GateKeys(NamedTuple):
     """The keys that guard one key of a user.  All of them expire."""
 

@@ -6,7 +6,21 @@ states and failure points, and ``lua/`` for what is atomic.
 """
 
 from gridsync.locks._api import AsyncLock, Lock
+from gridsync.locks._barrier import AsyncBarrier, Barrier, Passage
 from gridsync.locks._gate import AsyncFenceGate, FenceGate
+from gridsync.locks._latch import AsyncLatch, Latch
 from gridsync.locks._lease import AsyncLease, Lease
 
-__all__ = ["AsyncFenceGate", "AsyncLease", "AsyncLock", "FenceGate", "Lease", "Lock"]
+__all__ = [
+    "AsyncBarrier",
+    "AsyncFenceGate",
+    "AsyncLatch",
+    "AsyncLease",
+    "AsyncLock",
+    "Barrier",
+    "FenceGate",
+    "Latch",
+    "Lease",
+    "Lock",
+    "Passage",
+]
