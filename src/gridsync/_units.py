@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
+from typing import Literal, get_args
 
 from gridsync.errors import UsageError
 
 Seconds = float | int | timedelta
+ReadFrom = Literal["primary", "replica", "prefer_replica"]
+"""Which server answers a read: the primary; a replica only; or a replica if one is fit at the moment."""
 
 
 YEAR_S = 366 * 24 * 3600.0
@@ -50,6 +53,17 @@ def name(value: str, what: str) -> str:
     except UnicodeEncodeError:
         raise UsageError(f"{what} must be valid Unicode, not {value!r:.100}") from None
     raise UsageError(f"{what} must be a string of 1 to {_NAME_BYTES_MAX} bytes, not {value!r:.100}")
+
+
+def read_from(value: ReadFrom) -> ReadFrom:
+    """Return *value* if it says where to read from.
+
+    Raises:
+        UsageError: It does not.
+    """
+    if value not in get_args(ReadFrom):
+        raise UsageError(f"read_from={value!r}: it must be one of {', '.join(map(repr, get_args(ReadFrom)))}")
+    return value
 
 
 _NAME_BYTES_MAX = 512

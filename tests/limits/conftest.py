@@ -68,6 +68,10 @@ class PlainIO:
             source = source.replace("redis.call('TIME')", "redis.call('HMGET', 'clock', '0', '1')")
         return self._scripts.setdefault(source, self.client.register_script(source))
 
+    def read(self, operation: Operation, keys: Sequence[str], args: Sequence[Any] = (), **_: object) -> Any:  # noqa: ANN401
+        """Run it once, wherever it may be read from."""
+        return self.run(operation, keys, args)
+
     async def run(
         self, operation: Operation, keys: Sequence[str], args: Sequence[Any] = (), *, timeout: float | None = None
     ) -> Any:  # noqa: ANN401 - as IO

@@ -44,12 +44,13 @@ def follow(replica: RedisServer, primary: RedisServer) -> None:
 
 def hand_over(old: RedisServer, new: RedisServer) -> None:
     """Make *new*, a replica of *old* so far, the primary of both; nothing is lost if nobody writes meanwhile."""
-    eventually(lambda: _caught_up(old, new))
+    eventually(lambda: caught_up(old, new))
     new.command("REPLICAOF", "NO", "ONE")
     old.command("REPLICAOF", new.host, str(new.port))
 
 
-def _caught_up(old: RedisServer, new: RedisServer) -> bool:
+def caught_up(old: RedisServer, new: RedisServer) -> bool:
+    """Tell whether *new*, a replica of *old*, has everything."""
     with old.client() as one, new.client() as two:
         offset = one.info("replication")["master_repl_offset"]
         return bool(two.info("replication")["slave_repl_offset"] >= offset)

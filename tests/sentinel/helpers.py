@@ -29,6 +29,8 @@ class FakeSentinel(FakeServer):
 
     def __init__(self, names: RedisServer | None = None, *, greeting: bytes | None = HELLO) -> None:
         self.names = names
+        self.replicas: dict[RedisServer | int, dict[str, str]] = {}
+        """Servers or bare ports, and what is said of them beside the usual."""
         self.listeners: list[Peer] = []
         super().__init__(self._serve_request, greeting=greeting)
 
@@ -58,6 +60,13 @@ class FakeSentinel(FakeServer):
             for channel in words[1:]:
                 peer.send(b">3\r\n" + _bulks(b"subscribe", channel) + b":1\r\n")
             self.listeners.append(peer)
+        elif words[1] == b"REPLICAS":
+            peer.send(b"*%d\r\n" % len(self.replicas))
+            for server, facts in self.replicas.items():
+                port = server if isinstance(server, int) else server.port
+                usual = {"ip": "127.0.0.1", "port": str(port), "flags": "slave", "master-link-status": "ok"}
+                said = [word.encode() for pair in (usual | facts).items() for word in pair]
+                peer.send(b"%%%d\r\n" % (len(said) // 2) + _bulks(*said))
         elif words[1] == b"MASTERS":
             peer.send(b"*1\r\n%1\r\n" + _bulks(b"name", SERVICE.encode()))
         elif self.names is None or words[2] != SERVICE.encode():

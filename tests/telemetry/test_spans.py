@@ -20,6 +20,8 @@ from gridsync._io.aio import AsyncIO
 from gridsync._io.sync import SyncIO
 from gridsync.testing.proxy import Break, FaultProxy
 from gridsync.testing.servers import RedisServer, server_kinds
+from tests.sentinel.conftest import follow
+from tests.sentinel.helpers import FakeSentinel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 KINDS = pytest.mark.parametrize("kind", ["sync", "asyncio"])
 LOCK = "EVALSHA locks.acquire"
+PEEK = "EVALSHA limits.peek"
 
 
 class Ordered(BaseModel):
@@ -140,9 +143,30 @@ async def test_a_server_that_is_away_is_an_error_with_the_name_of_the_exception(
             server.stop()
             with pytest.raises(Exception, match="no success"):
                 await done(grid.limiter("orders", "5/second").peek("me"))
-    (span,) = sdk.spans("EVALSHA limits.peek")
+    (span,) = sdk.spans(PEEK)
     assert (span.attributes or {})["error.type"] == "gridsync.errors.Unavailable"
     assert "db.response.status_code" not in (span.attributes or {})
+
+
+@KINDS
+async def test_who_answered_a_read_is_told(kind: str, sdk: Sdk):
+    sdk.listen()
+    with RedisServer() as primary, RedisServer() as replica, FakeSentinel(primary) as sentinel:
+        follow(replica, primary)
+        sentinel.replicas[replica] = {}
+        async with opened(kind, sentinel.url) as grid:
+            limiter = grid.limiter("orders", "5/second")
+            await done(limiter.peek("me", read_from="replica"))
+            sentinel.replicas.clear()
+            replica.stop()
+            await done(limiter.peek("me", read_from="prefer_replica"))
+    roles = [(dict(span.attributes or {}).get("gridsync.role"), span.status.status_code) for span in sdk.spans(PEEK)]
+    assert roles == [("replica", StatusCode.UNSET), ("replica", StatusCode.ERROR), (None, StatusCode.UNSET)]
+    ports = [(span.attributes or {})["server.port"] for span in sdk.spans(PEEK)]
+    assert (ports[0], ports[2]) == (replica.port, primary.port)
+    assert [point.value for point in sdk.points("gridsync.read.fallback")] == [1]
+    measured = {point.attributes.get("gridsync.role") for point in sdk.points("db.client.operation.duration")}
+    assert measured == {"replica", None}
 
 
 @KINDS
@@ -243,7 +267,7 @@ def test_a_unix_socket_is_named_by_its_path(sdk: Sdk):
     sdk.listen()
     with RedisServer(server_kinds()[0], unix=True) as server, Grid(server.url) as grid:
         grid.limiter("orders", "5/second").peek("me")
-        (span,) = sdk.spans("EVALSHA limits.peek")
+        (span,) = sdk.spans(PEEK)
     attributes = span.attributes or {}
     assert attributes["server.address"] == str(server.socket_path)
     assert attributes["network.transport"] == "unix"

@@ -12,7 +12,7 @@ from gridsync._io import Category, Command, retry, run_sync
 from gridsync._io.breaker import Rejected
 from gridsync._io.budget import Budget
 from gridsync._io.counts import Counts
-from gridsync._io.retry import NO_TIME, REDIRECTS_MAX, recover, spare_s
+from gridsync._io.retry import REDIRECTS_MAX, TooLate, recover, spare_s
 from gridsync._io.scripts import Script, parse
 from gridsync._io.wire.faults import Fault, ReplyError
 from gridsync.errors import (
@@ -65,7 +65,7 @@ class Attempts:
     ) -> object:
         assert keys == ["k"]
         if deadline - self.now < spare:
-            raise Fault(NO_TIME, applied=False)
+            raise TooLate
         self.asked.append(asking)
         assert self.now <= deadline
         self.sent.append(words)
@@ -194,7 +194,7 @@ def test_where_nothing_can_be_lost_the_last_moment_is_used():
     reading, writing = Attempts([b"done"]), Attempts([b"done"])
     reading.now = writing.now = 2.999
     assert repeat(reading, command(Category.READ), MOVED) == b"done"
-    with pytest.raises(Unavailable, match="no time left"):
+    with pytest.raises(Unavailable, match="MOVED 12 host:1; nothing was applied"):
         repeat(writing, command(Category.IDEMPOTENT), MOVED)
     assert not writing.sent
     in_doubt = Attempts([MOVED, b"done"])

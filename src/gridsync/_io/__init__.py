@@ -12,11 +12,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from gridsync._io.scripts import Category, Command, Operation, Script, load
+from gridsync._units import ReadFrom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-__all__ = ["IO", "Arg", "Category", "Command", "Ear", "Keep", "Operation", "Script", "Signal", "load", "run_sync"]
+__all__ = [
+    "IO",
+    "Arg",
+    "Category",
+    "Command",
+    "Ear",
+    "Keep",
+    "Operation",
+    "ReadFrom",
+    "Script",
+    "Signal",
+    "load",
+    "run_sync",
+]
 
 Arg = str | bytes
 """What may stand in KEYS and ARGV; numbers are turned into text before.
@@ -100,6 +114,26 @@ class IO(Protocol):
             Unavailable: Not applied, and the deadline has ended.
             OutcomeUnknown: Perhaps applied; the category forbids a repeat or the deadline has ended.
             Misconfigured: Not applied, and no repeat will heal it.
+            ServerError: The server answered with an error.
+        """
+
+    async def read(
+        self,
+        operation: Operation,
+        keys: Sequence[str],
+        args: Sequence[Arg] = (),
+        *,
+        read_from: ReadFrom,
+        timeout: float | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Run an operation of category `read` where *read_from* says; never for a read that decides a write.
+
+        A replica may be behind: it need not know what this very caller has just written.
+
+        Raises:
+            UsageError: ``replica``, and nobody knows of replicas.
+            Unavailable: Nobody answered before the deadline.
+            Misconfigured: No repeat will heal it.
             ServerError: The server answered with an error.
         """
 

@@ -20,7 +20,8 @@ from gridsync._io.aio_hub import AsyncHub, TaskEar
 from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.keeper import Keeper
 from gridsync._io.probe import LEAST_S, Recent, Usage, aprobe, late
-from gridsync._io.retry import NO_TIME, REDIRECTS_MAX, recover, spare_s
+from gridsync._io.reads import TaskReads
+from gridsync._io.retry import REDIRECTS_MAX, TooLate, recover, spare_s
 from gridsync._io.route.open import open_topology
 from gridsync._io.signals import LoopSignal, call_in, in_background
 from gridsync._io.wire.faults import REDIRECTS, ROLE_CHANGED, Fault, ReplyError, as_public
@@ -31,7 +32,7 @@ from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable, UsageErr
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from gridsync._io import Arg, Signal
+    from gridsync._io import Arg, ReadFrom, Signal
     from gridsync._io.counts import Stats
     from gridsync._io.probe import Facts
     from gridsync._io.route import Topology
@@ -74,6 +75,7 @@ class AsyncIO:
         self._cleanups: set[asyncio.Task[Any]] = set()
         self._forked = False
         self._closed = False
+        self.reads = TaskReads(endpoint.server, self._topology, timeout, inflight_max=inflight_max)
         self._moved = asyncio.Event()
         self._looking = asyncio.Lock()
         self._recent = Recent()
@@ -137,6 +139,7 @@ class AsyncIO:
                 wire.abort()
             try:
                 await self._route.close()
+                await self.reads.close()
             finally:
                 self._keeper.stop()
         await asyncio.to_thread(self._keeper.close)
@@ -154,7 +157,7 @@ class AsyncIO:
             if wire is None or wire.closed or not wire.has_room():
                 wire = await self._route.node(keys).ready(started + limit)
                 if started + limit - self._time() < spare_s(limit):
-                    raise Fault(NO_TIME, applied=False)  # noqa: TRY301 - it is what a wire would say
+                    raise TooLate
             return await wire.post(operation.words(keys, args), started + limit)
         except (Fault, ReplyError) as error:
             failure = error
@@ -171,6 +174,22 @@ class AsyncIO:
             pause=self._pause,
         )
 
+    def read(
+        self,
+        operation: Operation,
+        keys: Sequence[str],
+        args: Sequence[Arg] = (),
+        *,
+        read_from: ReadFrom,
+        timeout: float | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Run an operation of category `read` where *read_from* says; see `IO.read`."""
+        if read_from == "primary":
+            return self.run(operation, keys, args, timeout=timeout)
+        if self._forked or _running_loop() is not self._loop:
+            raise self._misplaced()
+        return self.reads.read(self.run, operation, keys, args, read_from=read_from, timeout=timeout)
+
     async def attempt(
         self,
         words: tuple[Any, ...],
@@ -184,7 +203,7 @@ class AsyncIO:
         node = self._route.node(keys) if asking is None else self._route.at(asking, keys)
         wire = await node.ready(until)
         if until - self._time() < spare:
-            raise Fault(NO_TIME, applied=False)
+            raise TooLate
         return await (wire.post(words, until) if asking is None else wire.post_asking(words, until))
 
     def failed(self, keys: Sequence[object], error: Exception) -> None:

@@ -58,6 +58,10 @@ class Stats:
     """Waiters that listen for a wake-up now."""
     breakers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """The state of the circuit breaker of each server that was met: ``closed``, ``open`` or ``half-open``."""
+    replica_reads: int = 0
+    """Reads that a replica answered."""
+    replica_fallbacks: int = 0
+    """Reads that no replica answered, so that the primary did (``read_from="prefer_replica"``)."""
     servers_away: int = 0
     """Servers that count as away now, so that calls to them fail at once."""
     repeats_refused: int = 0
@@ -127,6 +131,8 @@ class Counts:
             events_failed=self.total("stream.failed"),
             ears=ears,
             breakers=MappingProxyType(states),
+            replica_reads=self.total("read.replica"),
+            replica_fallbacks=self.total("read.fallback"),
             servers_away=sum(state != "closed" for state in states.values()),
             repeats_refused=guard.budget.refused,
             decisions_degraded=self.total("limit.degraded"),

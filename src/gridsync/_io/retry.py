@@ -45,7 +45,6 @@ PAUSE_S = 0.01
 PAUSE_MAX_S = 0.5
 REDIRECTS_MAX = 16
 """How many times a call follows a cluster's MOVED or ASK without a pause."""
-NO_TIME = "there was no time left for an answer, so it was not sent"
 SPARE_S = 0.05
 SPARE_SHARE = 0.1
 _MICROSECONDS = 1_000_000
@@ -58,6 +57,13 @@ def spare_s(limit: float) -> float:
     machine; a call that has less than half a second in all keeps a tenth of it.
     """
     return min(SPARE_S, SPARE_SHARE * limit)
+
+
+class TooLate(Fault):
+    """Not sent, because there was no time left for an answer."""
+
+    def __init__(self) -> None:
+        super().__init__("there was no time left for an answer, so it was not sent", applied=False)
 
 
 class Attempts(Protocol):
@@ -263,7 +269,8 @@ def _spent(operation: Operation, seen: list[Exception], budget: Budget) -> Excep
 
 
 def _gave_up(operation: Operation, seen: list[Exception], elapsed: float) -> Exception:
-    text = f"{operation.name}: no success in {elapsed:.2f} s and {len(seen)} attempts; the last one: {seen[-1]}"
+    telling = next((error for error in reversed(seen) if not isinstance(error, TooLate)), seen[-1])
+    text = f"{operation.name}: no success in {elapsed:.2f} s and {len(seen)} attempts; the last one: {telling}"
     if _perhaps_applied(operation, seen):
         return OutcomeUnknown(f"{text}; one of them may have been applied")
     return Unavailable(f"{text}; nothing was applied")

@@ -23,7 +23,8 @@ from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.hub import ThreadEar, ThreadHub
 from gridsync._io.keeper import Keeper
 from gridsync._io.probe import Recent, Usage, late, probe
-from gridsync._io.retry import NO_TIME, REDIRECTS_MAX, recover, spare_s
+from gridsync._io.reads import ThreadReads
+from gridsync._io.retry import REDIRECTS_MAX, TooLate, recover, spare_s
 from gridsync._io.route.open import open_topology
 from gridsync._io.signals import ThreadSignal, in_background
 from gridsync._io.wire.faults import ASKING, REDIRECTS, Fault, ReplyError, as_public
@@ -32,7 +33,7 @@ from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from gridsync._io import Arg, Signal
+    from gridsync._io import Arg, ReadFrom, Signal
     from gridsync._io.counts import Stats
     from gridsync._io.probe import Facts
     from gridsync._io.scripts import Operation
@@ -73,13 +74,14 @@ class SyncIO:
         self._hub = ThreadHub(self._topology.endpoint, timeout=timeout)
         self._blocking = self._topology.pools(pool_size)
         self._blocked: set[BlockingWire] = set()
+        self.reads = ThreadReads(endpoint.server, self._topology, timeout, size=pool_size)
         self._moved = threading.Condition()
         self._looking = threading.Lock()
         self._recent = Recent()
         moved = weakref.WeakMethod(self._move)
         self._topology.on_move(lambda endpoint: (move := moved()) and move(endpoint))
-        steps = (self._topology.close, self._keeper.close, self._hub.close, self._blocking.close, self._route.close)
-        self._shut = partial(_shut, self._blocked, *steps)
+        ending = (self._topology, self._keeper, self._hub, self._blocking, self.reads, self._route)
+        self._shut = partial(_shut, self._blocked, *(each.close for each in ending))
         # Dropped without a close: its threads must not outlive it.
         self._dropped = weakref.finalize(self, in_background, self._shut)
         self._dropped.atexit = False
@@ -126,7 +128,7 @@ class SyncIO:
                 rest = started + limit - monotonic()
                 if rest < spare_s(limit):
                     pool.give(wire)
-                    raise Fault(NO_TIME, applied=False)  # noqa: TRY301 - it is what a wire would say
+                    raise TooLate
             try:
                 reply = wire.exchange(_pack(operation.words(keys, args)), rest)
             finally:
@@ -148,6 +150,20 @@ class SyncIO:
             pause=self._pause,
         )
 
+    def read(
+        self,
+        operation: Operation,
+        keys: Sequence[str],
+        args: Sequence[Arg] = (),
+        *,
+        read_from: ReadFrom,
+        timeout: float | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Run an operation of category `read` where *read_from* says; see `IO.read`."""
+        if read_from == "primary":
+            return self.run(operation, keys, args, timeout=timeout)
+        return self.reads.read(self.run, operation, keys, args, read_from=read_from, timeout=timeout)
+
     @staticmethod
     def _send(pool: Pool, words: tuple[Any, ...], limit: float, *, asking: bool = False, spare: float = 0.0) -> Any:  # noqa: ANN401
         deadline = monotonic() + limit
@@ -155,7 +171,7 @@ class SyncIO:
         try:
             rest = deadline - monotonic()
             if rest < spare:
-                raise Fault(NO_TIME, applied=False)
+                raise TooLate
             rest = max(rest, LEAST_S)
             return wire.exchange_many((ASKING, words), rest)[1] if asking else wire.exchange(_pack(words), rest)
         finally:
@@ -172,7 +188,7 @@ class SyncIO:
         """Send *words* once, for `recover`."""
         rest = deadline - monotonic()
         if rest <= 0:
-            raise Fault(NO_TIME, applied=False)
+            raise TooLate
         pool = self._route.pool(keys) if asking is None else self._route.at(asking)
         reply = self._send(pool, words, rest, asking=asking is not None, spare=spare)
         if isinstance(reply, ReplyError):

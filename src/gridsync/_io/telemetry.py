@@ -60,6 +60,7 @@ TALLIES: Final = {
     "breaker.open": _Tally("count", "{change}", "breakers that opened: a server counts as away"),
     "breaker.half-open": _Tally("count", "{change}", "breakers that let a probe pass"),
     "breaker.closed": _Tally("count", "{change}", "breakers that closed again"),
+    "read.fallback": _Tally("count", "{call}", "reads that no replica answered, so that the primary did"),
     "limit.degraded": _Tally("count", "{decision}", "answers of limiters whose server was away"),
     "lock.wait": _Tally("seconds", "s", "from asking for a lock to holding it"),
     "lock.hold": _Tally("seconds", "s", "from holding a lock to giving it back"),
@@ -153,11 +154,12 @@ def _active(provider: Any) -> Any:  # noqa: ANN401 - either kind
 
 
 def _dress(driver: Driver) -> None:
-    own = driver.__dict__
-    for name in ("run", "block"):
+    for dressed, name in ((driver, "run"), (driver, "block"), (driver.reads, "run")):
+        own = dressed.__dict__
         own.pop(name, None)  # an attribute of the instance hides the method of its class
         if listener is not None:
-            own[name] = _wrap(getattr(driver, name), driver.where, listener)
+            role = "replica" if dressed is driver.reads else ""
+            own[name] = _wrap(getattr(dressed, name), dressed.where, listener, role)
 
 
 def _server(endpoint: Endpoint) -> Attributes:
@@ -191,22 +193,30 @@ def _failure(error: BaseException) -> Attributes:
     }
 
 
-def _wrap(inner: Call, where: Callable[[Sequence[str]], Endpoint], listener: Listener) -> Call:
+def _wrap(inner: Call, where: Callable[[Sequence[str]], Endpoint], listener: Listener, role: str) -> Call:
     tracer, record = listener.tracer, listener.duration.record
     known: dict[tuple[str, str, int], tuple[str, Attributes]] = {}
 
-    async def call(operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), **options: Any) -> Any:  # noqa: ANN401
-        endpoint = where(keys)
+    def described(operation: Operation, endpoint: Endpoint) -> tuple[str, Attributes]:
         key = (operation.name, endpoint.path or endpoint.host, endpoint.port)
-        described = known.get(key)
-        if described is None:
-            described = known[key] = _describe(operation, endpoint)
-        title, about = described
+        found = known.get(key)
+        if found is None:
+            title, about = _describe(operation, endpoint)
+            found = known[key] = (title, about | {"gridsync.role": role} if role else about)
+        return found
+
+    async def call(operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), **options: Any) -> Any:  # noqa: ANN401
+        title, about = described(operation, where(keys))
         span = None if tracer is None else tracer.start_span(title, kind=SpanKind.CLIENT, attributes=about)
         _span.set(span)
         started = time.perf_counter()
         try:
             reply = await inner(operation, keys, args, **options)
+            if role:
+                # Which replica it is was perhaps not known before.
+                _, about = described(operation, where(keys))
+                if span is not None:
+                    span.set_attributes(about)
         except BaseException as error:
             failure = _failure(error)
             record(time.perf_counter() - started, {**about, **failure})

@@ -42,6 +42,8 @@ _SINCE_START: Final = {
     "locks_acquired": "Leases that were granted.",
     "events_consumed": "Events that were handled and acknowledged.",
     "events_failed": "Events whose handler raised.",
+    "replica_reads": "Reads that a replica answered.",
+    "replica_fallbacks": "Reads that no replica answered, so that the primary did.",
     "repeats_refused": "Failed attempts that the retry budget did not allow to be repeated.",
     "decisions_degraded": "Answers of limiters whose server was away.",
 }

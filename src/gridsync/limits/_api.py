@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from gridsync._io import run_sync
+from gridsync._units import read_from as source
 from gridsync._units import seconds
 from gridsync.errors import InvalidLimit, OutcomeUnknown, Unavailable, UsageError
 from gridsync.limits._core import Windows
@@ -15,7 +16,7 @@ from gridsync.limits._fallback import Fallback
 from gridsync.limits._rate import LIMIT_MAX, Rate
 
 if TYPE_CHECKING:
-    from gridsync._io import IO
+    from gridsync._io import IO, ReadFrom
     from gridsync._units import Seconds
     from gridsync.errors import GridsyncError
     from gridsync.limits._core import Verdict
@@ -193,11 +194,18 @@ class Limiter(_Limiter):
             return self._degraded(error, key, cost, take=True)
         return self._decision(verdict)
 
-    def peek(self, key: str, cost: int = 1) -> Decision:
+    def peek(self, key: str, cost: int = 1, *, read_from: ReadFrom = "primary") -> Decision:
         """Say what `hit` would answer now, and take nothing; `Decision.remaining` is what is left without this call.
 
+        Args:
+            key: As `hit`.
+            cost: As `hit`.
+            read_from: Who answers: the ``primary``; a ``replica`` only, for dashboards that shall cost the primary
+                nothing; or ``prefer_replica``, a replica if one is fit at the moment.  A replica may lack the newest
+                hits, and looks at its own clock.
+
         Raises:
-            UsageError: As `hit`.
+            UsageError: As `hit`; or *read_from* is ``replica``, and the URL names no replicas.
             Unavailable: The server could not be reached in time.
             ServerError: The key holds something else, or the server refused.
 
@@ -205,7 +213,7 @@ class Limiter(_Limiter):
         """
         self._check(key, cost)
         try:
-            verdict = run_sync(self._windows.peek(key, cost))
+            verdict = run_sync(self._windows.peek(key, cost, source(read_from)))
         except (Unavailable, OutcomeUnknown) as error:
             return self._degraded(error, key, cost, take=False)
         return self._decision(verdict)
@@ -245,11 +253,11 @@ class AsyncLimiter(_Limiter):
             return self._degraded(error, key, cost, take=True)
         return self._decision(verdict)
 
-    async def peek(self, key: str, cost: int = 1) -> Decision:
+    async def peek(self, key: str, cost: int = 1, *, read_from: ReadFrom = "primary") -> Decision:
         """Say what `hit` would answer now, and take nothing; see `Limiter.peek`."""
         self._check(key, cost)
         try:
-            verdict = await self._windows.peek(key, cost)
+            verdict = await self._windows.peek(key, cost, source(read_from))
         except (Unavailable, OutcomeUnknown) as error:
             return self._degraded(error, key, cost, take=False)
         return self._decision(verdict)

@@ -25,7 +25,7 @@ from gridsync._io.keys import limit
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gridsync._io import IO, Arg
+    from gridsync._io import IO, Arg, ReadFrom
 
 _HIT_ONE = load("gridsync.limits", "hit_one")
 _HIT = load("gridsync.limits", "hit")
@@ -65,10 +65,11 @@ class Windows:
         verdict: Verdict = await self._io.run(self._hit, (self._key(subject),), args, timeout=self._timeout)
         return verdict
 
-    async def peek(self, subject: str, cost: int) -> Verdict:
+    async def peek(self, subject: str, cost: int, read_from: ReadFrom = "primary") -> Verdict:
         """Tell what `hit` would say, and take nothing."""
         args = (str(cost), *self._peek_args)
-        verdict: Verdict = await self._io.run(_PEEK, (self._key(subject),), args, timeout=self._timeout)
+        keys = (self._key(subject),)
+        verdict: Verdict = await self._io.read(_PEEK, keys, args, read_from=read_from, timeout=self._timeout)
         return verdict
 
     async def reset(self, subject: str) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeForm
 
-    from gridsync._io import IO
+    from gridsync._io import IO, ReadFrom
     from gridsync.streams._records import Appended, Recorded
 
 ANY = Expected.ANY
@@ -89,13 +89,18 @@ class EventStore(Generic[E]):
         """
         return run_sync(self._core.append(stream, events, expected_version, event_ids))
 
-    def read(self, stream: str, *, from_version: int = 1, limit: int | None = None) -> Iterator[Recorded[E]]:
+    def read(
+        self, stream: str, *, from_version: int = 1, limit: int | None = None, read_from: ReadFrom = "primary"
+    ) -> Iterator[Recorded[E]]:
         """Iterate over one stream, oldest event first, to its present end.
 
         Args:
             stream: The stream; one without events yields nothing.
             from_version: The first version to yield.
             limit: The most events to yield; ``None`` for all.
+            read_from: Who answers: the ``primary``; a ``replica`` only, so that this reader costs the primary nothing;
+                or ``prefer_replica``, a replica if one is fit at the moment.  A replica may lack the newest events,
+                those that you appended yourself among them.
 
         Raises:
             UnknownEventType: At an event whose type no model of this store claims.
@@ -103,15 +108,20 @@ class EventStore(Generic[E]):
 
         Cost: one round trip per 500 events, which is also what is held in memory.
         """
-        pages, core = self._core.read(stream, from_version, limit), self._core
+        pages, core = self._core.read(stream, from_version, limit, read_from), self._core
         return _iterate(pages, lambda entry: core.in_stream(stream, entry))
 
-    def read_all(self, *, after: int = 0, limit: int | None = None) -> Iterator[Recorded[E]]:
+    def read_all(
+        self, *, after: int = 0, limit: int | None = None, read_from: ReadFrom = "primary"
+    ) -> Iterator[Recorded[E]]:
         """Iterate over all events of the store in commit order, to its present end.
 
         Args:
             after: The last position already seen; the first event yielded has the next one.
             limit: The most events to yield; ``None`` for all.
+            read_from: Who answers: the ``primary``; a ``replica`` only, so that this reader costs the primary nothing;
+                or ``prefer_replica``, a replica if one is fit at the moment.  A replica may lack the newest events,
+                those that you appended yourself among them.
 
         Raises:
             UnknownEventType: At an event whose type no model of this store claims.
@@ -121,7 +131,7 @@ class EventStore(Generic[E]):
         position is all a reader has to remember.
         Cost: one round trip per 500 events, which is also what is held in memory.
         """
-        return _iterate(self._core.read_all(after, limit), self._core.in_log)
+        return _iterate(self._core.read_all(after, limit, read_from), self._core.in_log)
 
     def group(self, name: str, *, start: Literal["first", "now"] = "first") -> ConsumerGroup[E]:
         """Return the consumer group *name*: each event goes to one of the group's consumers.
@@ -164,14 +174,18 @@ class AsyncEventStore(Generic[E]):
         """
         return await self._core.append(stream, events, expected_version, event_ids)
 
-    def read(self, stream: str, *, from_version: int = 1, limit: int | None = None) -> AsyncIterator[Recorded[E]]:
+    def read(
+        self, stream: str, *, from_version: int = 1, limit: int | None = None, read_from: ReadFrom = "primary"
+    ) -> AsyncIterator[Recorded[E]]:
         """Iterate over one stream, oldest event first, to its present end; see `EventStore.read`."""
-        pages, core = self._core.read(stream, from_version, limit), self._core
+        pages, core = self._core.read(stream, from_version, limit, read_from), self._core
         return _iterate_async(pages, lambda entry: core.in_stream(stream, entry))
 
-    def read_all(self, *, after: int = 0, limit: int | None = None) -> AsyncIterator[Recorded[E]]:
+    def read_all(
+        self, *, after: int = 0, limit: int | None = None, read_from: ReadFrom = "primary"
+    ) -> AsyncIterator[Recorded[E]]:
         """Iterate over all events of the store in commit order, to its present end; see `EventStore.read_all`."""
-        return _iterate_async(self._core.read_all(after, limit), self._core.in_log)
+        return _iterate_async(self._core.read_all(after, limit, read_from), self._core.in_log)
 
     def group(self, name: str, *, start: Literal["first", "now"] = "first") -> AsyncConsumerGroup[E]:
         """Return the consumer group *name*; see `EventStore.group`."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 from gridsync._io import Category, Command, load
 from gridsync._io.keys import events as event_keys
 from gridsync._units import name as checked
+from gridsync._units import read_from as source
 from gridsync.errors import InvalidEvent, UsageError, WrongVersion
 from gridsync.streams._model import Codec, E
 from gridsync.streams._records import Appended, Recorded
@@ -21,7 +22,7 @@ from gridsync.streams._records import Appended, Recorded
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gridsync._io import IO
+    from gridsync._io import IO, ReadFrom
 
 APPEND: Final = load("gridsync.streams", "append")
 RANGE: Final = Command("streams.range", Category.READ, ("XRANGE",))
@@ -91,17 +92,18 @@ class StoreCore(Generic[E]):
             )
         raise WrongVersion(message, stream=stream, expected=shown, actual=version)
 
-    def read(self, stream: str, from_version: int, limit: int | None) -> Pages:
+    def read(self, stream: str, from_version: int, limit: int | None, read_from: ReadFrom) -> Pages:
         """Return the pages of one stream."""
         if from_version < 1:
             raise UsageError(f"from_version={from_version}: versions begin at 1")
-        return Pages(self.io, self.keys.stream(checked(stream, "the name of a stream")), from_version, limit)
+        key = self.keys.stream(checked(stream, "the name of a stream"))
+        return Pages(self.io, key, from_version, limit, read_from)
 
-    def read_all(self, after: int, limit: int | None) -> Pages:
+    def read_all(self, after: int, limit: int | None, read_from: ReadFrom) -> Pages:
         """Return the pages of the log."""
         if after < 0:
             raise UsageError(f"after={after}: positions begin at 1, 0 reads from the start")
-        return Pages(self.io, self.keys.log, after + 1, limit)
+        return Pages(self.io, self.keys.log, after + 1, limit, read_from)
 
     def in_stream(self, stream: str, entry: Any) -> Recorded[E]:  # noqa: ANN401 - [id, [field, value, ...]]
         """Decode an entry of one stream."""
@@ -142,10 +144,10 @@ class Pages:
     """A cursor over one stream: each call of `next` is one read of bounded size.
 
     Made of ids of our own, the cursor stays valid for ever: a reader may pause as long as it likes and sees what was
-    appended meanwhile.
+    appended meanwhile.  It also never goes back, whichever replica answers: one that is behind has nothing new.
     """
 
-    def __init__(self, io: IO, key: str, start: int, limit: int | None) -> None:
+    def __init__(self, io: IO, key: str, start: int, limit: int | None, read_from: ReadFrom) -> None:
         """Start at entry number *start*, bring *limit* entries at most."""
         if limit is not None and limit < 0:
             raise UsageError(f"limit={limit}: it cannot be negative; None reads to the end")
@@ -153,13 +155,15 @@ class Pages:
         self._key = key
         self._next = start
         self._left = limit
+        self._read_from = source(read_from)
 
     async def next(self) -> list[Any]:
         """Return the next raw entries; none at the end."""
         count = PAGE if self._left is None else min(PAGE, self._left)
         if count == 0:
             return []
-        entries: list[Any] = await self._io.run(RANGE, (self._key,), (f"{self._next}-0", "+", "COUNT", str(count)))
+        args = (f"{self._next}-0", "+", "COUNT", str(count))
+        entries: list[Any] = await self._io.read(RANGE, (self._key,), args, read_from=self._read_from)
         if entries:
             self._next = _number(entries[-1][0]) + 1
         if self._left is not None:

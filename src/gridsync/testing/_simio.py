@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from gridsync._io.counts import Counts
 from gridsync._io.guard import Guard
 from gridsync._io.keys import PROCESS_CHARS
-from gridsync._io.retry import NO_TIME, recover, spare_s
+from gridsync._io.retry import TooLate, recover, spare_s
 from gridsync._io.wire.faults import Fault, ReplyError, as_public
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 from gridsync.testing._scheduler import Promise
@@ -22,7 +22,7 @@ from gridsync.testing._watchdog import Watchdog
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from gridsync._io import IO, Arg, Keep, Signal
+    from gridsync._io import IO, Arg, Keep, ReadFrom, Signal
     from gridsync._io.scripts import Operation
     from gridsync.testing._network import Connection
     from gridsync.testing._process import Process
@@ -86,6 +86,18 @@ class SimIO:
             failure = error
         return await recover(self, operation, keys, args, failure=failure, started=started, deadline=started + limit)
 
+    def read(
+        self,
+        operation: Operation,
+        keys: Sequence[str],
+        args: Sequence[Arg] = (),
+        *,
+        read_from: ReadFrom,  # noqa: ARG002 - there is one server
+        timeout: float | None = None,
+    ) -> Coroutine[Any, Any, Any]:
+        """Run it on the only server, as a replica that is never behind."""
+        return self.run(operation, keys, args, timeout=timeout)
+
     async def attempt(
         self,
         words: tuple[Any, ...],
@@ -99,7 +111,7 @@ class SimIO:
         began = self.monotonic()
         connection = await self._connected(deadline)
         if deadline - self.monotonic() < spare:
-            raise Fault(NO_TIME, applied=False)
+            raise TooLate
         sent = connection.send(words)
         if not await self.settled(sent, deadline - self.monotonic()):
             silent_s = (self._scheduler.now_us - connection.last_read_us) / 1e6

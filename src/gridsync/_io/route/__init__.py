@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gridsync._io.route.lanes import Lanes
+    from gridsync._io.route.replica import Replica
     from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.node import Node
     from gridsync._io.wire.place import Place
@@ -80,6 +81,9 @@ class Topology(Protocol):
     def endpoint(self) -> Place:
         """Return where the next subscriber's connection shall go to."""
 
+    def replica(self, keys: Sequence[object]) -> Replica | None:
+        """Return where a replica of the node that holds *keys* is found; ``None`` if nobody knows of replicas."""
+
     def on_move(self, callback: Callable[[Endpoint], None]) -> None:
         """Call *callback*, from any thread, when only the server that it is given is still of use.
 
@@ -115,6 +119,9 @@ class StandaloneTopology:
     def endpoint(self) -> Place:
         """Return the server."""
         return self._place
+
+    def replica(self, keys: Sequence[object]) -> None:
+        """Know of none."""
 
     def on_move(self, callback: Callable[[Endpoint], None]) -> None:
         """Never call *callback*."""

@@ -123,6 +123,9 @@ class ClusterTopology:
         self._turn += 1
         return self.named(self.owner(()))
 
+    def replica(self, keys: Sequence[object]) -> None:
+        """Know of none."""
+
     def on_move(self, callback: Callable[[Endpoint], None]) -> None:
         """Never call *callback*: the nodes of a cluster do not stand in for each other."""
 

@@ -18,6 +18,7 @@ import hiredis
 
 from gridsync._io.clock import monotonic
 from gridsync._io.hub import pauses
+from gridsync._io.route.question import ADDRESS, text
 from gridsync._io.wire import blocking
 from gridsync._io.wire.faults import Fault
 from gridsync._io.wire.place import leads_to
@@ -86,7 +87,7 @@ class Listener:
             self._closed.wait(next(pause))
 
     def _hear(self, sentinel: Endpoint, wire: BlockingWire) -> None:
-        question = _pack("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._primary.service)
+        question = _pack(*ADDRESS, self._primary.service)
         wire.send(_pack("SUBSCRIBE", SWITCH, PROMOTED) + question)
         unanswered = 1
         while not self._closed.is_set():
@@ -134,8 +135,3 @@ class Listener:
 def _pack(*words: Any) -> bytes:  # noqa: ANN401 - what a request may consist of
     packed: bytes = hiredis.pack_command(words)
     return packed
-
-
-def text(word: bytes | str) -> str:
-    """Return a word of a reply as text."""
-    return word.decode(errors="replace") if isinstance(word, bytes) else word

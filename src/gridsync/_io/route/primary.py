@@ -8,7 +8,6 @@ Source: https://redis.io/docs/latest/develop/reference/sentinel-clients/
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import threading
@@ -17,20 +16,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io.clock import monotonic
-from gridsync._io.route.listener import Listener, text
-from gridsync._io.wire import blocking, mux
-from gridsync._io.wire.faults import Fault, ReplyError
-from gridsync.errors import AuthenticationFailed, GridsyncError, Misconfigured, Unavailable, UsageError
+from gridsync._io.route.listener import Listener
+from gridsync._io.route.question import ADDRESS, Question, text
+from gridsync._io.wire.faults import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from gridsync._io.wire.endpoint import Endpoint
 
 _log = logging.getLogger("gridsync")
 ATTEMPT_S = 1.0
 """How long one attempt to connect to a primary may take at most: if it is silent, another may be named by now."""
-LEAST_S = 0.001
 
 
 class Primary:
@@ -89,11 +86,7 @@ class Primary:
         try:
             if self._found is None or self._asked_at < called:
                 asked_at = monotonic()
-                round_ = _Round(self)
-                for sentinel in round_:
-                    rest = max(min(sentinel.connect_timeout, called + timeout - monotonic()), LEAST_S)
-                    round_.take(sentinel, _ask(sentinel, self.service, rest))
-                self._found, self._asked_at = round_.result(), asked_at
+                self._found, self._asked_at = Question(self, ADDRESS, self.named).ask(called + timeout), asked_at
         finally:
             self._asking.release()
         self._listener.start()
@@ -102,10 +95,7 @@ class Primary:
     async def seek(self) -> Endpoint:
         """As `find`; connecting is single-flight for each kind of connection already."""
         asked_at = monotonic()
-        round_ = _Round(self)
-        for sentinel in round_:
-            round_.take(sentinel, await _ask_async(sentinel, self.service))
-        found = round_.result()
+        found = await Question(self, ADDRESS, self.named).aask()
         self._found, self._asked_at = found, asked_at
         self._listener.start()
         return found
@@ -133,7 +123,7 @@ class Primary:
         """End the listener."""
         self._listener.close()
 
-    # -- for the listener and for a round of questions ---------------------------------------------------------------
+    # -- for the listener and for a question ---------------------------------------------------------------
 
     @property
     def found(self) -> Endpoint | None:
@@ -147,104 +137,18 @@ class Primary:
 
     def named(self, sentinel: Endpoint, address: Sequence[Any]) -> Endpoint:
         """Return the server that *sentinel* named."""
-        endpoint = replace(
-            self.server,
-            host=text(address[0]),
-            port=int(address[1]),
-            connect_timeout=min(self.connect_timeout, ATTEMPT_S),
-            primary=True,
-        )
+        endpoint = self.at(address[0], address[1], "master")
         self._named_by = {endpoint: sentinel}
         return endpoint
+
+    def at(self, host: bytes | str, port: bytes | str, role: str) -> Endpoint:
+        """Return a server of this service, which must be what *role* says."""
+        timeout = min(self.connect_timeout, ATTEMPT_S)
+        return replace(self.server, host=text(host), port=int(port), connect_timeout=timeout, role=role)
 
     def _after_fork(self) -> None:
         self._listener.abandon()
         self._reset()
-
-
-class _Round:
-    """One question to the sentinels in order, until one answers."""
-
-    def __init__(self, place: Primary) -> None:
-        self._place = place
-        self._found: Endpoint | None = None
-        self._failures: list[tuple[Endpoint, Exception]] = []
-        self._ignorant: list[tuple[Endpoint, str]] = []
-
-    def __iter__(self) -> Iterator[Endpoint]:
-        for sentinel in list(self._place.sentinels):
-            if self._found is None:
-                yield sentinel
-
-    def take(self, sentinel: Endpoint, answer: object) -> None:
-        """Take *sentinel*'s answer: an address, the services that it knows instead, or an exception."""
-        if isinstance(answer, Exception):
-            self._failures.append((sentinel, answer))
-        elif isinstance(answer, list):
-            self._place.put(sentinel)
-            self._found = self._place.named(sentinel, answer)
-        else:
-            self._ignorant.append((sentinel, str(answer)))
-
-    def result(self) -> Endpoint:
-        """Return the primary, or raise what the answers come to."""
-        if self._found is not None:
-            return self._found
-        place = self._place
-        why = "; ".join(str(error) for _, error in self._failures)
-        why = why.replace("REDIS_CONNECTION_TIMEOUT", "sentinel_timeout=… in the URL")
-        if place.vouched:
-            # It worked before, so it may heal: sentinels are being restarted, or have yet to agree.
-            raise Fault(f"no sentinel of {len(place.sentinels)} names {place} now: {why or 'unknown'}", applied=False)
-        if self._ignorant:
-            sentinel, known = self._ignorant[0]
-            raise Misconfigured(
-                f"sentinel {sentinel} knows no service {place.service!r}, {known}; "
-                f"the service stands after the hosts: redis+sentinel://host:26379/service/0"
-            )
-        for sentinel, error in self._failures:
-            if isinstance(error, AuthenticationFailed):
-                raise AuthenticationFailed(
-                    f"sentinel {sentinel} refused us: {error}; "
-                    f"its own password goes into the URL as ?sentinel_password=… (and sentinel_username=…)"
-                ) from error
-        for sentinel, error in self._failures:
-            if isinstance(error, Misconfigured | UsageError):
-                raise error
-            if isinstance(error, ReplyError):
-                raise Misconfigured(f"{sentinel} does not answer as a sentinel: {error}") from error
-        raise Unavailable(f"no sentinel of {place.service!r} can be reached: {why}")
-
-
-def _ask(sentinel: Endpoint, service: str, timeout: float) -> object:
-    """Return what *sentinel* answers: an address, which services it knows instead, or an exception."""
-    try:
-        wire = blocking.connect(sentinel, timeout=timeout, met_before=True)
-        try:
-            address = wire.call(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service), timeout)
-            return address or _known(wire.call(("SENTINEL", "MASTERS"), timeout))
-        finally:
-            wire.close()
-    except (Fault, ReplyError, GridsyncError) as error:
-        return error
-
-
-async def _ask_async(sentinel: Endpoint, service: str) -> object:
-    deadline = asyncio.get_running_loop().time() + sentinel.connect_timeout
-    try:
-        wire = await mux.connect(sentinel, inflight_max=2, stall_s=sentinel.connect_timeout, met_before=True)
-        try:
-            address = await wire.post(("SENTINEL", "GET-MASTER-ADDR-BY-NAME", service), deadline)
-            return address or _known(await wire.post(("SENTINEL", "MASTERS"), deadline))
-        finally:
-            wire.abort()
-    except (Fault, ReplyError, GridsyncError) as error:
-        return error
-
-
-def _known(masters: Sequence[dict[bytes, bytes]]) -> str:
-    names = ", ".join(sorted(repr(text(master[b"name"])) for master in masters))
-    return f"only {names}" if names else "nor any other"
 
 
 _places: weakref.WeakSet[Primary] = weakref.WeakSet()

@@ -20,6 +20,7 @@ from gridsync._io.hub import pauses
 from gridsync._io.route import AsyncStandalone, Standalone
 from gridsync._io.route.lanes import open_lanes
 from gridsync._io.route.primary import Primary
+from gridsync._io.route.replica import Replica, replica_of
 from gridsync._io.signals import call_in
 from gridsync._io.wire.endpoint import Endpoint, parse, redacted
 from gridsync._io.wire.faults import ROLE_CHANGED, Fault, ReplyError
@@ -120,6 +121,7 @@ class SentinelTopology:
     def __init__(self, primary: Primary) -> None:
         """Follow *primary*."""
         self._primary = primary
+        self._replica = replica_of(primary)
         self._pools: list[Pool] = []
         self._lanes: list[tuple[asyncio.AbstractEventLoop, Node]] = []
         primary.on_move(self._move)
@@ -140,6 +142,10 @@ class SentinelTopology:
     def endpoint(self) -> Place:
         """Return the primary."""
         return self._primary
+
+    def replica(self, keys: Sequence[object]) -> Replica:  # noqa: ARG002 - each of them has all keys
+        """Return where a replica is found."""
+        return self._replica
 
     def on_move(self, callback: Callable[[Endpoint], None]) -> None:
         """Call *callback* when there is another primary."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 TLS_PATIENCE_S = 0.3
 """How long a TLS handshake may take before the port is asked whether it is a plain one."""
+ROLE = ("ROLE",)
 NO_REPLY = object()
 """What a reader returns when it needs more bytes; a reply may be ``None`` or ``False``."""
 
@@ -86,8 +87,8 @@ class Endpoint:
     """The ``ssl_…`` options of the URL, for a plain redis-py client."""
     counts: Counts = field(default_factory=Counts, compare=False, repr=False)
     """Where everything that connects here counts."""
-    primary: bool = False
-    """Others say that it is a primary: each new connection asks the server itself."""
+    role: str = ""
+    """What others say that it is, ``master`` or ``slave``: each new connection asks the server itself."""
     topology: str = "standalone"
     """Which way to its servers the URL asks for: ``standalone`` or ``cluster``."""
     seeds: tuple[tuple[str, int], ...] = ()
@@ -132,8 +133,10 @@ class Endpoint:
         commands: list[tuple[Any, ...]] = [tuple(words)]
         if self.db:
             commands.append(("SELECT", str(self.db)))
-        if self.primary:
-            commands.append(("ROLE",))
+        if self.role == "slave" and self.topology == "cluster":
+            commands.append(("READONLY",))
+        if self.role:
+            commands.append(ROLE)
         return commands
 
 
@@ -262,14 +265,23 @@ def greeting_failed(endpoint: Endpoint, replies: Sequence[object]) -> Exception 
     if not isinstance(replies[0], dict) or not isinstance(replies[0].get(b"id"), int):
         text = f"it answered HELLO with {replies[0]!r:.80}"
         return Misconfigured(f"{endpoint} does not speak RESP3 ({text}); use Redis or Valkey 7.0 or newer")
-    if endpoint.primary and (role := _role(replies[-1])) != "master":
-        return Fault(f"{endpoint} is no primary, its role is {role!r}: what named it is out of date", applied=False)
+    return wrong_role(endpoint, replies[-1]) if endpoint.role else None
+
+
+def wrong_role(endpoint: Endpoint, reply: object) -> Fault | None:
+    """Return what is wrong if *reply* to ROLE is not what *endpoint* should be, or is a replica without its primary."""
+    words = reply if isinstance(reply, list) and reply else [reply]
+    role, link = _text(words[0]), _text(words[3]) if len(words) > 3 else ""  # noqa: PLR2004 - where ROLE has it
+    if role != endpoint.role:
+        name = "primary" if endpoint.role == "master" else "replica"
+        return Fault(f"{endpoint} is no {name}, its role is {role!r}: what named it is out of date", applied=False)
+    if role == "slave" and link != "connected":
+        return Fault(f"the replica {endpoint} has lost its primary (its link is {link!r})", applied=False)
     return None
 
 
-def _role(reply: object) -> str:
-    first = reply[0] if isinstance(reply, list) and reply else reply
-    return first.decode(errors="replace") if isinstance(first, bytes) else str(first)
+def _text(word: object) -> str:
+    return word.decode(errors="replace") if isinstance(word, bytes) else str(word)
 
 
 def certificate_ends(secure: Any) -> float | None:  # noqa: ANN401 - a TLS socket or object
