@@ -277,6 +277,10 @@ def overslept(seed: int, scripts: Scripts = None) -> Simulation:
 
     sim.start("a", work, LONG)
     sleeper = sim.start("b", give_up if gives_up else work_late, 0.1)
+    # Behind a crowd one looks seldom by oneself; then the crowd goes away.
+    for place in range(30):
+        passer_by = sim.start(f"x{place}", work_late, 0.15)
+        sim.at(0.6, passer_by.cancel)
     for place, name in enumerate("cd"):
         sim.start(name, work_late, 0.2 + 0.1 * place)
     # b is handed the lock at about 1.2 s and has a second to claim it.
@@ -349,7 +353,8 @@ def nothing_left(sim: Simulation) -> None:
         end = data.expiry(key)
         if end is None:
             raise sim.history.fail(f"{key!r} stays for ever")
-        if not key.endswith(b":fence") and end - sim.server.now_us() // 1000 > LONG.ttl_ms:
+        most_ms = _core.GONE_MS if key.endswith(b":gone") else LONG.ttl_ms
+        if not key.endswith(b":fence") and end - sim.server.now_us() // 1000 > most_ms:
             raise sim.history.fail(f"{key!r} stays for {end - sim.server.now_us() // 1000} ms")
 
 
@@ -377,6 +382,28 @@ def queue_set_back(seed: int, scripts: Scripts = None) -> Simulation:
     served = [event.process for event in sim.history.of("acquired")]
     if served != list(names):
         raise sim.history.fail(f"arrived {list(names)}, served {served}")
+    return sim
+
+
+def silent_queue(seed: int, scripts: Scripts = None) -> Simulation:
+    """The holder vanishes, and of its queue all but the last: at the lease's end that one has it, and not the dead."""
+    sim = Simulation(seed, scripts=scripts)
+    # Longer than the dead count as alive.
+    spec = _spec.lock("sim", "job", 15_000)
+
+    async def work_late(io: SimIO, delay: float) -> None:
+        await io.sleep(delay)
+        await work(io, spec)
+
+    for place, name in enumerate("abcde"):
+        sim.start(name, work_late, 0.1 * place)
+    for name in "abcd":
+        sim.at(0.7, lambda name=name: sim.kill(name))  # type: ignore[misc] # bound now
+    sim.run(until=60.0)
+    mutual_exclusion(sim.history)
+    served = next(event for event in sim.history.of("acquired") if event.process == "e")
+    if served.at_us > (spec.ttl_ms + 1_000) * 1000:
+        raise sim.history.fail(f"the dead were served before the living: {served.at_us / 1e6:.3f} s")
     return sim
 
 

@@ -37,6 +37,7 @@ def test_the_dead_hold_nobody_up_for_long(seed: int) -> None:
 def test_a_waiter_that_is_known_to_be_dead_is_passed_over(seed: int) -> None:
     """The lock would be handed to one who has been silent for ten seconds."""
     scenarios.silent_waiters(seed)
+    scenarios.silent_queue(seed)
 
 
 def test_a_cancelled_caller_leaves_nothing_behind(seed: int) -> None:

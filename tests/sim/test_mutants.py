@@ -41,8 +41,8 @@ class CountedFromTheReply(locks_hold.Hold):
 
     __slots__ = ()
 
-    def __init__(self, io: Any, spec: Any, owner: str, fence: int, sent: float) -> None:  # noqa: ANN401, ARG002
-        super().__init__(io, spec, owner, fence, io.monotonic())
+    def __init__(self, io: Any, spec: Any, owner: str, fence: int, sent: float, **more: Any) -> None:  # noqa: ANN401, ARG002
+        super().__init__(io, spec, owner, fence, io.monotonic(), **more)
 
 
 async def do_nothing(*_args: object) -> None:
@@ -52,8 +52,8 @@ async def do_nothing(*_args: object) -> None:
 CORES = {
     "a lease is counted from before the request left": (locks_core, "Hold", CountedFromTheReply, locks.bad_day),
     "the local deadline comes before the server's": (locks_hold, "MARGIN", 1.5, locks.bad_day),
-    "a cancelled caller abandons what it asked for": (locks_core, "_abandon", do_nothing, locks.cancelled),
-    "a waiter shows that it lives": (locks_core, "RENEWALS", 0.2, locks.dead_waiters),
+    "a cancelled caller abandons what it asked for": (locks_core.Seeker, "abandon", do_nothing, locks.cancelled),
+    "a waiter shows that it lives": (locks_core, "LOOKS", 0.2, locks.calm_queue),
     "what is in work is renewed": (consumer.Holding, "request", consumer.Holding._renewed, streams.calm_group),
     "a lost read is looked for in our own list": (consumer, "_START", None, streams.lost_reads),
     "who is cancelled gives back what it holds": (consumer.Session, "_leave", do_nothing, streams.leaving),

@@ -64,6 +64,9 @@ class Ear(Protocol):
     `wait` is bounded and every waiter looks again.
     """
 
+    message: str
+    """What the wake-up carried that ended the last `wait`; empty if nothing, or if more than one came."""
+
     async def open(self) -> None:
         """Return when the server has confirmed the subscription: what is published from now on is heard.
 
@@ -161,6 +164,12 @@ class IO(Protocol):
         All waiters of a process share one connection and, per namespace, one channel (`keys.wake_channel`).
         """
 
+    def hears(self, channel: str) -> bool:
+        """Tell whether `Ear.open` would return at once for an ear on *channel*."""
+
+    def wake(self, channel: str, message: bytes) -> None:
+        """Wake the waiter of this very process for whom *message* is, as if it had come on *channel*."""
+
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run *coroutine* to its end even if the caller is cancelled.
 
@@ -185,6 +194,9 @@ class IO(Protocol):
 
     def monotonic(self) -> float:
         """Return seconds on a clock that never jumps and goes on while the machine sleeps."""
+
+    def who(self) -> str:
+        """Return host, process id and task or thread of the caller, separated by tabs: for others to read."""
 
     def token(self) -> str:
         """Return a new identifier, unique among all processes; at most 24 characters of ``[0-9a-z]``.

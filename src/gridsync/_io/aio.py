@@ -15,7 +15,7 @@ from functools import partial
 from itertools import chain, count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from gridsync._io import telemetry
+from gridsync._io import telemetry, who
 from gridsync._io.aio_hub import AsyncHub, TaskEar
 from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.keeper import Keeper
@@ -66,10 +66,13 @@ class AsyncIO:
         self._inflight_max = inflight_max
         self.monotonic = monotonic
         self.token = Tokens()
+        self.who = who.task
         self._keeper = Keeper(self._topology.pools(1), self._topology.failed)
         self.keep = self._keeper.keep
         self.unkeep = self._keeper.unkeep
         self._hub = AsyncHub(self._topology.endpoint, timeout=timeout)
+        self.hears = self._hub.hears
+        self.wake = self._hub.wake
         self._resting: dict[Place, list[MuxWire]] = {}
         self._blocked: set[MuxWire] = set()
         self._cleanups: set[asyncio.Task[Any]] = set()

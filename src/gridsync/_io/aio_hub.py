@@ -27,6 +27,8 @@ class TaskEar:
         self._hub = hub
         self.token = token
         self.channel = channel
+        self.message = ""
+        self._heard = ""
         self._event = asyncio.Event()
         hub.ears[token] = self
 
@@ -41,12 +43,15 @@ class TaskEar:
             async with asyncio.timeout(max(timeout, 0)):
                 await self._event.wait()
         except TimeoutError:
+            self.message = ""
             return False
+        self.message = self._heard
         self._event.clear()
         return True
 
-    def wake(self) -> None:
+    def wake(self, message: str = "") -> None:
         """End a `wait`."""
+        self._heard = "" if self._event.is_set() else message
         self._event.set()
 
     def close(self) -> None:
@@ -112,6 +117,17 @@ class AsyncHub:
         # Shielded: one impatient waiter must not cancel the confirmation for the others.
         await asyncio.shield(asked)
 
+    def hears(self, channel: str) -> bool:
+        """Tell whether *channel* is subscribed."""
+        return channel in self.confirmed
+
+    def wake(self, channel: str, message: bytes) -> None:  # noqa: ARG002 - tokens are unique among channels
+        """Wake the ear that *message* names; what names none is dropped."""
+        token, _, rest = message.decode(errors="replace").partition(" ")
+        ear = self.ears.get(token)
+        if ear is not None:
+            ear.wake(rest)
+
     def move(self, endpoint: Endpoint) -> None:
         """Cut the connection unless it leads to *endpoint*; every ear is woken then."""
         if self._wire is not None and not leads_to(self._wire.endpoint, endpoint):
@@ -139,9 +155,7 @@ class AsyncHub:
     def _take(self, push: list[Any]) -> None:
         kind = push[0]
         if kind == b"message":
-            ear = self.ears.get(push[2].decode(errors="replace"))
-            if ear is not None:
-                ear.wake()
+            self.wake(push[1].decode(), push[2])
         elif kind == b"subscribe":
             channel = push[1].decode()
             self.confirmed.add(channel)

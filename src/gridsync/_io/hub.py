@@ -54,6 +54,8 @@ class ThreadEar:
         self._hub = hub
         self.token = token
         self.channel = channel
+        self.message = ""
+        self._heard = ""
         self._event = threading.Event()
         hub.ears[token] = self
 
@@ -64,11 +66,13 @@ class ThreadEar:
     async def wait(self, timeout: float) -> bool:
         """Block until a wake-up comes, at most *timeout* seconds."""
         heard = self._event.wait(max(timeout, 0))
+        self.message = self._heard if heard else ""
         self._event.clear()
         return heard
 
-    def wake(self) -> None:
+    def wake(self, message: str = "") -> None:
         """End a `wait`."""
+        self._heard = "" if self._event.is_set() else message
         self._event.set()
 
     def close(self) -> None:
@@ -158,6 +162,17 @@ class ThreadHub:
         finally:
             self._lock.release()
 
+    def hears(self, channel: str) -> bool:
+        """Tell whether *channel* is subscribed."""
+        return channel in self._confirmed
+
+    def wake(self, channel: str, message: bytes) -> None:  # noqa: ARG002 - tokens are unique among channels
+        """Wake the ear that *message* names; what names none is dropped."""
+        token, _, rest = message.decode(errors="replace").partition(" ")
+        ear = self.ears.get(token)
+        if ear is not None:
+            ear.wake(rest)
+
     def move(self, endpoint: Endpoint) -> None:
         """Cut the connection unless it leads to *endpoint*; every ear is woken then."""
         wire = self._wire
@@ -198,9 +213,7 @@ class ThreadHub:
             return
         kind, channel, payload = push[0], push[1], push[2]
         if kind == b"message":
-            ear = self.ears.get(payload.decode(errors="replace"))
-            if ear is not None:
-                ear.wake()
+            self.wake(channel.decode(), payload)
         elif kind == b"subscribe":
             with self._lock:
                 self._confirmed.add(channel.decode())

@@ -37,19 +37,21 @@ class LockKeys(NamedTuple):
     """The keys of one lock.  All of them expire."""
 
     state: str
-    """hash: ``o`` owner, ``t`` fence; lives as long as the lease."""
+    """hash: ``o`` owner, ``t`` fence, ``s`` since when (server ms), ``m`` about it; lives as long as the lease."""
     queue: str
     """sorted set: waiter → ticket (the order of arrival)."""
     alive: str
-    """sorted set: waiter → until when it counts as alive, server ms."""
+    """hash: waiter → until when it counts as alive (server ms), and about it."""
     fence: str
     """string: the last fence given out."""
+    gone: str
+    """sorted set: owner that gave up while a request of its was on its way → until when it may be (server ms)."""
 
 
 def lock(namespace: str, name: str) -> LockKeys:
     """Return the keys of the lock *name*."""
     base = tag(namespace, "lock", name)
-    return LockKeys(base, f"{base}:queue", f"{base}:alive", f"{base}:fence")
+    return LockKeys(base, f"{base}:queue", f"{base}:alive", f"{base}:fence", f"{base}:gone")
 
 
 class LatchKeys(NamedTuple):

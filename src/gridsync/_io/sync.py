@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import hiredis
 
-from gridsync._io import run_sync, telemetry
+from gridsync._io import run_sync, telemetry, who
 from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.hub import ThreadEar, ThreadHub
 from gridsync._io.keeper import Keeper
@@ -68,10 +68,13 @@ class SyncIO:
         self._route = self._topology.pools(pool_size)
         self.monotonic = monotonic
         self.token = Tokens()
+        self.who = who.thread
         self._keeper = Keeper(self._topology.pools(1), self._topology.failed)
         self.keep = self._keeper.keep
         self.unkeep = self._keeper.unkeep
         self._hub = ThreadHub(self._topology.endpoint, timeout=timeout)
+        self.hears = self._hub.hears
+        self.wake = self._hub.wake
         self._blocking = self._topology.pools(pool_size)
         self._blocked: set[BlockingWire] = set()
         self.reads = ThreadReads(endpoint.server, self._topology, timeout, size=pool_size)

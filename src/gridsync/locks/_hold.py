@@ -1,7 +1,8 @@
 """A lease that was granted: how long it may be counted on, and when to renew it.
 
 The same for everything that is held for a time: a lock, one side of a reader-writer lock, permits of a semaphore.
-Invariant: `Hold.deadline` comes before the server's, because it is counted from before the request left.
+Invariant: `Hold.deadline` comes before the server's, because it is counted from before the request left, or from not
+later than the hand-over.  What was handed over begins with a short term; its first renewal makes it a whole ttl.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ class Hold:
     __slots__ = (
         "_io",
         "_signal",
+        "_term_s",
         "deadline",
         "due",
         "ended",
         "fence",
+        "ghost",
         "owner",
         "since",
         "spec",
@@ -43,8 +46,28 @@ class Hold:
         "why_lost",
     )
 
-    def __init__(self, io: IO, spec: Spec, owner: str, fence: int, sent: float) -> None:
-        """*sent* is when the request that was granted left, or earlier."""
+    def __init__(
+        self,
+        io: IO,
+        spec: Spec,
+        owner: str,
+        fence: int,
+        sent: float,
+        *,
+        term_s: float | None = None,
+        ghost: bool = False,
+    ) -> None:
+        """Begin a lease.
+
+        Args:
+            io: Where it lives.
+            spec: What is held.
+            owner: The acquisition's identifier.
+            fence: Its number.
+            sent: When the request that was granted left, or earlier.
+            term_s: How long the lease runs until its first renewal; the ttl of *spec* by default.
+            ghost: Whether a request of this acquisition may still be on its way, to arrive after the release.
+        """
         self._io = io
         self.spec = spec
         self.owner = owner
@@ -53,14 +76,15 @@ class Hold:
         self.unconfirmed = False
         self.why_lost = ""
         self._signal: Signal | None = None
-        self._renewed(sent)
+        self.ghost = ghost
+        self._renewed(sent, spec.ttl_ms / 1000 if term_s is None else term_s)
         io.keep(self)
         self.since = io.monotonic()
 
-    def _renewed(self, sent: float) -> None:
-        ttl = self.spec.ttl_ms / 1000
-        self.deadline = sent + ttl * MARGIN - MARGIN_S
-        self.due = sent + ttl / RENEWALS
+    def _renewed(self, sent: float, term_s: float) -> None:
+        self._term_s = term_s
+        self.deadline = sent + term_s * MARGIN - MARGIN_S
+        self.due = sent + term_s / RENEWALS
 
     @property
     def signal(self) -> Signal:
@@ -128,7 +152,7 @@ class Hold:
         if self.ended:
             return False
         if reply == 1:
-            self._renewed(sent)
+            self._renewed(sent, self.spec.ttl_ms / 1000)
             return True
         if reply == 0:
             self.lose("it ended on the server, or was taken away")
@@ -137,5 +161,5 @@ class Hold:
         if now >= self.deadline:
             self.lose(f"it was not renewed in time ({reply})" if reply is not None else "it was not renewed in time")
             return False
-        self.due = min(now + self.spec.ttl_ms / 1000 / RETRY, self.deadline)
+        self.due = min(now + self._term_s / RETRY, self.deadline)
         return True

@@ -1,8 +1,14 @@
 """What is taken, and by which scripts: all that the shared core knows about a lock.
 
-The scripts of every kind keep one contract.  *acquire* (owner, lease ms, alive ms, …) answers ``{1, fence}``, or
-``{0, ms until something ends, rank in the queue}``; *release* (owner, …, repeat_us) answers 1, 0 or 2; *renew*
+The scripts of every kind keep one contract.
+
+*acquire* (owner, lease ms, alive ms, about, …, repeat_us) answers ``{1, fence, again}``, or ``{0, ms until something
+ends, rank in the queue, server us, last fence, again}``.  *release* (owner, …, gone ms, repeat_us) answers
+``{1 | 0 | 2, message…}``: each message wakes a waiter of the releaser's own process and was not published.  *renew*
 (owner, lease ms) answers 1 or 0.
+
+A message is the waiter's name alone (look again), or ``name fence us claim``: it was handed what it waits for at the
+server's microsecond *us*, with this fence, for *claim* milliseconds.
 """
 
 from __future__ import annotations
@@ -22,7 +28,9 @@ RELEASE = load("gridsync.locks", "release")
 RENEW = load("gridsync.locks", "renew")
 
 CLAIM_MS = 1_000
-"""How long a waiter has to claim what it was handed: what a dead head of the queue costs the others."""
+"""How long a waiter has to take up what it was handed: what a dead head of the queue costs the others."""
+PATIENCE_MS = 1_000
+"""How long a waiter may be overtaken where order does not matter."""
 FENCE_TTL_MS = 7 * 24 * 3600 * 1000
 """How long the last fence is remembered.  After that the server's clock alone makes the next one larger."""
 
@@ -43,17 +51,22 @@ class Spec:
     release: Script
     renew: Script
     acquire_args: tuple[Arg, ...]
-    """What follows owner, lease and alive."""
+    """What follows owner, lease, alive and about; ends with a ``repeat_us`` of 0."""
     release_args: tuple[Arg, ...]
-    """What follows owner; ends with a ``repeat_us`` of 0."""
+    """What stands between owner and gone."""
+    wake: str
+    """What the channels begin with on which its waiters listen."""
+    note: str = ""
+    """What the user wants others to read about a holder."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name!r}"
 
 
-def lock(namespace: str, name: str, ttl_ms: int) -> Spec:
+def lock(namespace: str, name: str, ttl_ms: int, *, fair: bool = True, note: str = "") -> Spec:
     """Return what the exclusive lock *name* is."""
     keys = lock_keys(namespace, name)
+    patience = str(0 if fair else PATIENCE_MS)
     claim, fence_ttl, wake = str(min(CLAIM_MS, ttl_ms)), str(FENCE_TTL_MS), wake_prefix(namespace)
     return Spec(
         kind="lock",
@@ -66,6 +79,8 @@ def lock(namespace: str, name: str, ttl_ms: int) -> Spec:
         acquire=ACQUIRE,
         release=RELEASE,
         renew=RENEW,
-        acquire_args=(fence_ttl, claim, wake),
-        release_args=(claim, fence_ttl, wake, "0"),
+        acquire_args=(fence_ttl, claim, wake, patience, "0"),
+        release_args=(claim, fence_ttl, wake, patience),
+        wake=wake,
+        note=note,
     )

@@ -54,6 +54,8 @@ class SimIO:
         self.counts = Counts()
         self._scheduler = process.scheduler
         self._hub = Hub(self)
+        self.hears = self._hub.hears
+        self.wake = self._hub.wake
         self._main: Connection | None = None
         self.endpoint = "the server"
         self.answered = 0
@@ -303,6 +305,10 @@ class SimIO:
         """Return seconds on this process's clock, which starts anywhere and drifts."""
         self._must_live()
         return self.process.monotonic()
+
+    def who(self) -> str:
+        """Return the process's name in the place of its host."""
+        return f"{self.process.name}\t0\t"
 
     def token(self) -> str:
         """Return a new identifier."""

@@ -56,7 +56,8 @@ class SimEar:
         self._hub = hub
         self._token = token
         self._channel = channel
-        self._heard: Promise[None] = Promise()
+        self.message = ""
+        self._heard: Promise[str] = Promise()
         hub.ears[token] = self
 
     async def open(self) -> None:
@@ -66,13 +67,18 @@ class SimEar:
     async def wait(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds for a wake-up."""
         if not await self._hub.io.settled(self._heard, max(timeout, 0)):
+            self.message = ""
             return False
+        self.message = self._heard.result()
         self._heard = Promise()
         return True
 
-    def wake(self) -> None:
+    def wake(self, message: str = "") -> None:
         """End a `wait`."""
-        self._heard.set(None)
+        if self._heard.done:
+            self._heard = Promise()
+            message = ""
+        self._heard.set(message)
 
     def close(self) -> None:
         """Stop listening."""
@@ -118,10 +124,20 @@ class Hub:
             raise Fault("no answer", applied=False)
         confirmed.result()
 
-    def _take(self, message: list[Any]) -> None:
-        ear = self.ears.get(message[2].decode())
+    def hears(self, channel: str) -> bool:
+        """Tell whether *channel* is subscribed."""
+        confirmed = self._confirmed.get(channel)
+        return confirmed is not None and confirmed.done
+
+    def wake(self, channel: str, message: bytes) -> None:  # noqa: ARG002 - tokens are unique among channels
+        """Wake the ear that *message* names."""
+        token, _, rest = message.decode().partition(" ")
+        ear = self.ears.get(token)
         if ear is not None:
-            ear.wake()
+            ear.wake(rest)
+
+    def _take(self, message: list[Any]) -> None:
+        self.wake(message[1].decode(), message[2])
 
     def _lost(self) -> None:
         self._confirmed.clear()

@@ -1,70 +1,83 @@
 #!lua
 -- acquire: take the lock, or join its queue and say where we stand.
 -- The same owner asking again is granted again, with the same fence: so it is after a lost reply, and so it is when
--- the lock was handed over while the waiter slept.
--- KEYS[1] state hash: o owner, t fence; lives as long as the lease
--- KEYS[2] queue zset: waiter, by ticket
--- KEYS[3] alive zset: waiter, by the server ms until which it counts as alive
+-- the lock was handed over while the waiter slept.  A free lock that is another's turn is handed over, as by release:
+-- without a word it would stay free until the head of the queue looks by itself, for ever if that is dead.
+-- KEYS[1] state hash: o owner, t fence, s since when in server ms, m about the owner; lives as long as the lease
+-- KEYS[2] queue zset: waiter, by ticket: the server us of its arrival
+-- KEYS[3] alive hash: waiter, to "<the server ms until which it counts as alive> <about it>"
 -- KEYS[4] fence string: the last fence given out
+-- KEYS[5] gone zset: owner that gave up while a request of its own was on its way, by the server ms until which it may be
 -- ARGV[1] owner string
 -- ARGV[2] lease integer, ms
 -- ARGV[3] alive integer, ms: how long this waiter counts as alive; 0 does not join the queue
--- ARGV[4] fence_ttl integer, ms
--- ARGV[5] claim integer, ms: how long the head of the queue has to claim a free lock
--- ARGV[6] wake_prefix string: a waiter listens on this plus the first 12 characters of its name
--- Returns {1, fence} | {0, ms until the lease of the holder ends (-2 nobody holds it), rank in the queue (-1 not in it)}
+-- ARGV[4] about string: who that is, for others to read
+-- ARGV[5] fence_ttl integer, ms
+-- ARGV[6] claim integer, ms: how long the next one has to take up what it is handed
+-- ARGV[7] wake_prefix string: a waiter listens on this plus the first 12 characters of its name
+-- ARGV[8] patience integer, ms: whoever came less than this ago may be overtaken; 0 is first come first served
+-- ARGV[9] repeat_us integer, us
+-- Returns {1, fence, again} | {0, ms until the lease of the holder ends (-2 nobody holds it), rank in the queue (-1 not
+-- in it), server us, last fence, again}; again is 1 if an earlier attempt may still be on its way, else 0
 -- Category idempotent
 -- Cost O(log waiters), plus O(log waiters) for each dead waiter that is dropped
-local S, Q, W, F = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local me, lease, alive = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local S, Q, W, F, G = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local me, alive, patience = ARGV[1], tonumber(ARGV[3]), tonumber(ARGV[8])
+local again = tonumber(ARGV[9]) > 0 and 1 or 0
 local owner = redis.call('HGET', S, 'o')
 if owner == me then
-  redis.call('ZREM', Q, me)
-  redis.call('ZREM', W, me)
-  redis.call('PEXPIRE', S, lease)
-  return {1, tonumber(redis.call('HGET', S, 't'))}
+  redis.call('PEXPIRE', S, ARGV[2])
+  return {1, tonumber(redis.call('HGET', S, 't')), again}
 end
 local time = redis.call('TIME')
 local us = time[1] * 1000000 + time[2]
 local now = math.floor(us / 1000)
-local head = redis.call('ZRANGE', Q, 0, 0)[1]
-while head and head ~= me do
-  local until_ms = redis.call('ZSCORE', W, head)
-  if until_ms and tonumber(until_ms) > now then break end
-  redis.call('ZREM', Q, head)
-  redis.call('ZREM', W, head)
+local head, about
+if redis.call('EXISTS', Q, G) > 0 then
+  if redis.call('ZSCORE', G, me) then return {0, -2, -1, us, 0, again} end
   head = redis.call('ZRANGE', Q, 0, 0)[1]
+  while head and head ~= me do
+    local alive_ms, said = string.match(redis.call('HGET', W, head) or '0 ', '^(%d+) (.*)$')
+    about = said
+    if tonumber(alive_ms) > now then break end
+    redis.call('ZREM', Q, head)
+    redis.call('HDEL', W, head)
+    head = redis.call('ZRANGE', Q, 0, 0)[1]
+  end
 end
-if not owner and (not head or head == me) then
+local function give(to, about_it, lease)
   -- Hybrid clock: rises with every holder even if this key was lost, evicted or not replicated.
   local fence = math.max(us, tonumber(redis.call('GET', F) or '0') + 1)
   local text = string.format('%.0f', fence)
-  redis.call('SET', F, text, 'PX', ARGV[4])
-  redis.call('HSET', S, 'o', me, 't', text)
+  redis.call('SET', F, text, 'PX', ARGV[5])
+  redis.call('HSET', S, 'o', to, 't', text, 's', string.format('%.0f', now), 'm', about_it)
   redis.call('PEXPIRE', S, lease)
   if head then
-    redis.call('ZREM', Q, me)
-    redis.call('ZREM', W, me)
+    redis.call('ZREM', Q, to)
+    redis.call('HDEL', W, to)
   end
-  return {1, fence}
+  return fence, text
 end
 if not owner then
-  -- It is another's turn, who need not know: the one before slept through its claim, or the holder died.  Without a
-  -- word, the lock would stay free until the head looks by itself, for ever if that is dead.
-  local due = now + tonumber(ARGV[5])
-  if tonumber(redis.call('ZSCORE', W, head)) > due then redis.call('ZADD', W, due, head) end
-  redis.call('PUBLISH', ARGV[6] .. string.sub(head, 1, 12), head)
+  local first = not head or head == me
+  if first or patience > 0 and us - redis.call('ZSCORE', Q, head) < patience * 1000 then
+    return {1, (give(me, ARGV[4], ARGV[2])), again}
+  end
 end
-local rank = -1
 if alive > 0 then
   if not redis.call('ZSCORE', Q, me) then
     local tail = redis.call('ZRANGE', Q, -1, -1, 'WITHSCORES')
     redis.call('ZADD', Q, string.format('%.0f', math.max(us, tonumber(tail[2] or '0') + 1)), me)
   end
-  redis.call('ZADD', W, now + alive, me)
-  -- Twice as long as any waiter counts as alive: the queue cannot vanish under a living one.
-  redis.call('PEXPIRE', Q, alive * 2)
-  redis.call('PEXPIRE', W, alive * 2)
-  rank = redis.call('ZRANK', Q, me)
+  redis.call('HSET', W, me, string.format('%.0f', now + alive) .. ' ' .. ARGV[4])
+  -- Longer than any waiter counts as alive: the queue cannot vanish under a living one.
+  if redis.call('PTTL', Q) < alive then redis.call('PEXPIRE', Q, alive * 2) end
+  if redis.call('PTTL', W) < alive then redis.call('PEXPIRE', W, alive * 2) end
 end
-return {0, redis.call('PTTL', S), rank}
+if not owner then
+  local _, text = give(head, about, ARGV[6])
+  local word = head .. ' ' .. text .. ' ' .. string.format('%.0f', us) .. ' ' .. ARGV[6]
+  redis.call(string.byte(ARGV[7]) == 123 and 'SPUBLISH' or 'PUBLISH', ARGV[7] .. string.sub(head, 1, 12), word)
+end
+local rank = alive > 0 and redis.call('ZRANK', Q, me) or -1
+return {0, redis.call('PTTL', S), rank, us, tonumber(redis.call('GET', F) or '0'), again}
