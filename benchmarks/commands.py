@@ -6,15 +6,19 @@ Peers are configured as their documentation advises for this load, with the vari
 
 from __future__ import annotations
 
+import time
 from functools import cache, partial
-from unittest.mock import patch
+from typing import TYPE_CHECKING
 
 from benchmarks.harness import Bench, Peer, Row, aio, expect, pace_tasks, pace_threads
-from gridsync._io import Category, Command, run_sync, telemetry
+from gridsync._io import Category, Command, run_sync
 from gridsync._io.aio import AsyncIO
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import parse
 from gridsync.testing.cluster import RedisCluster
+
+if TYPE_CHECKING:
+    from benchmarks.harness import Clock
 
 KEY = "bench:get"
 VALUE = b"x" * 64
@@ -22,8 +26,8 @@ SET = Command("set", Category.LAST_WINS, ("SET",))
 GET = Command("get", Category.READ, ("GET",))
 
 
-async def _ours_aio(bench: Bench, *, tasks: int) -> float:
-    # The way that every script and command of gridsync takes, with its deadline, its retry category and its limits.
+async def ours_aio(bench: Bench, *, tasks: int, clock: Clock = time.perf_counter) -> float:
+    """Take the way of every script and command of gridsync, with its deadline, its retry category and its limits."""
     io = AsyncIO(parse(bench.url, connect_timeout=5.0), inflight_max=1000, timeout=3.0)
     await io.run(SET, (KEY,), (VALUE,))
 
@@ -31,15 +35,9 @@ async def _ours_aio(bench: Bench, *, tasks: int) -> float:
         expect(await io.run(GET, (KEY,)), VALUE)
 
     try:
-        return await pace_tasks(bench, [operation] * tasks)
+        return await pace_tasks(bench, [operation] * tasks, clock)
     finally:
         await io.close()
-
-
-async def _without_telemetry(bench: Bench, *, tasks: int) -> float:
-    # Ours, unknown to the module that would put OpenTelemetry's wrapper around it.
-    with patch.object(telemetry, "watch"):
-        return await _ours_aio(bench, tasks=tasks)
 
 
 def _ours_sync(bench: Bench, *, threads: int) -> float:
@@ -158,7 +156,7 @@ ROWS = (
     Row(
         "aio-commands-100",
         "commands/s",
-        aio(partial(_ours_aio, tasks=100)),
+        aio(partial(ours_aio, tasks=100)),
         (
             Peer("redis", aio(partial(_redis_aio, tasks=100)), target=8.0),
             Peer("valkey-glide", aio(partial(_glide, tasks=100)), target=3.0),
@@ -166,15 +164,9 @@ ROWS = (
         ),
     ),
     Row(
-        "aio-telemetry-off",
-        "commands/s",
-        aio(partial(_ours_aio, tasks=100)),
-        (Peer("gridsync-redis", aio(partial(_without_telemetry, tasks=100))),),
-    ),
-    Row(
         "aio-commands-1",
         "commands/s",
-        aio(partial(_ours_aio, tasks=1)),
+        aio(partial(ours_aio, tasks=1)),
         (
             Peer("redis", aio(partial(_redis_aio, tasks=1)), target=1.1),
             Peer("valkey-glide", aio(partial(_glide, tasks=1))),

@@ -9,11 +9,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
     from typing import Any
 
 WARM_UP = 0.25
@@ -43,21 +46,31 @@ class Peer:
     """What ours is compared with."""
 
     package: str
-    """The package on PyPI, or ``limit`` for a figure that is not to be passed."""
+    """The package on PyPI; in rows that compare gridsync with itself, what is different."""
     measure: Measure
     target: float | None = None
     """The ratio ours/peer that must be reached (for ``better="lower"``: not exceeded)."""
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """A figure of ours that is not to be passed; every run of ours counts, beside whichever peer."""
+
+    value: float
+    worst: bool = False
+    """Whether the worst run is judged, instead of the median."""
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """One subject: ours and its peers."""
+    """One subject: ours, its peers if there are any, and its limits."""
 
     name: str
     unit: str
     ours: Measure
-    peers: tuple[Peer, ...]
+    peers: tuple[Peer, ...] = ()
     better: str = "higher"
+    limits: tuple[Limit, ...] = ()
 
 
 class WrongReplyError(AssertionError):
@@ -79,13 +92,74 @@ def aio(measure: Callable[[Bench], Coroutine[Any, Any, float]]) -> Measure:
     return run
 
 
-async def pace_tasks(bench: Bench, operations: Sequence[Callable[[], Awaitable[None]]]) -> float:
-    """Repeat each operation in a task of its own; return finished operations a second."""
-    await _tasks(operations, bench.seconds * WARM_UP)
-    return await _tasks(operations, bench.seconds)
+class Together:
+    """Figures that one event gives to all sides at once, such as a failover that everybody sees.
+
+    Whoever asks for a figure that there is not yet makes the next event happen.
+    """
+
+    def __init__(self, happen: Callable[[Bench], Mapping[str, float]]) -> None:
+        self._happen = happen
+        self._figures: list[Mapping[str, float]] = []
+        self._taken: Counter[str] = Counter()
+
+    def side(self, name: str) -> Measure:
+        """Return the measure of one side."""
+
+        def run(bench: Bench) -> float:
+            number = self._taken[name]
+            self._taken[name] += 1
+            if number == len(self._figures):
+                self._figures.append(self._happen(bench))
+            return self._figures[number][name]
+
+        return run
 
 
-async def _tasks(operations: Sequence[Callable[[], Awaitable[None]]], seconds: float) -> float:
+class Alone:
+    """Stop the run if two are inside at once: a lock that does not exclude is fast."""
+
+    def __init__(self) -> None:
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        self._inside += 1
+        expect(self._inside, 1)
+
+    def __exit__(self, *_: object) -> None:
+        self._inside -= 1
+
+
+@contextmanager
+def monitored(bench: Bench) -> Iterator[list[str]]:
+    """Fill the list, when the block ends, with the commands that clients sent meanwhile.
+
+    By MONITOR: INFO commandstats would also count what scripts call inside the server.
+    """
+    from redis import Redis  # noqa: PLC0415 - as the peers
+
+    with Redis(host=bench.host, port=bench.port) as observer, observer.monitor() as monitor:
+        sent: list[str] = []
+        observer.echo("begin")
+        yield sent
+        observer.echo("end")
+        seen = takewhile(lambda line: line["command"] != "ECHO end", monitor.listen())
+        commands = [line["command"] for line in seen if line["client_type"] != "lua"]
+        sent += commands[commands.index("ECHO begin") + 1 :]
+
+
+Clock: TypeAlias = "Callable[[], float]"
+
+
+async def pace_tasks(
+    bench: Bench, operations: Sequence[Callable[[], Awaitable[None]]], clock: Clock = time.perf_counter
+) -> float:
+    """Repeat each operation in a task of its own; return finished operations a second of *clock*."""
+    await _tasks(operations, bench.seconds * WARM_UP, clock)
+    return await _tasks(operations, bench.seconds, clock)
+
+
+async def _tasks(operations: Sequence[Callable[[], Awaitable[None]]], seconds: float, clock: Clock) -> float:
     running = True
 
     def stop() -> None:
@@ -100,9 +174,9 @@ async def _tasks(operations: Sequence[Callable[[], Awaitable[None]]], seconds: f
         return count
 
     asyncio.get_running_loop().call_later(seconds, stop)
-    started = time.perf_counter()
+    started = clock()
     counts = await asyncio.gather(*(work(operation) for operation in operations))
-    return sum(counts) / (time.perf_counter() - started)
+    return sum(counts) / (clock() - started)
 
 
 def pace_threads(bench: Bench, operations: Sequence[Callable[[], None]]) -> float:

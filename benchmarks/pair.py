@@ -1,4 +1,4 @@
-"""The child process that measures one row beside one peer, in turns, so that both meet the same machine."""
+"""The child process that measures one row beside one peer, or alone, in turns, so that both meet the same machine."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import json
 import socket
 import sys
 
-from benchmarks import commands, events, limits, locks
+from benchmarks import commands, contention, events, faults, growth, limits, locks
 from benchmarks.harness import Bench
 
-ROWS = {row.name: row for module in (commands, locks, limits, events) for row in module.ROWS}
+NOBODY = "nobody"
+"""Instead of a peer, for rows that have none."""
+ROWS = {
+    row.name: row for module in (commands, growth, faults, locks, contention, limits, events) for row in module.ROWS
+}
 
 
 def _empty(bench: Bench) -> None:
@@ -33,11 +37,11 @@ def main() -> None:
     parser.add_argument("seconds", type=float)
     asked = parser.parse_args()
     row = ROWS[asked.row]
-    peer = next(peer for peer in row.peers if peer.package == asked.package)
+    sides = [("ours", row.ours), *(("peer", peer.measure) for peer in row.peers if peer.package == asked.package)]
     bench = Bench("127.0.0.1", asked.port, asked.seconds)
     figures: dict[str, list[float]] = {"ours": [], "peer": []}
     for _ in range(asked.runs):
-        for side, measure in (("ours", row.ours), ("peer", peer.measure)):
+        for side, measure in sides:
             _empty(bench)
             figures[side].append(measure(bench))
     json.dump(figures, sys.stdout)

@@ -8,12 +8,12 @@ import platform
 from importlib import metadata
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from benchmarks.harness import Peer, Row
+    from benchmarks.harness import Limit, Peer, Row
 
 PACKAGES = (
     "gridsync-redis",
@@ -30,54 +30,113 @@ PACKAGES = (
 )
 
 
+class Headline(NamedTuple):
+    """A row of the README's table."""
+
+    row: str
+    peer: str
+    what: str
+    peer_is: str
+    unit: str = "/s"
+
+
+HEADLINES = (
+    Headline("aio-commands-100", "redis", "commands, asyncio, 100 tasks", "redis-py"),
+    Headline("aio-commands-100", "valkey-glide", "", "valkey-glide"),
+    Headline("aio-commands-1", "redis", "commands, asyncio, 1 task", "redis-py"),
+    Headline("sync-commands-1", "redis", "commands, 1 thread", "redis-py"),
+    Headline("sync-commands-16", "redis", "commands, 16 threads", "redis-py"),
+    Headline("aio-limiter-100", "limits", "exact limiter, asyncio, 100 tasks", "limits"),
+    Headline("sync-lock-cycle", "redis", "lock and unlock, 1 thread", "redis-py Lock"),
+    Headline("aio-lock-cycles-100", "redis", "lock and unlock, asyncio, 100 tasks", "redis-py Lock"),
+    Headline("lock-contended-8", "redis", "one lock, hand-overs among 8 threads", "redis-py Lock"),
+    Headline("lock-contended-8", "python-redis-lock", "", "python-redis-lock"),
+    Headline("lock-handoff-p99-ms", "redis", "release until the next of 200 has it, p99", "redis-py Lock", " ms"),
+    Headline("lock-fairness-24", "redis", "24 processes on one lock, most / least turns", "redis-py Lock", ""),
+    Headline("aio-append-100", "redis", "append with expected version, 100 tasks", "redis-py's bare XADD"),
+    Headline("consume-aio", "faststream", "consume with model and ack", "FastStream"),
+    Headline("reconnect-1000", "redis", "done exactly once, of 1,000 calls cut off", "redis-py INCR", ""),
+)
+
+
 class Figure(TypedDict):
-    """One row of the file: ours beside one peer, medians."""
+    """One row of the file: ours beside one peer, medians; or beside a limit."""
 
     name: str
     ours: float
     peer_name: str
     peer: float
-    ratio: float
+    ratio: float | None
+    """Ours / peer; none if the peer's figure is 0."""
     unit: str
     better: str
 
 
 def figure(row: Row, peer: Peer, ours: list[float], theirs: list[float]) -> Figure:
-    """Make the row of the file from the runs of both sides; the ratio is always ours / peer."""
-    mine, other = median(ours), median(theirs)
+    """Make the row of the file from the runs of both sides."""
+    return _figure(row, peer.package, median(ours), median(theirs))
+
+
+def limit_figure(row: Row, limit: Limit, ours: list[float]) -> Figure:
+    """Make the row of the file for a limit."""
+    if not limit.worst:
+        return _figure(row, "limit", median(ours), limit.value)
+    worst = min if row.better == "higher" else max
+    return _figure(row, "limit of the worst", worst(ours), limit.value)
+
+
+def _figure(row: Row, peer_name: str, ours: float, peer: float) -> Figure:
     return Figure(
         name=row.name,
-        ours=round(mine, 2),
-        peer_name=peer.package,
-        peer=round(other, 2),
-        ratio=round(mine / other, 3),
+        ours=round(ours, 4),
+        peer_name=peer_name,
+        peer=round(peer, 4),
+        ratio=round(ours / peer, 3) if peer else None,
         unit=row.unit,
         better=row.better,
     )
 
 
-def verdict(row: Row, peer: Peer, ratio: float) -> str:
+def verdict(row: Row, target: float | None, ratio: float | None) -> str:
     """Say whether the target is reached."""
-    if peer.target is None:
+    if target is None or ratio is None:
         return ""
-    reached = ratio >= peer.target if row.better == "higher" else ratio <= peer.target
+    reached = ratio >= target if row.better == "higher" else ratio <= target
     sign = "≥" if row.better == "higher" else "≤"
-    return f"{sign} {peer.target:g}  {'pass' if reached else 'miss'}"
+    return f"{sign} {target:g}  {'pass' if reached else 'miss'}"
 
 
-HEAD = f"{'row':<20} {'ours':>9}  {'peer':<18} {'peer':>9}  {'unit':<12} {'ratio':>7}  target"
+NAME = 29
+"""How wide the names of rows are."""
+HEAD = f"{'row':<{NAME}} {'ours':>9}  {'peer':<18} {'peer':>9}  {'unit':<13} {'ratio':>7}  target"
 
 
 def line(found: Figure, said: str) -> str:
     """Return the row as a line of the table."""
+    ratio = "-" if found["ratio"] is None else f"{found['ratio']:.{2 if found['ratio'] >= 0.1 else 3}f}x"
     return (
-        f"{found['name']:<20} {_number(found['ours'])}  {found['peer_name']:<18} {_number(found['peer'])}"
-        f"  {found['unit']:<12} {found['ratio']:>6.2f}x  {said}".rstrip()
+        f"{found['name']:<{NAME}} {_number(found['ours'])}  {found['peer_name']:<18} {_number(found['peer'])}"
+        f"  {found['unit']:<13} {ratio:>7}  {said}".rstrip()
     )
 
 
 def _number(value: float) -> str:
     return f"{value:>9,.0f}" if value >= 100 else f"{value:>9.3g}"
+
+
+def headlines(rows: Iterable[Figure]) -> str:
+    """Return the README's table, as far as *rows* tell; its last column is by how much ours is better."""
+    found = {(row["name"], row["peer_name"]): row for row in rows}
+    lines = ["| | gridsync | peer | |", "|---|--:|--:|--:|"]
+    for each in HEADLINES:
+        row = found.get((each.row, each.peer))
+        if row is None:
+            continue
+        over, under = (row["ours"], row["peer"]) if row["better"] == "higher" else (row["peer"], row["ours"])
+        times = f"{over / under:,.{1 if over / under < 10 else 0}f}×" if under else ""  # noqa: RUF001 - as it is printed
+        ours, peer = (_number(row[side]).strip() + each.unit for side in ("ours", "peer"))
+        lines.append(f"| {each.what} | {ours} | {each.peer_is} {peer} | {times} |".replace("|  |", "| |"))
+    return "\n".join(lines) + "\n"
 
 
 def heading(described: dict[str, Any], used: dict[str, str]) -> str:

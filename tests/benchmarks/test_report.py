@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks import report
-from benchmarks.harness import Bench, Peer, Row, WrongReplyError, expect
+from benchmarks.harness import Alone, Bench, Limit, Peer, Row, Together, WrongReplyError, expect
 from benchmarks.pair import ROWS
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
 
 def _figure(_bench: Bench) -> float:
@@ -38,14 +39,64 @@ def test_a_figure_is_the_median_and_its_ratio_is_ours_to_the_peers() -> None:
     assert (figure["ours"], figure["peer"], figure["ratio"]) == (3.0, 2.0, 1.5)
 
 
+def test_a_limit_is_judged_by_every_run_or_by_the_worst_one():
+    row = Row("row", "ms", _figure, better="lower", limits=(Limit(4.0), Limit(4.0, worst=True)))
+    found = [report.limit_figure(row, limit, [1.0, 9.0, 2.0]) for limit in row.limits]
+    assert [(each["peer_name"], each["ours"], each["ratio"]) for each in found] == [
+        ("limit", 2.0, 0.5),
+        ("limit of the worst", 9.0, 2.25),
+    ]
+
+
+def test_a_peer_that_did_nothing_right_has_no_ratio():
+    row = Row("row", "calls", _figure)
+    found = report.figure(row, Peer("peer", _figure), [1000.0], [0.0])
+    assert found["ratio"] is None
+    assert "-" in report.line(found, report.verdict(row, 2.0, found["ratio"]))
+
+
 @pytest.mark.parametrize(
     ("better", "ratio", "said"),
     [("higher", 1.2, "pass"), ("higher", 1.19, "miss"), ("lower", 1.0, "pass"), ("lower", 1.5, "miss")],
 )
 def test_a_target_is_judged_in_the_direction_that_is_better(better: str, ratio: float, said: str) -> None:
     row = Row("row", "unit", _figure, (), better=better)
-    target = 1.2 if better == "higher" else 1.0
-    assert report.verdict(row, Peer("peer", _figure, target=target), ratio).endswith(said)
+    assert report.verdict(row, 1.2 if better == "higher" else 1.0, ratio).endswith(said)
+
+
+def test_the_readme_tells_the_figures_of_the_file() -> None:
+    """`python -m benchmarks --headlines` prints what belongs there."""
+    root = Path(__file__).parents[2]
+    rows = json.loads((root / "benchmarks/results.json").read_text())["rows"]
+    assert report.headlines(rows) in (root / "README.md").read_text()
+
+
+def test_every_headline_is_measured() -> None:
+    measured = {(row.name, peer.package) for row in ROWS.values() for peer in row.peers}
+    assert {(each.row, each.peer) for each in report.HEADLINES} <= measured
+
+
+def test_one_event_gives_each_side_its_figure_once() -> None:
+    events = 0
+
+    def happen(_bench: Bench) -> Mapping[str, float]:
+        nonlocal events
+        events += 1
+        return {"ours": events, "peer": -events}
+
+    together, bench = Together(happen), Bench("", 0, 0.0)
+    ours, peer = together.side("ours"), together.side("peer")
+    assert [ours(bench), peer(bench), peer(bench), ours(bench)] == [1, -1, -2, 2]
+    assert events == 2
+
+
+def test_a_lock_that_lets_two_in_ends_the_run() -> None:
+    """It would look fast."""
+    alone = Alone()
+    with alone:
+        pass
+    with pytest.raises(WrongReplyError), alone, alone:
+        pass
 
 
 def test_a_wrong_reply_ends_the_run() -> None:
@@ -63,8 +114,35 @@ def test_every_target_has_its_row() -> None:
         ("aio-cluster-commands-100", "redis"): 6.0,
         ("sync-commands-1", "redis"): 1.2,
         ("sync-commands-16", "redis"): 3.0,
+        ("aio-growth-tasks-1000", "100 tasks"): 1.25,
+        ("aio-growth-tasks-1000", "10 tasks"): 1.0,
+        ("aio-growth-tasks-1000", "1 task"): 1.0,
+        ("aio-growth-keys-100000", "1000 keys"): 1.25,
+        ("aio-telemetry-off", "without the module"): 1.03,
         ("aio-limiter-100", "limits"): 4.0,
         ("sync-lock-cycle", "redis"): 1.2,
-        ("lock-cycle-commands", "limit"): 1.0,
+        ("aio-lock-cycles-100", "redis"): 6.0,
+        ("lock-contended-8", "redis"): 12.0,
+        ("lock-contended-8", "python-redis-lock"): 2.0,
         ("aio-append-100", "redis"): 1.2,
+    }
+
+
+def test_every_limit_has_its_row() -> None:
+    limits = {row.name: [(limit.value, limit.worst) for limit in row.limits] for row in ROWS.values() if row.limits}
+    assert limits == {
+        "sync-sentinel-failover-s": [(0.5, False), (0.5, True)],
+        "aio-sentinel-failover-s": [(0.5, False), (0.5, True)],
+        "reconnect-1000": [(1000, True)],
+        "lock-cycle-commands": [(2.0, False)],
+        "lock-handoff-p50-ms": [(1.0, False)],
+        "lock-handoff-p99-ms": [(5.0, False)],
+        "lock-handoff-commands": [(3.0, False)],
+        "lock-waiters-per-connection": [(1000, False)],
+        "lock-waiter-bytes": [(8192.0, False)],
+        "lock-waiter-bytes-many": [(8192.0, False)],
+        "lock-waiter-server-bytes": [(512.0, False)],
+        "lock-waiter-server-bytes-many": [(512.0, False)],
+        "lock-killed-holder-ms": [(50.0, False), (50.0, True)],
+        "lock-fairness-24": [(1.2, False)],
     }
