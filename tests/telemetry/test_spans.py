@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from opentelemetry import context
 from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import BaseModel
 
@@ -72,7 +73,8 @@ async def test_a_call_is_one_client_span_and_one_measurement(kind: str, flushed:
     }
     assert span.kind is SpanKind.CLIENT
     assert span.status.status_code is StatusCode.UNSET
-    assert dict(span.attributes or {}) == about
+    peer = {"network.peer.address": "127.0.0.1", "network.peer.port": flushed.port}
+    assert dict(span.attributes or {}) == about | peer
     (point,) = (
         point
         for point in sdk.points("db.client.operation.duration")
@@ -118,6 +120,35 @@ async def test_a_repeat_is_an_event_of_the_one_span(kind: str, flushed: RedisSer
     }
     assert reasons == {"NOSCRIPT": 1, "ambiguous": 1}
     assert sum(p.value for p in sdk.points("gridsync.connection.opened") if p.attributes["gridsync.reopened"]) >= 1
+
+
+@KINDS
+async def test_a_name_is_shown_with_the_address_behind_it(kind: str, flushed: RedisServer, sdk: Sdk):
+    """Which of the machines behind a name it was, is what one asks when only some calls are slow."""
+    sdk.listen()
+    async with opened(kind, flushed.url.replace("127.0.0.1", "localhost")) as grid:
+        await done(grid.limiter("orders", "5/second").peek("me"))
+    attributes = sdk.spans("EVALSHA limits.peek")[0].attributes or {}
+    assert attributes["server.address"] == "localhost"
+    assert attributes["network.peer.address"] in {"127.0.0.1", "::1"}
+    assert attributes["network.peer.port"] == flushed.port
+
+
+@KINDS
+@pytest.mark.parametrize("key", telemetry._SUPPRESSED)
+async def test_nothing_is_recorded_where_instrumentation_is_suppressed(
+    kind: str, key: str, flushed: RedisServer, sdk: Sdk
+):
+    """As exporters do around their own requests, and other instrumentations around what they have recorded already."""
+    sdk.listen()
+    async with opened(kind, flushed.url) as grid:
+        token = context.attach(context.set_value(key, True))  # noqa: FBT003
+        await done(grid.limiter("orders", "5/second").hit("me"))
+        context.detach(token)
+        assert sdk.spans("EVALSHA limits.hit_one") == []
+        assert sdk.points("db.client.operation.duration") == []
+        await done(grid.limiter("orders", "5/second").hit("me"))
+        assert len(sdk.spans("EVALSHA limits.hit_one")) == 1
 
 
 @KINDS
@@ -271,7 +302,7 @@ def test_a_unix_socket_is_named_by_its_path(sdk: Sdk):
     attributes = span.attributes or {}
     assert attributes["server.address"] == str(server.socket_path)
     assert attributes["network.transport"] == "unix"
-    assert "server.port" not in attributes
+    assert not {"server.port", "network.peer.address", "network.peer.port"} & set(attributes)
 
 
 def test_the_first_example_of_the_page_does_what_it_says():

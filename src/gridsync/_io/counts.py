@@ -94,6 +94,8 @@ class Counts:
         self.totals: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.wires: weakref.WeakSet[MuxWire] = weakref.WeakSet()
         self.pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+        self.peers: dict[str, tuple[str, int]] = {}
+        """The address and port behind the name of each server, as of the last connection."""
 
     def add(self, what: str, name: str = "") -> None:
         """Count that *what* happened once."""

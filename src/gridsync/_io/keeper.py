@@ -11,6 +11,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
+from gridsync._io import telemetry
 from gridsync._io.clock import monotonic
 from gridsync._io.wire.faults import ASKING, REDIRECTS, Fault, ReplyError
 from gridsync.errors import GridsyncError
@@ -162,10 +163,12 @@ class Keeper:
                 pool = self._route.at(before.target) if asking else self._route.pool(keys)  # type: ignore[attr-defined]
                 batches.setdefault((id(pool), asking), (pool, []))[1].append(index)
             for (_, asking), (pool, indexes) in batches.items():
+                began, failure = monotonic(), None
                 try:
                     answers = self._exchange_with(pool, [calls[i] for i in indexes], until, asking=asking)
                 except (Fault, GridsyncError) as error:
-                    answers = [error] * len(indexes)
+                    answers, failure = [error] * len(indexes), error
+                telemetry.renewed(pool.endpoint.known, [calls[i][0] for i in indexes], monotonic() - began, failure)
                 for index, answer in zip(indexes, answers, strict=True):
                     replies[index] = answer
                     if isinstance(answer, Fault | ReplyError):

@@ -4,33 +4,38 @@ Nobody pays who does not listen: the wrapper is put around a driver only when a 
 (an SDK's; the API's own do nothing), so that without one `run` is the driver's own method.  Looked for when a grid is
 made and whenever one of its connections is set up; so set the provider before you open the grid, as one usually does.
 
-The names are those of the semantic conventions 1.44 for database clients, which are stable; ``gridsync.…`` where there
-are none.  Metrics only, or spans only, if only one of the two providers was set.
+The names are those of the semantic conventions 1.44: for database clients, which are stable, for connections and for
+messaging, which may still change; ``gridsync.…`` where there are none.  Metrics only, or spans only, if only one of the
+two providers was set; nothing where the context says that instrumentation is suppressed.
 """
 
 from __future__ import annotations
 
 import time
 import weakref
+from contextlib import nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from opentelemetry import metrics, trace
-from opentelemetry.metrics import Observation
+from opentelemetry import context, metrics, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from gridsync._io import gauges, messaging
 from gridsync._io.scripts import Script
 from gridsync._io.wire.faults import ReplyError
+from gridsync.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
-    from opentelemetry.metrics import CallbackOptions, MeterProvider
+    from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
     from gridsync._io import Arg
     from gridsync._io.aio import AsyncIO
     from gridsync._io.counts import Counts
+    from gridsync._io.messaging import Message
     from gridsync._io.scripts import Operation
     from gridsync._io.sync import SyncIO
     from gridsync._io.wire.endpoint import Endpoint
@@ -39,12 +44,15 @@ if TYPE_CHECKING:
 
     Driver: TypeAlias = SyncIO | AsyncIO
     Attributes: TypeAlias = dict[str, str | int]
+    Peers: TypeAlias = Mapping[str, tuple[str, int]]
 
 DURATION: Final = "db.client.operation.duration"
 BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 """Seconds, as the conventions ask."""
 DEFAULT_PORT: Final = 6379
 _LIMITS: Final = frozenset({"limits.hit", "limits.hit_one"})
+_SUPPRESSED: Final = ("suppress_instrumentation", getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", ""))
+"""Where a context says so: other instrumentations use the first, the SDK's exporters the second."""
 
 
 class _Tally(NamedTuple):
@@ -99,12 +107,34 @@ class Listener:
             for what, each in TALLIES.items()
             if each.kind == "count"
         }
-        for name, unit, field in (
-            ("gridsync.inflight", "{request}", "in_flight"),
-            ("gridsync.connection.open", "{connection}", "connections_open"),
-            ("gridsync.lease.kept", "{lease}", "leases_kept"),
-        ):
-            meter.create_observable_gauge(name, [_observer(field)], unit, "of all grids of this process, now")
+        self.created = meter.create_histogram(
+            "db.client.connection.create_time",
+            "s",
+            "Setting up a connection.",
+            explicit_bucket_boundaries_advisory=BUCKETS,
+        )
+        self.waited = meter.create_histogram(
+            "db.client.connection.wait_time",
+            "s",
+            "Waiting for a connection, or for room on it; only of callers that had to.",
+            explicit_bucket_boundaries_advisory=BUCKETS,
+        )
+        self.timeouts = meter.create_counter(
+            "db.client.connection.timeouts", "{timeout}", "Callers that waited in vain for a connection or for room."
+        )
+        self.renewals = meter.create_counter("gridsync.lease.renewals", "{lease}", "renewals by the watchdog")
+        self.messages = meter.create_histogram(
+            "messaging.client.operation.duration",
+            "s",
+            "Sending, receiving or settling.",
+            explicit_bucket_boundaries_advisory=BUCKETS,
+        )
+        self.process = meter.create_histogram(
+            "messaging.process.duration", "s", "Handling one event.", explicit_bucket_boundaries_advisory=BUCKETS
+        )
+        self.sent = meter.create_counter("messaging.client.sent.messages", "{message}", "Events sent.")
+        self.consumed = meter.create_counter("messaging.client.consumed.messages", "{message}", "Events received.")
+        gauges.install(meter, _drivers)
 
     def tally(self, what: str, name: str, value: float) -> None:
         """Record an `IO.tally`."""
@@ -116,13 +146,6 @@ class Listener:
             self._histograms[what].record(value, attributes)
         else:
             self._histograms[what].record(max(0.0, time.time() - value / 1_000_000), attributes)
-
-
-def _observer(field: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    def observe(options: CallbackOptions) -> Iterable[Observation]:  # noqa: ARG001 - there is nothing to choose
-        return [Observation(sum(getattr(driver.stats(), field) for driver in list(_drivers)))]
-
-    return observe
 
 
 listener: Listener | None = None
@@ -159,7 +182,7 @@ def _dress(driver: Driver) -> None:
         own.pop(name, None)  # an attribute of the instance hides the method of its class
         if listener is not None:
             role = "replica" if dressed is driver.reads else ""
-            own[name] = _wrap(getattr(dressed, name), dressed.where, listener, role)
+            own[name] = _wrap(getattr(dressed, name), dressed.where, driver.counts.peers, listener, role)
 
 
 def _server(endpoint: Endpoint) -> Attributes:
@@ -187,13 +210,19 @@ def _failure(error: BaseException) -> Attributes:
         code = error.__cause__.code
     if code is not None:
         return {"db.response.status_code": code, "error.type": code}
+    return {"error.type": _kind(error)}
+
+
+def _kind(error: BaseException) -> str:
     kind = type(error)
-    return {
-        "error.type": kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    }
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _wrap(inner: Call, where: Callable[[Sequence[str]], Endpoint], listener: Listener, role: str) -> Call:
+def _suppressed() -> bool:
+    return any(context.get_value(key) for key in _SUPPRESSED)
+
+
+def _wrap(inner: Call, where: Callable[[Sequence[str]], Endpoint], peers: Peers, listener: Listener, role: str) -> Call:
     tracer, record = listener.tracer, listener.duration.record
     known: dict[tuple[str, str, int], tuple[str, Attributes]] = {}
 
@@ -206,8 +235,15 @@ def _wrap(inner: Call, where: Callable[[Sequence[str]], Endpoint], listener: Lis
         return found
 
     async def call(operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), **options: Any) -> Any:  # noqa: ANN401
+        if _suppressed():
+            return await inner(operation, keys, args, **options)
         title, about = described(operation, where(keys))
-        span = None if tracer is None else tracer.start_span(title, kind=SpanKind.CLIENT, attributes=about)
+        message = messaging.message(operation, keys, args)
+        span = None
+        if tracer is not None and message is None:
+            span = tracer.start_span(title, kind=SpanKind.CLIENT, attributes=about)
+        elif tracer is not None and message is not None:
+            span = tracer.start_span(message.title, kind=message.kind, attributes={**about, **message.about})
         _span.set(span)
         started = time.perf_counter()
         try:
@@ -218,22 +254,89 @@ def _wrap(inner: Call, where: Callable[[Sequence[str]], Endpoint], listener: Lis
                 if span is not None:
                     span.set_attributes(about)
         except BaseException as error:
-            failure = _failure(error)
-            record(time.perf_counter() - started, {**about, **failure})
+            spent, failure = time.perf_counter() - started, _failure(error)
+            record(spent, {**about, **failure})
+            if message is not None:
+                _record_message(listener, message, spent, message.messages or 0, {"error.type": failure["error.type"]})
             if span is not None:
                 span.set_attributes(failure)
                 span.set_status(Status(StatusCode.ERROR, str(error)))
             raise
+        else:
+            spent = time.perf_counter() - started
+            record(spent, about)
+            if message is not None:
+                ids = messaging.ids(operation, reply)
+                count = len(ids) if message.messages is None else message.messages
+                _record_message(listener, message, spent, count)
+                if span is not None:
+                    span.set_attributes(messaging.of_count(ids, count))
         finally:
             _span.set(None)
             if span is not None:
+                span.set_attributes(_peer(peers, where, keys))
                 span.end()
-        record(time.perf_counter() - started, about)
         if operation.name in _LIMITS:
             listener.decisions.add(1, _decision(keys[0], reply))
         return reply
 
     return call
+
+
+def _peer(peers: Peers, where: Callable[[Sequence[str]], Endpoint], keys: Sequence[str]) -> Attributes:
+    """Return the address where a call ended, which may be at another server than it was begun for."""
+    try:
+        found = peers.get(str(where(keys)))
+    except UsageError:
+        return {}  # the grid was closed meanwhile
+    return {} if found is None else {"network.peer.address": found[0], "network.peer.port": found[1]}
+
+
+def _record_message(
+    listener: Listener, message: Message, spent: float, count: int, failure: Attributes | None = None
+) -> None:
+    # Without the consumer's name: there are as many as there are processes.
+    about = {name: value for name, value in message.about.items() if name != "messaging.client.id"} | (failure or {})
+    listener.messages.record(spent, about)
+    if message.kind is SpanKind.PRODUCER:
+        listener.sent.add(count, about)
+    elif message.messages is None:
+        listener.consumed.add(count, about)
+
+
+def processing(
+    handle: Callable[[Any], Awaitable[None]], store: str, group: str, consumer: str
+) -> Callable[[Any], Awaitable[None]]:
+    """Return *handle* with a span and a measurement around each event, or itself while nobody listens."""
+    if listener is None:
+        return handle
+    chosen, title = listener, f"process {store}"
+    tracer = chosen.tracer
+    about = messaging.named("process", "process", store, group)
+
+    async def handle_one(recorded: Any) -> None:  # noqa: ANN401 - an event of the store
+        if _suppressed():
+            return await handle(recorded)
+        started = time.perf_counter()
+        failure: Attributes = {}
+        one = {**about, "messaging.client.id": consumer, "messaging.message.id": f"{recorded.position}-0"}
+        # Not the API's tracer that does nothing: its span would hide the caller's from the handler.
+        spanned: AbstractContextManager[Span | None] = nullcontext()
+        if tracer is not None:
+            spanned = tracer.start_as_current_span(title, kind=SpanKind.CONSUMER, attributes=one)
+        with spanned as span:
+            try:
+                await handle(recorded)
+            except BaseException as error:
+                failure = {"error.type": _kind(error)}
+                if span is not None:
+                    span.set_attributes(failure)
+                raise
+            finally:
+                chosen.process.record(time.perf_counter() - started, {**about, **failure})
+        return None
+
+    return handle_one
 
 
 def _decision(key: str, verdict: Sequence[int]) -> Attributes:
@@ -254,11 +357,42 @@ def failed(counts: Counts, operation: Operation, error: Exception) -> None:
             span.add_event("gridsync.attempt.failed", {**about, "exception.message": str(error)})
 
 
-def connected(endpoint: Endpoint, *, again: bool) -> None:
-    """Count a connection that was set up; *again* if the server had been met before."""
-    endpoint.counts.add("connection.opened")
+def connected(endpoint: Endpoint, *, again: bool, spent: float, peer: object) -> None:
+    """Count a connection that was set up in *spent* seconds; *again* if the server had been met before."""
+    counts = endpoint.counts
+    counts.add("connection.opened")
     if again:
-        endpoint.counts.add("connection.reopened")
+        counts.add("connection.reopened")
+    if isinstance(peer, tuple):  # not that of a unix socket
+        counts.peers[str(endpoint)] = (str(peer[0]), int(peer[1]))
     look()
     if listener is not None:
         listener.opened.add(1, {"server.address": str(endpoint), "gridsync.reopened": again})
+        listener.created.record(spent, _pool(endpoint))
+
+
+def waited(endpoint: Endpoint, spent: float, *, in_vain: int = 0) -> None:
+    """Tell that a caller waited for a connection or for room on it, or that some waited *in_vain*."""
+    if listener is None:
+        return
+    if in_vain:
+        listener.timeouts.add(in_vain, _pool(endpoint))
+    else:
+        listener.waited.record(spent, _pool(endpoint))
+
+
+def renewed(endpoint: Endpoint, scripts: Sequence[Script], spent: float, error: Exception | None) -> None:
+    """Tell of a batch of renewals by the watchdog, which has no spans."""
+    if listener is None:
+        return
+    names = {script.name for script in scripts}
+    about = _server(endpoint) | {"db.operation.name": "EVALSHA" if len(scripts) == 1 else "PIPELINE EVALSHA"}
+    if len(names) == 1:
+        about["db.stored_procedure.name"] = names.pop()
+    failure = {} if error is None else _failure(error)
+    listener.duration.record(spent, {**about, **failure})
+    listener.renewals.add(len(scripts), {"gridsync.outcome": "answered" if error is None else "failed"})
+
+
+def _pool(endpoint: Endpoint) -> dict[str, str]:
+    return {"db.client.connection.pool.name": gauges.pool_name(endpoint)}

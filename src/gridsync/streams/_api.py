@@ -6,7 +6,7 @@ import inspect
 import logging
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
-from gridsync._io import run_sync
+from gridsync._io import run_sync, telemetry
 from gridsync._units import Seconds, seconds
 from gridsync._units import name as checked
 from gridsync.errors import UsageError
@@ -220,8 +220,9 @@ class _Group(Generic[E]):
         handle: Callable[[Recorded[E]], Awaitable[None]],
         complain: Callable[[Failure[E]], Awaitable[None]],
     ) -> Session[E]:
+        observed = telemetry.processing(handle, self._core.name, self._name, options.consumer)
         return Session(
-            self._core, self._name, options, self._stop, from_now=self._from_now, handle=handle, complain=complain
+            self._core, self._name, options, self._stop, from_now=self._from_now, handle=observed, complain=complain
         )
 
     def _log(self, failure: Failure[E]) -> None:

@@ -81,6 +81,13 @@ class BlockingWire:
         self.closed = True
         self._socket.close()
 
+    def peer(self) -> object:
+        """Return the address of the other side; a tuple for TCP."""
+        try:
+            return self._socket.getpeername()
+        except OSError:
+            return None  # it is gone already
+
     def certificate_ends(self) -> float | None:
         """Return when the server's certificate ends; see `endpoint.certificate_ends`."""
         return certificate_ends(self._socket if self._secure else None)
@@ -227,6 +234,7 @@ def connect(place: Place, *, timeout: float, met_before: bool) -> BlockingWire:
 
 def _connect(endpoint: Endpoint, *, timeout: float, met_before: bool) -> BlockingWire:
     connection: socket.socket | None = None
+    started = time.monotonic()
     try:
         if endpoint.path is not None:
             connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -260,7 +268,8 @@ def _connect(endpoint: Endpoint, *, timeout: float, met_before: bool) -> Blockin
         wire.close()
         raise failure
     wire.id = int(replies[0][b"id"])
-    telemetry.connected(endpoint, again=met_before)
+    spent = time.monotonic() - started
+    telemetry.connected(endpoint, again=met_before, spent=spent, peer=wire.peer())
     return wire
 
 

@@ -195,6 +195,7 @@ class MuxWire(asyncio.BufferedProtocol):
         """
         if not self.closed and not self.has_room():
             future = self._new_future()
+            began = self._time()
             self._line.append((future, deadline))
             if deadline < self._timer_at:
                 self._arm(deadline)
@@ -207,8 +208,13 @@ class MuxWire(asyncio.BufferedProtocol):
                     self._admit()
                 raise
             self._granted -= granted
+            telemetry.waited(self.endpoint, self._time() - began)
         if self.closed:
             raise Fault(f"the connection to {self.endpoint} broke", applied=False)
+
+    def peer(self) -> object:
+        """Return the address of the other side; a tuple for TCP."""
+        return None if self._transport is None else self._transport.get_extra_info("peername")
 
     def certificate_ends(self) -> float | None:
         """Return when the server's certificate ends; see `endpoint.certificate_ends`."""
@@ -401,6 +407,7 @@ class MuxWire(asyncio.BufferedProtocol):
             if deadline > now:
                 earliest = min(earliest, deadline)
             elif not future.done():
+                telemetry.waited(self.endpoint, 0.0, in_vain=1)
                 text = f"{self._inflight_max} requests to {self.endpoint} are under way (GRIDSYNC_INFLIGHT_MAX)"
                 future.set_exception(Fault(text, applied=False))
         if overdue:
@@ -449,6 +456,7 @@ async def _connect(
     loop: asyncio.AbstractEventLoop, factory: Callable[[], MuxWire], endpoint: Endpoint, *, met_before: bool
 ) -> MuxWire:
     wire: MuxWire | None = None
+    started = loop.time()
     try:
         async with asyncio.timeout(endpoint.connect_timeout):
             if endpoint.path is not None:
@@ -479,7 +487,7 @@ async def _connect(
         raise failure
     wire.id = replies[0][b"id"]
     endpoint.counts.wires.add(wire)
-    telemetry.connected(endpoint, again=met_before)
+    telemetry.connected(endpoint, again=met_before, spent=loop.time() - started, peer=wire.peer())
     return wire
 
 

@@ -13,6 +13,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING
 
+from gridsync._io import telemetry
 from gridsync._io.wire import blocking
 from gridsync._io.wire.faults import Fault
 from gridsync._io.wire.place import leads_to
@@ -107,12 +108,15 @@ class Pool:
                     if not insist:
                         breaker.check()
                     with contextlib.suppress(IndexError):  # others pop without the lock
-                        return self._idle.pop()
+                        wire = self._idle.pop()
+                        telemetry.waited(self.endpoint.known, time.monotonic() - deadline + timeout)
+                        return wire
                     if self._open < self.size:
                         self._open += 1
                         break
                     rest = deadline - time.monotonic()
                     if rest <= 0 or not self._condition.wait(rest):
+                        telemetry.waited(self.endpoint.known, timeout, in_vain=1)
                         raise Fault(
                             f"all {self.size} connections to {self.endpoint} were busy for {timeout:g} s; "
                             f"raise REDIS_POOL_SIZE or use fewer threads",

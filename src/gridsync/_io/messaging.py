@@ -1,0 +1,93 @@
+"""Event operations in the words of OpenTelemetry's messaging conventions: sending, receiving and settling.
+
+A store is a destination, a group's acknowledgement settles.  What else the wing asks of the server (how a group begins,
+renewals, reads of history) is no messaging, but plain database work.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+
+from opentelemetry.trace import SpanKind
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gridsync._io.scripts import Operation
+
+Attributes: TypeAlias = "dict[str, str | int]"
+
+_KINDS: Final = {
+    "streams.append": ("send", "send", SpanKind.PRODUCER),
+    "streams.read_new": ("receive", "receive", SpanKind.CLIENT),
+    "streams.read_own": ("receive", "receive", SpanKind.CLIENT),
+    "streams.claim": ("receive", "receive", SpanKind.CLIENT),
+    "streams.ack": ("ack", "settle", SpanKind.CLIENT),
+}
+"""Of each operation, by its name: the operation's name and type, and the kind of its span."""
+_APPEND_HEAD, _APPEND_EVENT, _GROUP_HEAD = 3, 3, 2
+"""How many arguments `append.lua` has before the events and for each; and how many words name group and consumer."""
+_WRITTEN: Final = 1
+"""The highest code of `append.lua` for events that are in the store."""
+
+
+class Message(NamedTuple):
+    """What one operation does with messages."""
+
+    title: str
+    kind: SpanKind
+    about: Attributes
+    messages: int | None
+    """How many messages; ``None`` if only the reply tells."""
+
+
+def named(operation: str, kind: str, destination: str, group: str = "", consumer: str = "") -> Attributes:
+    """Return the attributes that spans and metrics share, and the consumer's name for spans."""
+    about: Attributes = {
+        "messaging.system": "redis",
+        "messaging.operation.name": operation,
+        "messaging.operation.type": kind,
+        "messaging.destination.name": destination,
+    }
+    if group:
+        about["messaging.consumer.group.name"] = group
+    if consumer:
+        about["messaging.client.id"] = consumer
+    return about
+
+
+def message(operation: Operation, keys: Sequence[Any], args: Sequence[Any]) -> Message | None:
+    """Return what *operation* does with messages, or ``None``."""
+    found = _KINDS.get(operation.name)
+    if found is None:
+        return None
+    name, kind, span_kind = found
+    # The key is {namespace:events:store}:…, colons in the namespace and braces in both escaped: `keys.events`.
+    store = keys[0].split(":", 2)[2].partition("}")[0]
+    count: int | None = None
+    group = consumer = ""
+    if kind == "send":
+        count = (len(args) - _APPEND_HEAD) // _APPEND_EVENT
+    else:
+        head = getattr(operation, "head", ())
+        group, consumer = head[2:4] if head[:1] == ("XREADGROUP",) else args[:_GROUP_HEAD]
+        if kind == "settle":
+            count = len(args) - _GROUP_HEAD
+    return Message(f"{name} {store}", span_kind, named(name, kind, store, group, consumer), count)
+
+
+def ids(operation: Operation, reply: Any) -> list[str]:  # noqa: ANN401 - a reply
+    """Return the ids of the messages that *reply* tells: of all that were received, of the last that was sent."""
+    if operation.name == "streams.append":
+        return [f"{reply[2]}-0"] if reply[0] <= _WRITTEN else []
+    if operation.name == "streams.ack" or not reply:
+        return []
+    entries = reply[1] if operation.name == "streams.claim" else next(iter(reply.values()))
+    return [entry[0].decode() for entry in entries]
+
+
+def of_count(known: Sequence[str], count: int) -> Attributes:
+    """Return how many messages it were, or which one."""
+    if count != 1:
+        return {"messaging.batch.message_count": count}
+    return {"messaging.message.id": known[0]} if known else {}

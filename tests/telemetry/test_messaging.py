@@ -1,0 +1,168 @@
+"""What OpenTelemetry sees of events: sending, receiving, processing and settling, as messaging."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind, StatusCode
+from pydantic import BaseModel
+
+from gridsync import AsyncGrid, Grid, WrongVersion
+from gridsync._io import telemetry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable
+
+    from gridsync.testing.servers import RedisServer
+    from tests.telemetry.conftest import Sdk
+
+pytestmark = pytest.mark.leaves_keys  # events are the data
+KINDS = pytest.mark.parametrize("kind", ["sync", "asyncio"])
+BASE = {"messaging.system": "redis", "messaging.destination.name": "orders"}
+
+
+class Ordered(BaseModel):
+    """An event."""
+
+    amount: int
+
+
+@contextlib.asynccontextmanager
+async def opened(kind: str, url: str) -> AsyncIterator[Any]:
+    """Open a grid of either kind."""
+    if kind == "sync":
+        with Grid(url) as grid:
+            yield grid
+    else:
+        async with AsyncGrid(url) as grid:
+            yield grid
+
+
+async def done(value: Awaitable[Any] | Any) -> Any:  # noqa: ANN401 - whatever the call returns
+    """Return what a call of either kind returns."""
+    return await value if inspect.isawaitable(value) else value
+
+
+def messaging(span: Any) -> dict[str, Any]:  # noqa: ANN401 - a finished span
+    """Return what a span says about messages."""
+    return {name: value for name, value in span.attributes.items() if name.startswith("messaging.")}
+
+
+@KINDS
+async def test_an_append_is_sent_by_a_producer(kind: str, flushed: RedisServer, sdk: Sdk):
+    sdk.listen()
+    async with opened(kind, flushed.url) as grid:
+        store = grid.events("orders", Ordered)
+        await done(store.append("a", Ordered(amount=1)))
+        await done(store.append("a", [Ordered(amount=2), Ordered(amount=3)]))
+        with pytest.raises(WrongVersion):
+            await done(store.append("a", Ordered(amount=4), expected_version=1))
+    one, two, three = sdk.spans("send orders")
+    named = {**BASE, "messaging.operation.name": "send", "messaging.operation.type": "send"}
+    assert one.kind is SpanKind.PRODUCER
+    assert messaging(one) == {**named, "messaging.message.id": "1-0"}
+    assert messaging(two) == {**named, "messaging.batch.message_count": 2}
+    assert messaging(three) == named, "it was answered, and nothing was written"
+    attributes = one.attributes or {}
+    assert attributes["db.stored_procedure.name"] == "streams.append"
+    assert attributes["server.port"] == flushed.port
+    (duration,) = sdk.points("messaging.client.operation.duration")
+    assert (duration.count, dict(duration.attributes)) == (3, named)
+    assert [(point.value, dict(point.attributes)) for point in sdk.points("messaging.client.sent.messages")] == [
+        (4, named)
+    ]
+
+
+@KINDS
+async def test_a_consumer_receives_processes_and_settles(kind: str, flushed: RedisServer, sdk: Sdk):
+    sdk.listen()
+    inner = sdk.tracers.get_tracer("handler")
+    async with opened(kind, flushed.url) as grid:
+        store = grid.events("orders", Ordered)
+        await done(store.append("a", [Ordered(amount=1), Ordered(amount=2), Ordered(amount=3)]))
+
+        def handle(recorded: Any) -> None:  # noqa: ANN401 - an event of either kind of grid
+            with inner.start_as_current_span("book"):
+                if recorded.event.amount == 2:
+                    raise ValueError("not this one")
+
+        async def handle_async(recorded: Any) -> None:  # noqa: ANN401
+            handle(recorded)
+
+        chosen = handle if kind == "sync" else handle_async
+        await done(store.group("ledger").consume(chosen, consumer="c1", idle_stop=0.05, claim_idle=60))
+    group = {**BASE, "messaging.consumer.group.name": "ledger"}
+    mine = {**group, "messaging.client.id": "c1"}
+
+    received = [messaging(span) for span in sdk.spans("receive orders")]
+    assert all(span.kind is SpanKind.CLIENT for span in sdk.spans("receive orders"))
+    kinds = {"messaging.operation.name": "receive", "messaging.operation.type": "receive"}
+    assert all(about.items() >= {**mine, **kinds}.items() for about in received)
+    assert sum(about.get("messaging.batch.message_count", 1) for about in received) == 3
+
+    handled = sdk.spans("process orders")
+    kinds = {"messaging.operation.name": "process", "messaging.operation.type": "process"}
+    assert [span.kind for span in handled] == [SpanKind.CONSUMER] * 3
+    assert [messaging(span) for span in handled] == [
+        {**mine, **kinds, "messaging.message.id": f"{position}-0"} for position in (1, 2, 3)
+    ]
+    assert [span.status.status_code for span in handled] == [StatusCode.UNSET, StatusCode.ERROR, StatusCode.UNSET]
+    assert (handled[1].attributes or {})["error.type"] == "ValueError"
+    parents = [span.parent.span_id for span in sdk.spans("book") if span.parent is not None]
+    assert parents == [span.get_span_context().span_id for span in handled], "the handler's own spans lie within"
+
+    settled = [messaging(span) for span in sdk.spans("ack orders")]
+    kinds = {"messaging.operation.name": "ack", "messaging.operation.type": "settle"}
+    assert all(about.items() >= {**mine, **kinds}.items() for about in settled)
+
+    points = {point.attributes.get("error.type"): point.count for point in sdk.points("messaging.process.duration")}
+    assert points == {None: 2, "ValueError": 1}
+    (consumed,) = sdk.points("messaging.client.consumed.messages")
+    about = {**group, "messaging.operation.name": "receive", "messaging.operation.type": "receive"}
+    assert (consumed.value, dict(consumed.attributes)) == (3, about)
+
+
+async def test_a_cancelled_handler_ends_its_span(flushed: RedisServer, sdk: Sdk):
+    sdk.listen()
+    begun = asyncio.Event()
+
+    async def handle(_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with AsyncGrid(flushed.url) as grid:
+        store = grid.events("orders", Ordered)
+        await store.append("a", Ordered(amount=1))
+        consuming = asyncio.create_task(store.group("ledger").consume(handle))
+        await begun.wait()
+        consuming.cancel()
+        await asyncio.wait([consuming])
+    (span,) = sdk.spans("process orders")
+    assert (span.attributes or {})["error.type"] == "asyncio.exceptions.CancelledError"
+    assert not trace.get_current_span().get_span_context().is_valid
+
+
+@KINDS
+async def test_without_a_tracer_events_are_measured_all_the_same(kind: str, flushed: RedisServer, sdk: Sdk):
+    sdk.listen(spans=False)
+    async with opened(kind, flushed.url) as grid:
+        store = grid.events("orders", Ordered)
+        with sdk.tracers.get_tracer("caller").start_as_current_span("outer") as outer:
+            await done(store.append("a", Ordered(amount=1)))
+            seen: list[Any] = []
+            await done(store.group("ledger").consume(lambda _: seen.append(trace.get_current_span()), idle_stop=0))
+        assert seen == [outer], "the caller's span stays the current one"
+    assert [point.count for point in sdk.points("messaging.process.duration")] == [1]
+
+
+async def test_while_nobody_listens_a_handler_is_called_itself():
+    async def handle(_: object) -> None:
+        raise AssertionError
+
+    assert telemetry.listener is None
+    assert telemetry.processing(handle, "orders", "ledger", "c1") is handle
