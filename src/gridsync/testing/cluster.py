@@ -11,11 +11,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from gridsync.testing.servers import RedisServer, ServerKind, free_port
+from gridsync.testing.servers import RedisServer, ServerKind, free_port, trust_each_other
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
     from types import TracebackType
 
 __all__ = ["SLOTS", "RedisCluster"]
@@ -70,6 +69,7 @@ class RedisCluster:
             "cluster-allow-replica-migration": "no",
             "cluster-replica-validity-factor": "0",
             "repl-diskless-sync-delay": "0",
+            **({"tls-cluster": "yes"} if tls else {}),
             **(options or {}),
         }
         self.nodes = [
@@ -77,7 +77,7 @@ class RedisCluster:
         ]
         """The primaries of the beginning, then their replicas, then the spares."""
         self._replicas = replicas
-        self.ca_file = self._trust_each_other() if tls else None
+        self.ca_file = trust_each_other(self.nodes) if tls else None
         self._ids: dict[str, RedisServer] = {}
 
     @property
@@ -87,15 +87,6 @@ class RedisCluster:
         if self.ca_file is not None:
             return f"rediss+cluster://{hosts}/0?ssl_ca_certs={quote(str(self.ca_file))}"
         return f"redis+cluster://{hosts}"
-
-    def _trust_each_other(self) -> Path:
-        """Let every node trust the authorities of all; returns the file that names them."""
-        together = self.nodes[0].directory / "authorities.pem"
-        files = [node.ca_file for node in self.nodes if node.ca_file is not None]
-        together.write_text("".join(file.read_text(encoding="utf-8") for file in files), encoding="utf-8")
-        for node in self.nodes:
-            node._options |= {"tls-ca-cert-file": str(together), "tls-cluster": "yes", "tls-replication": "yes"}  # noqa: SLF001 - ours
-        return together
 
     def start(self) -> Self:
         """Start every node, join them, and return when each of them says that the cluster is complete.

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import redis
 
 from gridsync.errors import UsageError
-from gridsync.testing.servers import RedisServer, ServerKind, server_kinds
+from gridsync.testing.servers import RedisServer, ServerKind, server_kinds, trust_each_other
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,7 +52,7 @@ class Sentinel(RedisServer):
 
     def _directives(self) -> list[tuple[str, str]]:
         login = [("requirepass", self.password)] if self.password is not None else []
-        return [("bind", self.host), ("port", str(self.port)), ("dir", str(self.directory)), *login]
+        return [*self._listening(), *login, *self._options.items()]
 
 
 class SentinelSet:
@@ -73,10 +73,11 @@ class SentinelSet:
         failover_timeout: How long a step of a failover may take before it is tried anew, in seconds.
         password: What the default user of each data server must present.
         sentinel_password: What a client of a sentinel must present.
+        tls: Speak TLS, servers and sentinels, also among each other; `ca_file` names the authorities.
         options: Further configuration directives of the data servers.
 
     Raises:
-        UsageError: No server program was found.
+        UsageError: No server program was found, or `tls` is asked of one that was built without it.
 
     Cost: as many processes as servers; starting takes about 2 seconds.
     """
@@ -92,6 +93,7 @@ class SentinelSet:
         failover_timeout: float = 2.0,
         password: str | None = None,
         sentinel_password: str | None = None,
+        tls: bool = False,
         options: Mapping[str, str] | None = None,
     ) -> None:
         if kind is None and not server_kinds():
@@ -105,8 +107,12 @@ class SentinelSet:
         login = {"masterauth": password} if password is not None else {}
         self._options = {"repl-diskless-sync-delay": "0", **login, **(options or {})}
         self._replicas = replicas
-        self.servers: list[RedisServer] = []
-        self.sentinels = [Sentinel(self.kind, password=sentinel_password) for _ in range(sentinels)]
+        self.servers = [
+            RedisServer(self.kind, password=password, tls=tls, options=self._options) for _ in range(1 + replicas)
+        ]
+        """All data servers, the first primary first."""
+        self.sentinels = [Sentinel(self.kind, password=sentinel_password, tls=tls) for _ in range(sentinels)]
+        self.ca_file = trust_each_other([*self.servers, *self.sentinels]) if tls else None
 
     # -- where things are -------------------------------------------------------------------------------------------
 
@@ -115,8 +121,11 @@ class SentinelSet:
         """The URL that gridsync takes, passwords included."""
         login = f":{quote(self.password, safe='')}@" if self.password is not None else ""
         hosts = ",".join(f"{sentinel.host}:{sentinel.port}" for sentinel in self.sentinels)
-        option = f"?sentinel_password={quote(self.sentinel_password, safe='')}" if self.sentinel_password else ""
-        return f"redis+sentinel://{login}{hosts}/{self.service}/0{option}"
+        options = [f"sentinel_password={quote(self.sentinel_password, safe='')}"] if self.sentinel_password else []
+        if self.ca_file is not None:
+            options.append(f"ssl_ca_certs={quote(str(self.ca_file))}")
+        scheme, query = "redis" if self.ca_file is None else "rediss", "&".join(options)
+        return f"{scheme}+sentinel://{login}{hosts}/{self.service}/0{'?' if query else ''}{query}"
 
     @property
     def master(self) -> RedisServer:
@@ -145,9 +154,11 @@ class SentinelSet:
         Raises:
             RuntimeError: A server did not start, or they did not find each other within 30 seconds.
         """
-        first = self._add({})
-        for _ in range(self._replicas):
-            self._add({"replicaof": f"{first.host} {first.port}"})
+        first, *replicas = self.servers
+        first.start()
+        for replica in replicas:
+            replica._options["replicaof"] = f"{first.host} {first.port}"  # noqa: SLF001 - ours
+            replica.start()
         _until(self._replicated, f"the replicas did not reach {first!r}")
         for sentinel in self.sentinels:
             sentinel.start()
@@ -237,11 +248,6 @@ class SentinelSet:
             self._hurry(server)
 
     # -- inside -----------------------------------------------------------------------------------------------------
-
-    def _add(self, options: Mapping[str, str]) -> RedisServer:
-        server = RedisServer(self.kind, password=self.password, options={**self._options, **options})
-        self.servers.append(server)
-        return server.start()
 
     def _server(self, port: int) -> RedisServer:
         for server in self.servers:

@@ -274,9 +274,10 @@ class RedisServer:
             raise RuntimeError(f"{self!r}: call start() first")
         return self._process
 
-    def _directives(self) -> list[tuple[str, str]]:
+    def _listening(self) -> list[tuple[str, str]]:
+        """Return the directives that a sentinel has as well."""
         port = "0" if self.ca_file else str(self.port)
-        lines = [("bind", self.host), ("port", port), ("dir", str(self.directory)), ("save", '""')]
+        lines = [("bind", self.host), ("port", port), ("dir", str(self.directory))]
         if self.socket_path is not None:
             lines.append(("unixsocket", str(self.socket_path)))
         if self.ca_file is not None:
@@ -287,6 +288,10 @@ class RedisServer:
                 ("tls-key-file", str(self.directory / "server.key")),
                 ("tls-auth-clients", "no"),
             ]
+        return lines
+
+    def _directives(self) -> list[tuple[str, str]]:
+        lines = [*self._listening(), ("save", '""')]
         if self._users:
             # An ACL file and requirepass exclude each other, so the password becomes a line of the file.
             default = f"user default on {f'>{self.password}' if self.password else 'nopass'} ~* &* +@all"
@@ -306,6 +311,17 @@ class RedisServer:
                     return bool(client.ping())
                 time.sleep(0.005)
         return False
+
+
+def trust_each_other(servers: Sequence[RedisServer]) -> Path:
+    """Let servers that speak TLS, none of them started, speak it to each other; returns their authorities."""
+    files = [server.ca_file for server in servers if server.ca_file is not None]
+    together = files[0].parent / "authorities.pem"
+    together.write_bytes(b"".join(file.read_bytes() for file in files))
+    for server in servers:
+        server.ca_file = together
+        server._options["tls-replication"] = "yes"  # noqa: SLF001 - same module
+    return together
 
 
 def free_port() -> int:

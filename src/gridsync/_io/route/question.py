@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from gridsync._io.clock import monotonic
 from gridsync._io.wire import blocking, mux
 from gridsync._io.wire.faults import Fault, ReplyError
-from gridsync.errors import AuthenticationFailed, GridsyncError, Misconfigured, Unavailable, UsageError
+from gridsync.errors import (
+    AuthenticationFailed,
+    GridsyncError,
+    Misconfigured,
+    PermissionDenied,
+    Unavailable,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -19,6 +26,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 ADDRESS = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME")
 REPLICAS = ("SENTINEL", "REPLICAS")
+NEEDED = (
+    "+hello +auth +client +sentinel|get-master-addr-by-name +sentinel|replicas +sentinel|masters +subscribe "
+    "&+switch-master &+promoted-slave"
+)
+"""What the ACL must grant a user of the sentinels."""
 LEAST_S = 0.001
 
 
@@ -88,6 +100,8 @@ class Question(Generic[T]):
         for sentinel, error in self._failures:
             if isinstance(error, Misconfigured | UsageError):
                 raise error
+            if isinstance(error, ReplyError) and error.code == "NOPERM":
+                raise PermissionDenied(f"sentinel {sentinel} refused us: {error}; its users need {NEEDED}") from error
             if isinstance(error, ReplyError):
                 raise Misconfigured(f"{sentinel} does not answer as a sentinel: {error}") from error
         raise Unavailable(f"no sentinel of {place.service!r} can be reached: {why}")

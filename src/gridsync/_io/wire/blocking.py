@@ -20,7 +20,6 @@ from gridsync._io import telemetry
 from gridsync._io.wire.credentials import ask
 from gridsync._io.wire.endpoint import (
     NO_REPLY,
-    TLS_PATIENCE_S,
     ProtocolError,
     certificate_ends,
     connect_failed,
@@ -29,6 +28,7 @@ from gridsync._io.wire.endpoint import (
     new_reader,
     not_tls,
     speaks_plain,
+    tls_patience_s,
 )
 from gridsync._io.wire.faults import Fault
 
@@ -274,11 +274,12 @@ def _connect(endpoint: Endpoint, *, timeout: float, met_before: bool) -> Blockin
 
 
 def _shake_hands(connection: ssl.SSLSocket, endpoint: Endpoint, timeout: float) -> None:
-    connection.settimeout(min(timeout, TLS_PATIENCE_S))
+    patience = tls_patience_s(timeout)
+    connection.settimeout(patience)
     try:
         connection.do_handshake()
     except TimeoutError:
-        if speaks_plain(endpoint, TLS_PATIENCE_S):
+        if speaks_plain(endpoint, patience):
             raise not_tls(endpoint, "it answers in plain RESP") from None
         connection.settimeout(timeout)
         connection.do_handshake()

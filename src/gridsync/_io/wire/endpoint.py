@@ -31,6 +31,8 @@ SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 TLS_PATIENCE_S = 0.3
 """How long a TLS handshake may take before the port is asked whether it is a plain one."""
 ROLE = ("ROLE",)
+PATIENCE_SHARE = 0.3
+"""How much of the time for the connection that may be at most: the question after it takes as long."""
 NO_REPLY = object()
 """What a reader returns when it needs more bytes; a reply may be ``None`` or ``False``."""
 
@@ -288,6 +290,11 @@ def certificate_ends(secure: Any) -> float | None:  # noqa: ANN401 - a TLS socke
     """Return when the peer's certificate ends, in seconds since 1970; ``None`` if none was checked."""
     found = None if secure is None else secure.getpeercert()
     return ssl.cert_time_to_seconds(found["notAfter"]) if found else None
+
+
+def tls_patience_s(timeout: float) -> float:
+    """Return how long a handshake may take before the port is asked, of *timeout* seconds for the whole connection."""
+    return min(TLS_PATIENCE_S, PATIENCE_SHARE * timeout)
 
 
 def speaks_plain(endpoint: Endpoint, timeout: float) -> bool:

@@ -28,7 +28,6 @@ from gridsync._io.wire.blocking import tune
 from gridsync._io.wire.credentials import aask
 from gridsync._io.wire.endpoint import (
     NO_REPLY,
-    TLS_PATIENCE_S,
     ProtocolError,
     certificate_ends,
     connect_failed,
@@ -37,6 +36,7 @@ from gridsync._io.wire.endpoint import (
     new_reader,
     not_tls,
     speaks_plain,
+    tls_patience_s,
 )
 from gridsync._io.wire.faults import ASKING, Fault, ReplyError
 
@@ -504,8 +504,9 @@ async def _open(
         loop.create_connection(factory, endpoint.host, endpoint.port, ssl=endpoint.tls, server_hostname=endpoint.host)
     )
     try:
-        await asyncio.wait([opening], timeout=TLS_PATIENCE_S)
-        if opening.done() or not await asyncio.to_thread(speaks_plain, endpoint, TLS_PATIENCE_S):
+        patience = tls_patience_s(endpoint.connect_timeout)
+        await asyncio.wait([opening], timeout=patience)
+        if opening.done() or not await asyncio.to_thread(speaks_plain, endpoint, patience):
             return await opening
     except BaseException:
         await _give_up(opening)
