@@ -154,13 +154,15 @@ class LeaseLost(GridsyncError):
     Attributes:
         name: The lock.
         fence: The fence of the lost lease.
+        reason: How it was lost, in words.
     """
 
-    def __init__(self, message: str, *, name: str, fence: int) -> None:
+    def __init__(self, message: str, *, name: str, fence: int, reason: str = "") -> None:
         """Keep what a handler may want besides the message."""
         super().__init__(message)
         self.name = name
         self.fence = fence
+        self.reason = reason
 
 
 class StaleFence(LeaseLost):

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from gridsync._io.guard import Listeners
     from gridsync._io.wire.place import Place
     from gridsync._units import Seconds
+    from gridsync.errors import LeaseLost
     from gridsync.health import Health
     from gridsync.limits import OnError, Rate
 
@@ -257,9 +258,17 @@ class Grid:
         """
         return self._io.stats()
 
-    def lock(self, name: str, *, ttl: Seconds = 10.0) -> Lock:
-        """Return the lock *name*, whose leases live *ttl* seconds without renewal."""
-        return Lock(self._io, self.namespace, name, ttl=ttl)
+    def lock(
+        self,
+        name: str,
+        *,
+        ttl: Seconds = 10.0,
+        max_hold: Seconds | None = None,
+        on_lost: Callable[[LeaseLost], object] | None = None,
+        reentrant: bool = False,
+    ) -> Lock:
+        """Return the lock *name*, whose leases live *ttl* seconds without renewal; the rest as in `Lock`."""
+        return Lock(self._io, self.namespace, name, ttl=ttl, max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)
 
     def fence_gate(self, key: str) -> FenceGate:
         """Return the gate through which holders of a lock write to the Redis key *key*."""
@@ -448,9 +457,19 @@ class AsyncGrid:
         """Return what this grid did since it was opened, and what it is doing now; see `Grid.stats`."""
         return self._io.stats()
 
-    def lock(self, name: str, *, ttl: Seconds = 10.0) -> AsyncLock:
-        """Return the lock *name*, whose leases live *ttl* seconds without renewal."""
-        return AsyncLock(self._io, self.namespace, name, ttl=ttl)
+    def lock(
+        self,
+        name: str,
+        *,
+        ttl: Seconds = 10.0,
+        max_hold: Seconds | None = None,
+        on_lost: Callable[[LeaseLost], object] | None = None,
+        reentrant: bool = False,
+    ) -> AsyncLock:
+        """Return the lock *name*, whose leases live *ttl* seconds without renewal; the rest as in `AsyncLock`."""
+        return AsyncLock(
+            self._io, self.namespace, name, ttl=ttl, max_hold=max_hold, on_lost=on_lost, reentrant=reentrant
+        )
 
     def fence_gate(self, key: str) -> AsyncFenceGate:
         """Return the gate through which holders of a lock write to the Redis key *key*."""

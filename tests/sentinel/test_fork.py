@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 async def test_the_child_of_a_fork_finds_the_primary_itself(pair: Pair):
     with FakeSentinel(pair[0]) as sentinel:
         async with opened("sync", sentinel.url) as grid:
-            await do(grid.lock("parent").acquire)
+            lease = await do(grid.lock("parent").acquire)
             child = os.fork()
             if not child:
                 try:
@@ -25,3 +25,4 @@ async def test_the_child_of_a_fork_finds_the_primary_itself(pair: Pair):
             _, status = await asyncio.to_thread(os.waitpid, child, 0)
             assert status == 0
             assert await do(grid.lock("parent").try_acquire) is None
+            lease.check()

@@ -353,7 +353,7 @@ def nothing_left(sim: Simulation) -> None:
         end = data.expiry(key)
         if end is None:
             raise sim.history.fail(f"{key!r} stays for ever")
-        most_ms = _core.GONE_MS if key.endswith(b":gone") else LONG.ttl_ms
+        most_ms = _spec.GONE_MS if key.endswith(b":gone") else LONG.ttl_ms
         if not key.endswith(b":fence") and end - sim.server.now_us() // 1000 > most_ms:
             raise sim.history.fail(f"{key!r} stays for {end - sim.server.now_us() // 1000} ms")
 

@@ -10,6 +10,7 @@ from gridsync.errors import GridsyncError
 from gridsync.locks import _core as locks_core
 from gridsync.locks import _hold as locks_hold
 from gridsync.streams import _consumer as consumer
+from tests.sim import lease_scenarios as leases
 from tests.sim import lock_scenarios as locks
 from tests.sim import stream_scenarios as streams
 from tests.sim.mutants import FENCES, LIMITS, LOCKS, SEEDS_MAX, STREAMS, TOGETHER, Mutant
@@ -45,6 +46,45 @@ class CountedFromTheReply(locks_hold.Hold):
         super().__init__(io, spec, owner, fence, io.monotonic(), **more)
 
 
+class Uninterrupted(locks_hold.Hold):
+    """A lease whose loss interrupts nobody."""
+
+    __slots__ = ()
+
+    def lose(self, why: str) -> None:
+        self.scopes = ()
+        super().lose(why)
+
+
+class Unbounded(locks_hold.Hold):
+    """A lease that is renewed past `max_hold`."""
+
+    __slots__ = ()
+
+    def _renewed(self, sent: float, term_s: float) -> None:
+        self.last = float("inf")
+        super()._renewed(sent, term_s)
+
+
+class KeptBack(locks_hold.Hold):
+    """A lease that is not given back after `max_hold`."""
+
+    __slots__ = ()
+
+    def lose(self, why: str) -> None:
+        super().lose(why)
+        self.leftover = False
+
+
+class NeverForgotten(locks_hold.Hold):
+    """A lease that is renewed though nobody needs it."""
+
+    __slots__ = ()
+
+    def _orphaned(self) -> str:
+        return ""
+
+
 async def do_nothing(*_args: object) -> None:
     """Forget to."""
 
@@ -53,6 +93,10 @@ CORES = {
     "a lease is counted from before the request left": (locks_core, "Hold", CountedFromTheReply, locks.bad_day),
     "the local deadline comes before the server's": (locks_hold, "MARGIN", 1.5, locks.bad_day),
     "a cancelled caller abandons what it asked for": (locks_core.Seeker, "abandon", do_nothing, locks.cancelled),
+    "a loss interrupts the block": (locks_core, "Hold", Uninterrupted, leases.interrupted),
+    "a lease ends with max_hold": (locks_core, "Hold", Unbounded, leases.bounded),
+    "what was held for max_hold is given back": (locks_core, "Hold", KeptBack, leases.bounded),
+    "a lease ends with the last who needs it": (locks_core, "Hold", NeverForgotten, leases.forgotten),
     "a waiter shows that it lives": (locks_core, "LOOKS", 0.2, locks.calm_queue),
     "what is in work is renewed": (consumer.Holding, "request", consumer.Holding._renewed, streams.calm_group),
     "a lost read is looked for in our own list": (consumer, "_START", None, streams.lost_reads),

@@ -187,12 +187,13 @@ def test_no_request_blocks_past_the_earliest_deadline(sync_io: Callable[..., Syn
 @pytest.mark.usefixtures("nothing_left")
 async def test_closing_ends_the_thread_and_its_connection(world: World, proxy: FaultProxy):
     io = world.io(proxy.url)
-    await world.do(world.lock(io, ttl=1.5).acquire)
+    lease = await world.do(world.lock(io, ttl=1.5).acquire)
     await soon(lambda: proxy.requests(RENEW.sha))
     assert proxy.connections == 2
     await world.do(io.close)
     await soon(lambda: proxy.connections == 0)
     assert not [t for t in threading.enumerate() if t.name == "gridsync-keeper"]
+    del lease
 
 
 def test_the_child_of_a_fork_renews_nothing_of_its_parent(flushed: RedisServer, sync_io: Callable[..., SyncIO]):

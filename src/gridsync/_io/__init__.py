@@ -26,6 +26,7 @@ __all__ = [
     "Keep",
     "Operation",
     "ReadFrom",
+    "Scope",
     "Script",
     "Signal",
     "load",
@@ -78,6 +79,19 @@ class Ear(Protocol):
 
     def close(self) -> None:
         """Stop listening for this waiter; safe to call twice."""
+
+
+class Scope(Protocol):
+    """A block of code that the current thread or task has entered, and which must not go on after a loss."""
+
+    def alive(self) -> bool:
+        """Tell whether the thread or task that entered it goes on; from any thread."""
+
+    def cancel(self) -> None:
+        """Interrupt the block: a task is cancelled, a thread has to look by itself; from any thread."""
+
+    def leave(self, error: BaseException | None) -> bool:
+        """End the block, which raised *error*; true if that is the interruption asked for by `cancel`, and no other."""
 
 
 class Keep(Protocol):
@@ -191,6 +205,18 @@ class IO(Protocol):
 
     def signal(self) -> Signal:
         """Return a new switch."""
+
+    def scope(self) -> Scope:
+        """Return the block that the current thread or task is about to enter."""
+
+    def here(self) -> object:
+        """Return the current task, or the current thread where there is none: hashable, weakly referenceable."""
+
+    def notify(self, callback: Callable[[], object]) -> None:
+        """Call *callback* where this world's callbacks run: in the loop, or at once in the calling thread.
+
+        May be called from any thread.  What it raises is logged.
+        """
 
     def monotonic(self) -> float:
         """Return seconds on a clock that never jumps and goes on while the machine sleeps."""

@@ -23,14 +23,15 @@ from gridsync._io.probe import LEAST_S, Recent, Usage, aprobe, late
 from gridsync._io.reads import TaskReads
 from gridsync._io.retry import REDIRECTS_MAX, TooLate, recover, spare_s
 from gridsync._io.route.open import open_topology
-from gridsync._io.signals import LoopSignal, call_in, in_background
+from gridsync._io.scope import TaskScope, here
+from gridsync._io.signals import LoopSignal, call, call_in, in_background
 from gridsync._io.wire.faults import REDIRECTS, ROLE_CHANGED, Fault, ReplyError, as_public
 from gridsync._io.wire.mux import DRAIN_S
 from gridsync._io.wire.place import leads_to
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from gridsync._io import Arg, ReadFrom, Signal
     from gridsync._io.counts import Stats
@@ -388,6 +389,18 @@ class AsyncIO:
     def signal(self) -> LoopSignal:
         """Return a new switch."""
         return LoopSignal()
+
+    def scope(self) -> TaskScope:
+        """Return the block that the current task is about to enter."""
+        return TaskScope(self._loop)
+
+    def here(self) -> object:
+        """Return the current task."""
+        return here()
+
+    def notify(self, callback: Callable[[], object]) -> None:
+        """Call *callback* in the loop, soon."""
+        call_in(self._loop, lambda: call(callback))
 
     def _after_fork(self) -> None:
         self._forked = True

@@ -31,10 +31,7 @@ class _Switch:
             self._thrown = True
             callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
-            try:
-                callback()
-            except Exception:  # noqa: BLE001 - the watchdog throws switches: one callback must not cost the others theirs
-                _log.exception("a callback of %r failed", self)
+            call(callback)
 
     def is_set(self) -> bool:
         """Tell whether the switch was thrown."""
@@ -99,6 +96,14 @@ class LoopSignal(_Switch):
 def _finish(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def call(callback: Callable[[], object]) -> None:
+    """Call *callback* and log what it raises: it is somebody else's, and the caller has others to serve."""
+    try:
+        callback()
+    except Exception:  # noqa: BLE001 - logged
+        _log.exception("the callback %r failed", callback)
 
 
 def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:

@@ -26,7 +26,8 @@ from gridsync._io.probe import Recent, Usage, late, probe
 from gridsync._io.reads import ThreadReads
 from gridsync._io.retry import REDIRECTS_MAX, TooLate, recover, spare_s
 from gridsync._io.route.open import open_topology
-from gridsync._io.signals import ThreadSignal, in_background
+from gridsync._io.scope import ThreadScope, here
+from gridsync._io.signals import ThreadSignal, call, in_background
 from gridsync._io.wire.faults import ASKING, REDIRECTS, Fault, ReplyError, as_public
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 
@@ -332,6 +333,18 @@ class SyncIO:
     def signal(self) -> ThreadSignal:
         """Return a new switch."""
         return ThreadSignal()
+
+    def scope(self) -> ThreadScope:
+        """Return the block that the current thread is about to enter."""
+        return ThreadScope()
+
+    def here(self) -> object:
+        """Return the current task, or the current thread where there is none."""
+        return here()
+
+    def notify(self, callback: Callable[[], object]) -> None:
+        """Call *callback* now."""
+        call(callback)
 
     def _after_fork(self) -> None:
         self.token.renew()

@@ -7,9 +7,10 @@ states and failure points, and ``lua/`` for what is atomic.
 
 from gridsync.locks._api import AsyncLock, Lock
 from gridsync.locks._barrier import AsyncBarrier, Barrier, Passage
+from gridsync.locks._base import current
 from gridsync.locks._gate import AsyncFenceGate, FenceGate
 from gridsync.locks._latch import AsyncLatch, Latch
-from gridsync.locks._lease import AsyncLease, Lease
+from gridsync.locks._lease import AsyncLease, AsyncLoss, Lease, Loss
 
 __all__ = [
     "AsyncBarrier",
@@ -17,10 +18,13 @@ __all__ = [
     "AsyncLatch",
     "AsyncLease",
     "AsyncLock",
+    "AsyncLoss",
     "Barrier",
     "FenceGate",
     "Latch",
     "Lease",
     "Lock",
+    "Loss",
     "Passage",
+    "current",
 ]

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from gridsync import _units
 from gridsync.errors import UsageError
+from gridsync.locks import _again, _core
 from gridsync.locks._lease import LeaseBase
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gridsync._io import IO
+    from gridsync.errors import LeaseLost
+    from gridsync.locks._hold import Hold
     from gridsync.locks._spec import Spec
 
 TTL_LEAST_S = 0.01
@@ -24,12 +31,47 @@ def ttl_ms(ttl: _units.Seconds, what: str) -> int:
     return round(_units.seconds(ttl, f"the ttl of {what}", least=TTL_LEAST_S) * 1000)
 
 
-class LockBase(Generic[AnyLease]):
-    """What is taken, and by whose io; its only state is who is inside a ``with`` block of this very object."""
+def current() -> LeaseBase:
+    """Return the lease of the innermost ``with`` block, or decorated function, that the caller is in.
 
-    def __init__(self, io: IO, spec: Spec) -> None:
+    A task that was started inside the block sees it too; ask `check` whether it still holds.
+
+    Raises:
+        UsageError: The caller is in no such block.
+    """
+    inside = _inside.get()
+    if not inside:
+        raise UsageError("current() was called outside of every `with lock:` block and every function under @lock")
+    return inside[-1]
+
+
+class LockBase(Generic[AnyLease]):
+    """What is taken, and by whose io; its only state is who is inside a ``with`` block of this very object.
+
+    Args:
+        io: The driver.
+        spec: What is taken.
+        max_hold: After how many seconds the watchdog stops renewing, and a lease is lost; ``None`` for never.
+        on_lost: Called once with a `LeaseLost` when a lease is lost.
+        reentrant: Whether the thread or task that holds it may take it again.
+    """
+
+    def __init__(
+        self,
+        io: IO,
+        spec: Spec,
+        *,
+        max_hold: _units.Seconds | None = None,
+        on_lost: Callable[[LeaseLost], object] | None = None,
+        reentrant: bool = False,
+    ) -> None:
         self._io = io
-        self._spec = spec
+        if inspect.iscoroutinefunction(on_lost):
+            raise UsageError(f"on_lost of {spec} must be a plain function: nobody would await what it returns")
+        if max_hold is not None:
+            spec = replace(spec, max_hold_s=_units.seconds(max_hold, f"max_hold of {spec}", least=TTL_LEAST_S))
+        self._spec = spec if on_lost is None else replace(spec, on_lost=on_lost)
+        self._reentrant = reentrant
         self._entered: list[AnyLease] = []
 
     @property
@@ -42,8 +84,10 @@ class LockBase(Generic[AnyLease]):
         """How long a lease lives without renewal, in seconds."""
         return self._spec.ttl_ms / 1000
 
-    def _timeout(self, timeout: _units.Seconds | None) -> float | None:
-        return None if timeout is None else _units.seconds(timeout, f"the timeout for {self._spec}")
+    async def _take(self, timeout: _units.Seconds | None) -> Hold | None:
+        limit = None if timeout is None else _units.seconds(timeout, f"the timeout for {self._spec}")
+        acquire = _again.acquire if self._reentrant else _core.acquire
+        return await acquire(self._io, self._spec, limit)
 
     def _enter(self, lease: AnyLease) -> AnyLease:
         self._entered.append(lease)
@@ -67,6 +111,14 @@ class LockBase(Generic[AnyLease]):
         self._entered.remove(lease)
         _inside.set(tuple(other for other in stack if other is not lease))
         return lease
+
+    def _refuse(self, function: object, *, coroutine: bool) -> None:
+        """Refuse to lock a function of the other world, or a generator, whose body runs after the call."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise UsageError(f"{function!r} is a generator: its body runs after the call; use `with` inside it")
+        if inspect.iscoroutinefunction(function) != coroutine:
+            wanted = "a coroutine function" if coroutine else "a plain function"
+            raise UsageError(f"{self!r} can only decorate {wanted}, not {function!r}")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} ttl={self.ttl:g}s>"

@@ -48,8 +48,6 @@ LOOKS = 3
 LOOK_S = 1.0
 """How long the head of a queue sleeps without a word; a tenth more for each one who came before."""
 LOOK_MAX_S = 15.0
-GONE_MS = 60_000
-"""How long a request may be on its way after its caller gave up: twice what a connection may be silent."""
 ABANDON_S = 1.0
 """How long an abandon may take; without it the lease's end does the same."""
 
@@ -176,13 +174,12 @@ class Seeker:
 
     async def abandon(self) -> None:
         """Take back whatever was asked for."""
-        await _let_go(self._io, self._spec, self._owner, ghost=self._ghost or self._under_way, timeout=ABANDON_S)
+        await let_go(self._io, self._spec, self._owner, ghost=self._ghost or self._under_way, timeout=ABANDON_S)
 
 
-async def _let_go(io: IO, spec: Spec, owner: str, *, ghost: bool, timeout: float | None = None) -> int:
+async def let_go(io: IO, spec: Spec, owner: str, *, ghost: bool, timeout: float | None = None) -> int:
     """Run the release script, wake whom it leaves to us, and return its code."""
-    gone = str(GONE_MS) if ghost else "0"
-    code, *messages = await io.run(spec.release, spec.keys, (owner, *spec.release_args, gone, "0"), timeout=timeout)
+    code, *messages = await io.run(*spec.giving_back(owner, ghost=ghost), timeout=timeout)
     for message in messages:
         io.wake(spec.wake + owner[:PROCESS_CHARS], message)
     return int(code)
@@ -201,13 +198,13 @@ async def release(io: IO, hold: Hold) -> bool:
     late = io.monotonic() >= hold.deadline
     asked_before, hold.unconfirmed = hold.unconfirmed, True
     try:
-        code = await _let_go(io, hold.spec, hold.owner, ghost=hold.ghost)
+        code = await let_go(io, hold.spec, hold.owner, ghost=hold.ghost)
     except GridsyncError:
         raise
     except BaseException:
         # Cancelled while it was under way: the request is in the queue of the connection or already applied, but it
         # may have been withdrawn before it left.
-        io.spawn(_let_go(io, hold.spec, hold.owner, ghost=hold.ghost, timeout=ABANDON_S))
+        io.spawn(let_go(io, hold.spec, hold.owner, ghost=hold.ghost, timeout=ABANDON_S))
         raise
     hold.unconfirmed = False
     if code != 1 and (late or not (asked_before or code == 2)):  # noqa: PLR2004 - the script's header tells the codes
@@ -227,23 +224,6 @@ def held(hold: Hold | None, spec: Spec) -> Hold:
     if hold is None:
         raise LockTimeout(f"{spec} is held; pass a timeout to wait for it", name=spec.name, waited_s=0.0)
     return hold
-
-
-async def leave(io: IO, hold: Hold, error: BaseException | None) -> None:
-    """End a ``with`` block: release, and tell of a loss unless the block raised something itself.
-
-    Raises:
-        LeaseLost: The lease did not last until the end of the block.
-    """
-    try:
-        kept = await release(io, hold)
-    except GridsyncError:
-        # What the block raised matters more than that the server is away; the lease ends by itself.
-        if error is None:
-            raise
-        return
-    if not kept and error is None:
-        raise hold.error()
 
 
 async def extend(io: IO, hold: Hold) -> None:

@@ -1,12 +1,19 @@
-"""A lease that was granted: how long it may be counted on, and when to renew it.
+"""A lease that was granted: how long it may be counted on, when to renew it, and when nobody is left who needs it.
 
 The same for everything that is held for a time: a lock, one side of a reader-writer lock, permits of a semaphore.
-Invariant: `Hold.deadline` comes before the server's, because it is counted from before the request left, or from not
-later than the hand-over.  What was handed over begins with a short term; its first renewal makes it a whole ttl.
+Its states::
+
+    held ──released, detached──▶ ended
+      └──not renewed in time, not ours any more, `max_hold` is over, nobody left──▶ lost
+
+Invariants: `Hold.deadline` comes before the server's, because it is counted from before the request left, or from not
+later than the hand-over.  What was handed over begins with a short term; its first renewal makes it a whole ttl.  A
+hold that has ended is never renewed again.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io.keys import PROCESS_CHARS
@@ -15,14 +22,17 @@ from gridsync.errors import LeaseLost
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gridsync._io import IO, Arg, Script, Signal
+    from gridsync._io import IO, Arg, Scope, Script, Signal
     from gridsync.locks._spec import Spec
 
+_log = logging.getLogger("gridsync")
 MARGIN = 0.99
 MARGIN_S = 0.002
 """The local deadline: a hundredth and two milliseconds before the server's, counted from before the request left."""
 RENEWALS = 3
 """A lease is renewed when a third of it is over, so two renewals may fail."""
+JITTER = 0.2
+"""Processes that took their leases together renew up to a fifth of that third earlier, each by an amount of its own."""
 RETRY = 20
 """A failed renewal is tried again after this fraction of the lease."""
 
@@ -38,8 +48,14 @@ class Hold:
         "due",
         "ended",
         "fence",
+        "forsaken",
         "ghost",
+        "handles",
+        "last",
+        "leftover",
         "owner",
+        "process",
+        "scopes",
         "since",
         "spec",
         "unconfirmed",
@@ -71,20 +87,35 @@ class Hold:
         self._io = io
         self.spec = spec
         self.owner = owner
+        self.process = owner[:PROCESS_CHARS]
+        """Which process renews it."""
         self.fence = fence
         self.ended = False
         self.unconfirmed = False
+        self.leftover = False
+        """Whether it was lost though the server may still count it as ours."""
         self.why_lost = ""
+        self.handles: set[int] = set()
+        """The lease objects through which it can be released; more than one where it was entered again."""
+        self.forsaken = False
+        """Whether the last of them was dropped."""
+        self.scopes: tuple[Scope, ...] = ()
+        """The blocks that must not go on after a loss."""
         self._signal: Signal | None = None
         self.ghost = ghost
+        self.last = sent + spec.max_hold_s
         self._renewed(sent, spec.ttl_ms / 1000 if term_s is None else term_s)
+        if spec.on_lost is not None:
+            self.signal.on_set(self._tell)
         io.keep(self)
         self.since = io.monotonic()
 
     def _renewed(self, sent: float, term_s: float) -> None:
         self._term_s = term_s
-        self.deadline = sent + term_s * MARGIN - MARGIN_S
-        self.due = sent + term_s / RENEWALS
+        self.deadline = min(sent + term_s * MARGIN - MARGIN_S, self.last)
+        # One factor for all leases of a process, so that those which were taken together are still renewed together.
+        early = ord(self.process[-1]) % 32 / 32 * JITTER
+        self.due = min(sent + term_s / RENEWALS * (1 - early), self.deadline)
 
     @property
     def signal(self) -> Signal:
@@ -95,6 +126,11 @@ class Hold:
                 self._signal.set()
         return self._signal
 
+    def _tell(self) -> None:
+        on_lost = self.spec.on_lost
+        if on_lost is not None:
+            self._io.notify(lambda: on_lost(self.error()))
+
     def remaining(self) -> float:
         """Return the seconds for which this process may count on the lease; 0 when it ended."""
         return 0.0 if self.ended else max(0.0, self.deadline - self._io.monotonic())
@@ -103,28 +139,37 @@ class Hold:
         """Raise `LeaseLost` unless the lease is surely still ours."""
         self.disown()
         if not self.ended and self._io.monotonic() >= self.deadline:
-            self.lose("it was not renewed in time")
+            self._overdue()
         if self.why_lost:
             raise self.error()
         if self.ended:
             message = f"the lease of {self.spec} was released already, or its grid was closed"
-            raise LeaseLost(message, name=self.spec.name, fence=self.fence)
+            raise LeaseLost(message, name=self.spec.name, fence=self.fence, reason="it was released")
 
     def disown(self) -> None:
         """Lose the lease if this is a copy of it in the child of a fork: it belongs to the parent, who renews it."""
-        if not self.ended and self._io.token()[:PROCESS_CHARS] != self.owner[:PROCESS_CHARS]:
+        if not self.ended and self._io.token()[:PROCESS_CHARS] != self.process:
             self.lose("it belongs to the process that took it, and this is a fork of that")
 
     def lose(self, why: str) -> None:
-        """Note that the lease is gone; the first reason stays."""
+        """Note that the lease is gone, and tell whoever works under it; the first reason stays."""
         if self.ended:
             return
-        self.ended = True
         self.why_lost = why
+        self.ended = True
         self._io.unkeep(self)
         self._io.tally("lock.lost")
+        for scope in self.scopes:
+            scope.cancel()
         if self._signal is not None:
             self._signal.set()
+
+    def _overdue(self, cause: object = None) -> None:
+        if self.deadline >= self.last:
+            self.leftover = True
+            self.lose(f"it was held for max_hold, {self.spec.max_hold_s:g} s")
+        else:
+            self.lose("it was not renewed in time" if cause is None else f"it was not renewed in time ({cause})")
 
     def error(self) -> LeaseLost:
         """Return the exception that tells of the loss."""
@@ -133,23 +178,42 @@ class Hold:
             f"stop, and let the fence protect what you wrote",
             name=self.spec.name,
             fence=self.fence,
+            reason=self.why_lost,
         )
 
     def renewal(self) -> tuple[Script, Sequence[str], Sequence[Arg]]:
         """Return the script call that renews the lease; it answers 1, or 0 when it is not ours any more."""
         return self.spec.renew, self.spec.renew_keys, (self.owner, self.spec.ttl_text)
 
+    def wake_heirs(self, messages: Sequence[bytes]) -> None:
+        """Wake the waiters of this process of whom a release's reply tells."""
+        for message in messages:
+            self._io.wake(self.spec.wake + self.owner[:PROCESS_CHARS], message)
+
     # -- for the watchdog -------------------------------------------------------------------------------------------
 
     def request(self, now: float) -> tuple[Script, Sequence[str], Sequence[Arg]] | None:
-        """Ask for a renewal while there is still time."""
-        if self.ended or now >= self.deadline:
+        """Ask for a renewal while there is time and somebody who needs it; once nobody does, for a release."""
+        if self.ended:
             return None
-        return self.renewal()
+        if why := self._orphaned():
+            self.lose(why)
+            _log.warning("the lease of %s (fence %d) was never released: %s", self.spec, self.fence, why)
+            return self.spec.giving_back(self.owner, ghost=self.ghost)
+        return None if now >= self.deadline else self.renewal()
+
+    def _orphaned(self) -> str:
+        if self.forsaken:
+            return "nothing refers to it any more, so nobody can release it; it is given back"
+        if not all(scope.alive() for scope in self.scopes):
+            return "the task or thread inside its block has ended without leaving it; it is given back"
+        return ""
 
     def settle(self, reply: Any, sent: float) -> bool:  # noqa: ANN401 - a reply or an exception
         """Take a renewal's outcome; the first "not yours" is final."""
         if self.ended:
+            if isinstance(reply, list):
+                self._io.notify(lambda: self.wake_heirs(reply[1:]))
             return False
         if reply == 1:
             self._renewed(sent, self.spec.ttl_ms / 1000)
@@ -159,7 +223,7 @@ class Hold:
             return False
         now = self._io.monotonic()
         if now >= self.deadline:
-            self.lose(f"it was not renewed in time ({reply})" if reply is not None else "it was not renewed in time")
+            self._overdue(reply)
             return False
         self.due = min(now + self._term_s / RETRY, self.deadline)
         return True

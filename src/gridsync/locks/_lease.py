@@ -5,25 +5,89 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from gridsync._io import run_sync
-from gridsync.locks import _core
+from gridsync.errors import UsageError
+from gridsync.locks import _block, _core
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
-    from gridsync._io import IO, Signal
+    from gridsync._io import IO, Scope
     from gridsync.locks._hold import Hold
 
-__all__ = ["AsyncLease", "Lease"]
+__all__ = ["AsyncLease", "AsyncLoss", "Lease", "Loss"]
+
+
+class LossBase:
+    """What both kinds of loss show."""
+
+    __slots__ = ("_hold",)
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+
+    def is_set(self) -> bool:
+        """Tell whether the lease was lost."""
+        return self._hold.signal.is_set()
+
+    def on_set(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call *callback* once, when the lease is lost, at once if it was; returns a function that takes it back.
+
+        It is called by the watchdog's thread: be quick.  What it raises is logged.  `on_lost` is easier to use.
+        """
+        return self._hold.signal.on_set(callback)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._hold.spec} {self._hold.why_lost or 'unset'}>"
+
+
+class Loss(LossBase):
+    """A switch that is thrown when a lease is lost; a thread may wait for it."""
+
+    __slots__ = ()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until the lease is lost, at most *timeout* seconds; returns `is_set`."""
+        return run_sync(self._hold.signal.wait(timeout))
+
+
+class AsyncLoss(LossBase):
+    """A switch that is thrown when a lease is lost; a task may wait for it."""
+
+    __slots__ = ()
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the lease is lost, at most *timeout* seconds; returns `is_set`."""
+        return await self._hold.signal.wait(timeout)
 
 
 class LeaseBase:
     """What both kinds of lease show."""
 
-    __slots__ = ("_hold", "_io")
+    __slots__ = ("_hold", "_io", "_scope")
 
     def __init__(self, io: IO, hold: Hold) -> None:
         self._io = io
         self._hold = hold
+        self._scope: Scope | None = None
+        hold.handles.add(id(self))
+
+    def __del__(self) -> None:
+        # Only marks: this may run anywhere, between any two instructions.  The watchdog sees it when it looks.
+        hold = self._hold
+        hold.handles.discard(id(self))
+        if not hold.handles:
+            hold.forsaken = True
+
+    def _enter(self) -> None:
+        if self._scope is not None:
+            raise UsageError(f"a block of this lease of {self._hold.spec} was entered already; acquire another lease")
+        self._scope = _block.enter(self._io, self._hold)
+
+    def _leave(self) -> Scope:
+        if self._scope is None:
+            raise UsageError(f"no block of this lease of {self._hold.spec} was entered")
+        return self._scope
 
     @property
     def name(self) -> str:
@@ -44,15 +108,6 @@ class LeaseBase:
     def owner(self) -> str:
         """This acquisition's identifier, unique among all processes."""
         return self._hold.owner
-
-    @property
-    def lost(self) -> Signal:
-        """A switch that is thrown when the lease is lost: ``is_set()``, ``on_set(callback)``, ``wait(timeout)``.
-
-        It is thrown by the watchdog's thread a little before the server lets the lease go, also when Redis cannot be
-        reached.  It is not thrown by a release.
-        """
-        return self._hold.signal
 
     def expires_in(self) -> float:
         """Return for how many more seconds this process may count on the lease; 0 when it has ended.
@@ -79,10 +134,22 @@ class Lease(LeaseBase):
     """One acquisition of a lock, renewed by the watchdog until it is released or lost.
 
     May be passed to another thread, which may release it.  A ``with`` block over it ends with its release, and raises
-    `LeaseLost` if it was lost on the way, unless the block itself raised.
+    `LeaseLost` if it was lost on the way; another exception of the block goes on, with a note.
+
+    Keep it: a lease that nothing refers to any more is given back by the watchdog, and so is one whose block was
+    entered by a thread that has ended.
     """
 
     __slots__ = ()
+
+    @property
+    def lost(self) -> Loss:
+        """A switch that is thrown when the lease is lost: ``is_set()``, ``on_set(callback)``, ``wait(timeout)``.
+
+        It is thrown by the watchdog's thread a little before the server lets the lease go, also when Redis cannot be
+        reached.  It is not thrown by a release.
+        """
+        return Loss(self._hold)
 
     def extend(self) -> None:
         """Renew now, for the lock's whole ttl.
@@ -108,25 +175,40 @@ class Lease(LeaseBase):
 
         Cost: one round trip, O(log waiters).
         """
-        return run_sync(_core.release(self._io, self._hold))
+        return run_sync(_block.give_back(self._io, self._hold, id(self)))
 
     def __enter__(self) -> Self:
+        self._enter()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        run_sync(_core.leave(self._io, self._hold, error))
+        run_sync(_block.leave(self._io, self._hold, id(self), self._leave(), error))
 
 
 class AsyncLease(LeaseBase):
     """One acquisition of a lock, renewed by the watchdog until it is released or lost.
 
-    May be passed to another task, which may release it.  A ``with`` block over it ends with its release, and raises
-    `LeaseLost` if it was lost on the way, unless the block itself raised.
+    May be passed to another task, which may release it.  An ``async with`` block over it ends with its release, and
+    behaves like ``asyncio.timeout()``: when the lease is lost, the task that entered the block is cancelled, and the
+    block raises `LeaseLost`.  A cancellation from outside wins; another exception of the block goes on, with a note.
+    A block that ends in another task than it began in is only told of the loss at its end.
+
+    Keep it: a lease that nothing refers to any more is given back by the watchdog, and so is one whose block was
+    entered by a task that has ended.
     """
 
     __slots__ = ()
+
+    @property
+    def lost(self) -> AsyncLoss:
+        """A switch that is thrown when the lease is lost: ``is_set()``, ``on_set(callback)``, ``wait(timeout)``.
+
+        It is thrown by the watchdog's thread a little before the server lets the lease go, also when Redis cannot be
+        reached.  It is not thrown by a release.
+        """
+        return AsyncLoss(self._hold)
 
     async def extend(self) -> None:
         """Renew now, for the lock's whole ttl.
@@ -152,12 +234,13 @@ class AsyncLease(LeaseBase):
 
         Cost: one round trip, O(log waiters).
         """
-        return await _core.release(self._io, self._hold)
+        return await _block.give_back(self._io, self._hold, id(self))
 
     async def __aenter__(self) -> Self:
+        self._enter()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await _core.leave(self._io, self._hold, error)
+        await _block.leave(self._io, self._hold, id(self), self._leave(), error)

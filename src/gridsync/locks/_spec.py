@@ -21,7 +21,10 @@ from gridsync._io.keys import lock as lock_keys
 from gridsync._io.keys import wake_prefix
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gridsync._io import Arg, Script
+    from gridsync.errors import LeaseLost
 
 ACQUIRE = load("gridsync.locks", "acquire")
 RELEASE = load("gridsync.locks", "release")
@@ -31,6 +34,8 @@ CLAIM_MS = 1_000
 """How long a waiter has to take up what it was handed: what a dead head of the queue costs the others."""
 PATIENCE_MS = 1_000
 """How long a waiter may be overtaken where order does not matter."""
+GONE_MS = 60_000
+"""How long a request may be on its way after its caller gave up: twice what a connection may be silent."""
 FENCE_TTL_MS = 7 * 24 * 3600 * 1000
 """How long the last fence is remembered.  After that the server's clock alone makes the next one larger."""
 
@@ -58,6 +63,14 @@ class Spec:
     """What the channels begin with on which its waiters listen."""
     note: str = ""
     """What the user wants others to read about a holder."""
+    max_hold_s: float = float("inf")
+    """After this the watchdog renews no more."""
+    on_lost: Callable[[LeaseLost], object] | None = None
+    """Called once when a lease is lost."""
+
+    def giving_back(self, owner: str, *, ghost: bool) -> tuple[Script, tuple[str, ...], tuple[Arg, ...]]:
+        """Return the call that releases or abandons; *ghost*: a request of *owner* may still be on its way."""
+        return self.release, self.keys, (owner, *self.release_args, str(GONE_MS) if ghost else "0", "0")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name!r}"

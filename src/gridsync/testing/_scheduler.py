@@ -195,6 +195,8 @@ class Scheduler:
         """Start at zero microseconds."""
         self.now_us = 0
         self.tasks: list[Task] = []
+        self.running: Task
+        """The task whose step is being taken, or was last."""
         self._random = random
         self._runnable: list[Task] = []
         self._timers: list[tuple[int, int, Timer]] = []
@@ -261,6 +263,7 @@ class Scheduler:
         if task.host.frozen:
             task.host.hold(task)
         else:
+            self.running = task
             task.step()
 
     async def wait(self, promise: Promise[Any], until_us: int) -> bool:

@@ -16,11 +16,11 @@ from gridsync._io.retry import TooLate, recover, spare_s
 from gridsync._io.wire.faults import Fault, ReplyError, as_public
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 from gridsync.testing._scheduler import Promise
-from gridsync.testing._waiting import Hub, SimEar, SimSignal
+from gridsync.testing._waiting import Hub, SimEar, SimScope, SimSignal
 from gridsync.testing._watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from gridsync._io import IO, Arg, Keep, ReadFrom, Signal
     from gridsync._io.scripts import Operation
@@ -289,6 +289,18 @@ class SimIO:
     def signal(self) -> SimSignal:
         """Return a new switch."""
         return SimSignal(self)
+
+    def scope(self) -> SimScope:
+        """Return the block that the running task is about to enter."""
+        return SimScope(self)
+
+    def here(self) -> object:
+        """Return the running task."""
+        return self._scheduler.running
+
+    def notify(self, callback: Callable[[], object]) -> None:
+        """Call *callback* now; what it raises fails the run."""
+        callback()
 
     def keep(self, item: Keep) -> None:
         """Renew *item* when it is due, until it ends or is taken back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io.hub import pauses
@@ -46,6 +47,35 @@ class SimSignal:
     async def wait(self, timeout: float | None = None) -> bool:
         """Wait at most *timeout* seconds."""
         return await self._io.settled(self._thrown, timeout)
+
+
+class SimScope:
+    """A block that a simulated task has entered."""
+
+    def __init__(self, io: SimIO) -> None:
+        """Belong to the task that runs."""
+        self._scheduler = io.process.scheduler
+        self._task = self._scheduler.running
+        self._fired = False
+        self._left = False
+
+    def alive(self) -> bool:
+        """Tell whether the task goes on."""
+        return not self._task.done
+
+    def cancel(self) -> None:
+        """Cancel the task unless it has left by then."""
+        self._scheduler.at(self._scheduler.now_us, self._fire)
+
+    def _fire(self) -> None:
+        if not self._left and not self._fired:
+            self._fired = True
+            self._task.cancel()
+
+    def leave(self, error: BaseException | None) -> bool:
+        """End the block; true if *error* is our cancellation."""
+        self._left = True
+        return self._fired and isinstance(error, asyncio.CancelledError)
 
 
 class SimEar:
