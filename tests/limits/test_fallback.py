@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 from gridsync import AsyncGrid, Grid, Settings
 from gridsync._io import local
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
     from gridsync.testing.servers import RedisServer
 
 HOUR = 3_600_000_000
+
+
+class Ordered(BaseModel):
+    """An event."""
+
+    amount: int
 
 
 class Clock:
@@ -217,6 +224,69 @@ async def test_what_no_waiting_heals_is_never_covered_up(away: Away):
         with pytest.raises(ServerError, match="WRONGTYPE"):
             await away.ask(limiter.hit, "k")
         client.flushall()
+
+
+@pytest.mark.parametrize("policy", ["raise", "allow", "deny", "local"])
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+async def test_once_the_breaker_is_open_no_decision_waits(flushed: RedisServer, kind: str, policy: str):
+    """An outage costs one timeout: five hundred decisions that may wait a minute each end long before the first one."""
+    settings = Settings(
+        redis_url=flushed.url, redis_command_timeout=0.2, redis_connection_timeout=0.2, gridsync_breaker_pause=300
+    )
+    with Grid(settings=settings) as grid:
+        async with AsyncGrid(settings=settings) as agrid:
+            away = Away(kind, flushed, grid, agrid)
+            used: Any = grid if kind == "sync" else agrid
+            patient = away.limiter("5/minute", on_error=policy, budget=60)
+            flushed.pause()
+            for _ in range(20):
+                if used.stats().servers_away:
+                    break
+                with pytest.raises((Unavailable, OutcomeUnknown)):
+                    await away.ask(away.limiter("5/minute").hit, "k")
+            assert used.stats().servers_away == 1
+            degraded = used.stats().decisions_degraded
+
+            async def all_of_them() -> list[Any]:
+                return [await outcome(away.ask(patient.hit, "k")) for _ in range(500)]
+
+            answers = await asyncio.wait_for(all_of_them(), 20)
+            if policy == "raise":
+                assert all("calls fail at once" in str(answer) for answer in answers)
+            else:
+                assert {answer.source for answer in answers} == {"local" if policy == "local" else "policy"}
+                admitted = sum(map(bool, answers))
+                assert admitted == {"allow": 500, "deny": 0, "local": 5}[policy]
+                assert used.stats().decisions_degraded == degraded + 500
+            flushed.resume()
+
+
+async def outcome(call: Any) -> Any:  # noqa: ANN401
+    try:
+        return await call
+    except Unavailable as error:
+        return error
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+async def test_locks_and_events_never_pretend(flushed: RedisServer, kind: str):
+    """They have no policy: with the breaker open they raise at once, and nothing was done."""
+    settings = Settings(
+        redis_url=flushed.url, redis_command_timeout=0.2, redis_connection_timeout=0.2, gridsync_breaker_pause=300
+    )
+    with Grid(settings=settings) as grid:
+        async with AsyncGrid(settings=settings) as agrid:
+            away = Away(kind, flushed, grid, agrid)
+            used: Any = grid if kind == "sync" else agrid
+            store, lock = used.events("orders", Ordered), used.lock("job")
+            flushed.pause()
+            while not used.stats().servers_away:
+                with pytest.raises((Unavailable, OutcomeUnknown)):
+                    await away.ask(away.limiter("5/minute").hit, "k")
+            for call in (lock.try_acquire, lock.acquire, lambda: store.append("a", Ordered(amount=1))):
+                with pytest.raises(Unavailable, match=r"calls fail at once.*; nothing was applied"):
+                    await away.ask(call)
+            flushed.resume()
 
 
 async def test_a_budget_bounds_one_decision(away: Away):

@@ -138,9 +138,12 @@ async def test_one_slow_command_is_no_outage(outage: Outage):
         await outage.world.close()
 
 
-@pytest.mark.parametrize("reply", [b"-WRONGTYPE x\r\n", b"-NOPERM x\r\n", b"-OOM x\r\n", b"-LOADING x\r\n"])
-async def test_a_refusal_is_an_answer(outage: Outage, reply: bytes):
-    with FakeServer(lambda peer, _: peer.send(reply)) as server:
+@pytest.mark.parametrize(
+    "code", ["WRONGTYPE", "NOPERM", "OOM", "LOADING", "BUSY", "MISCONF", "READONLY", "NOREPLICAS", "MASTERDOWN", "ERR"]
+)
+async def test_a_refusal_is_an_answer(outage: Outage, code: str):
+    """However many there are, and however long it goes on: only silence and broken connections open a breaker."""
+    with FakeServer(lambda peer, _: peer.send(b"-%s x\r\n" % code.encode())) as server:
         outage.driver(server.url)
         results = await bounded(*(outage.ping() for _ in range(30)))
         assert all(isinstance(result, GridsyncError) for result in results)
