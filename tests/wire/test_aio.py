@@ -221,23 +221,33 @@ async def test_a_closed_driver_says_so_and_opens_nothing(proxy: FaultProxy, asyn
     assert not proxy.requests("BLPOP")
 
 
-def test_another_loop_gets_a_clear_error(flushed: RedisServer):
+@pytest.mark.parametrize("when", ["later", "in between", "in another thread"])
+def test_another_loop_gets_a_clear_error(flushed: RedisServer, when: str):
     """By itself asyncio would answer with 'attached to a different loop', or hang."""
 
     async def make() -> AsyncIO:
         io = AsyncIO(parse(flushed.url, connect_timeout=5), inflight_max=10, timeout=5)
         await io.connect()
-        await io.close()
         return io
 
-    io = asyncio.run(make())
-
-    async def use() -> None:
+    async def misuse(io: AsyncIO) -> None:
         for call in (io.run(ECHO, ["x"]), io.block(POP, ["l"], ["1"], wait=1, stop=io.signal())):
             with pytest.raises(UsageError, match="belongs to another event loop"):
                 await call
 
-    asyncio.run(use())
+    async def use(io: AsyncIO) -> None:
+        if when == "in another thread":
+            await asyncio.to_thread(asyncio.run, misuse(io))
+        assert await io.run(ECHO, ["x"]) == b"x"
+        await io.close()
+
+    with asyncio.Runner() as runner:
+        io = runner.run(make())
+        if when == "in between":
+            asyncio.run(misuse(io))
+        runner.run(use(io))
+    if when == "later":
+        asyncio.run(misuse(io))
 
 
 async def test_the_child_of_a_fork_gets_a_clear_error_and_harms_nobody(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -249,7 +250,7 @@ async def test_callers_beyond_the_limit_enter_in_the_order_of_their_arrival():
     for n in range(4):
         await asyncio.sleep(0)
         transport.feed(b"+OK\r\n")
-        assert not wire.has_room(), "the place belongs to the first in line"
+        assert wire.free <= 0, "the place belongs to the first in line"
         newcomer = asyncio.create_task(_enter(wire, log, 100 + n, later()))
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -262,6 +263,46 @@ async def test_callers_beyond_the_limit_enter_in_the_order_of_their_arrival():
         await asyncio.sleep(0)
     await asyncio.gather(*tasks)
     assert log[6:] == [100, 101, 102, 103]
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whatever_happens_the_free_places_are_those_that_nobody_has(seed: int):
+    """One place too few is a connection that runs dry, one too many a queue that grows."""
+    chance = random.Random(seed)
+    wire, transport = wire_in_memory(inflight_max=5)
+    tasks: list[asyncio.Task[Any]] = []
+    paused = False
+
+    def toggle() -> None:
+        nonlocal paused
+        paused = not paused
+        (wire.pause_writing if paused else wire.resume_writing)()
+
+    steps: list[Callable[[], object]] = [
+        lambda: tasks.append(asyncio.create_task(_enter(wire, [], 0, later()))),
+        lambda: post(wire, 1) if wire.free > 0 else None,
+        lambda: wire.post_asking(("GET", "k"), later()) if wire.free > 1 else None,
+        lambda: transport.feed(b"+OK\r\n" * chance.randint(0, len(wire._inflight))),
+        lambda: chance.choice(tasks).cancel() if tasks else None,
+        lambda: wire._unsent[-1][0].cancel() if wire._unsent else None,
+        toggle,
+    ]
+    for _ in range(300):
+        chance.choice(steps)()
+        for _ in range(chance.randint(0, 3)):
+            await asyncio.sleep(0)
+        assert max(wire.free, 0) == (0 if paused or wire._line else 5 - wire.load - wire._granted)
+        assert len(wire._unsent) == len(wire._payloads)
+        assert wire.load <= 5
+    if paused:
+        toggle()
+    while wire.load or wire._line or wire._granted:
+        transport.feed(b"+OK\r\n" * len(wire._inflight))
+        await asyncio.sleep(0)
+    assert wire.free == 5
+    wire.connection_lost(None)
+    assert wire.free == 0
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_a_place_given_to_a_caller_who_was_cancelled_goes_to_the_next():

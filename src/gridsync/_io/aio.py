@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import threading
 import weakref
 from functools import partial
 from itertools import chain, count
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gridsync._io import telemetry, who
 from gridsync._io.aio_hub import AsyncHub, TaskEar
-from gridsync._io.clock import Tokens, monotonic
+from gridsync._io.clock import Tokens, clock_of, monotonic
 from gridsync._io.keeper import Keeper
 from gridsync._io.probe import LEAST_S, Recent, Usage, aprobe, late
 from gridsync._io.reads import TaskReads
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _log = logging.getLogger("gridsync")
-_running_loop = asyncio.get_running_loop
+_thread = threading.get_ident
+_NOWHERE = 0
+"""No thread's identifier."""
 BLOCK_GRACE_S = 0.5
 """How much longer than the server a client waits for the reply to a blocking command."""
 
@@ -60,8 +63,11 @@ class AsyncIO:
         """Open nothing yet; must be called in the loop that will use it."""
         self._endpoint = endpoint
         self._timeout = timeout
-        self._loop = _running_loop()
-        self._time = self._loop.time
+        self._loop = asyncio.get_running_loop()
+        self._time = clock_of(self._loop)
+        # In this thread and running: the running loop is ours.  Asking asyncio for it costs a system call in 3.11.
+        self._home = _thread()
+        self._runs = self._loop.is_running
         self._topology = open_topology(endpoint)
         self._route = self._topology.nodes(lanes=connections_per_node, inflight_max=inflight_max, stall_s=timeout)
         self._inflight_max = inflight_max
@@ -77,7 +83,6 @@ class AsyncIO:
         self._resting: dict[Place, list[MuxWire]] = {}
         self._blocked: set[MuxWire] = set()
         self._cleanups: set[asyncio.Task[Any]] = set()
-        self._forked = False
         self._closed = False
         self.reads = TaskReads(endpoint.server, self._topology, timeout, inflight_max=inflight_max)
         self._moved = asyncio.Event()
@@ -119,9 +124,9 @@ class AsyncIO:
         Raises:
             UsageError: This is another loop than its own; if that one has ended, the threads are stopped first.
         """
-        if self._forked:
+        if self._home == _NOWHERE:
             return  # the connections, and the loop's own descriptors, are the parent's
-        if _running_loop() is not self._loop:
+        if not self._at_home():
             if not self._loop.is_closed():
                 raise self._misplaced()
             self._closed = True
@@ -152,13 +157,14 @@ class AsyncIO:
         self, operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), *, timeout: float | None = None
     ) -> Any:  # noqa: ANN401
         """Run a script or command; see `IO.run`."""
-        if self._forked or _running_loop() is not self._loop:
+        # `_at_home`, spelled out: nothing in here is free for who calls it a hundred thousand times a second.
+        if _thread() != self._home or not self._runs():
             raise self._misplaced()
         limit = self._timeout if timeout is None else timeout
         started = self._time()
         try:
             wire = self._route.node(keys).wire
-            if wire is None or wire.closed or not wire.has_room():
+            if wire is None or wire.free <= 0:
                 wire = await self._route.node(keys).ready(started + limit)
                 if started + limit - self._time() < spare_s(limit):
                     raise TooLate
@@ -190,7 +196,7 @@ class AsyncIO:
         """Run an operation of category `read` where *read_from* says; see `IO.read`."""
         if read_from == "primary":
             return self.run(operation, keys, args, timeout=timeout)
-        if self._forked or _running_loop() is not self._loop:
+        if not self._at_home():
             raise self._misplaced()
         return self.reads.read(self.run, operation, keys, args, read_from=read_from, timeout=timeout)
 
@@ -221,7 +227,7 @@ class AsyncIO:
 
         A cancelled call closes its connection: what the server may have sent is still pending there.
         """
-        if self._forked or _running_loop() is not self._loop:
+        if not self._at_home():
             raise self._misplaced()
         if stop.is_set():
             return None
@@ -303,6 +309,9 @@ class AsyncIO:
                 await asyncio.sleep(UNBLOCK_PAUSE_S)
         wire.abort()
 
+    def _at_home(self) -> bool:
+        return _thread() == self._home and self._runs()
+
     def _misplaced(self) -> UsageError:
         return UsageError(
             "this AsyncGrid belongs to another event loop or to the parent process; open one per loop and process"
@@ -315,7 +324,7 @@ class AsyncIO:
 
         What was found at most *age* seconds ago is good enough; then only one task asks, and the others wait for it.
         """
-        if self._forked or _running_loop() is not self._loop:
+        if not self._at_home():
             raise self._misplaced()
         node = self._route.node(keys)
         began = monotonic()
@@ -348,7 +357,7 @@ class AsyncIO:
     @property
     def closed(self) -> bool:
         """Whether this is of no use any more: closed, or in the child of a fork."""
-        return self._closed or self._forked
+        return self._closed or self._home == _NOWHERE
 
     def where(self, keys: Sequence[str]) -> Endpoint:
         """Return the server that a request for *keys* goes to, as far as is known."""
@@ -403,7 +412,7 @@ class AsyncIO:
         call_in(self._loop, lambda: call(callback))
 
     def _after_fork(self) -> None:
-        self._forked = True
+        self._home = _NOWHERE
         self.token.renew()
         self._keeper.reset()
 

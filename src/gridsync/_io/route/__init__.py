@@ -172,7 +172,8 @@ class AsyncStandalone:
 
     def node(self, keys: Sequence[object]) -> Node:
         """Return the lane for *keys*."""
-        return lane_of(self._lanes, keys)
+        # The usual case without a call.
+        return self._lanes[0] if len(self._lanes) == 1 else lane_of(self._lanes, keys)
 
     def at(self, address: str, keys: Sequence[object] = ()) -> Node:  # noqa: ARG002 - there is only one server
         """Return the lane for *keys*."""

@@ -19,11 +19,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from functools import partial
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import hiredis
 
 from gridsync._io import telemetry
+from gridsync._io.clock import clock_of
 from gridsync._io.wire.blocking import tune
 from gridsync._io.wire.credentials import aask
 from gridsync._io.wire.endpoint import (
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from gridsync._io.wire.place import Place
 
 _pack = hiredis.pack_command
+_Push = hiredis.PushNotification
 _BUFFER_BYTES = 1 << 16
 """What is read at most per loop tick: fairness against a flood of replies."""
 FLUSH_BYTES = 1 << 12
@@ -93,8 +97,9 @@ class MuxWire(asyncio.BufferedProtocol):
         """Told since when nothing was read, why requests failed, and how many."""
         self._sent = 0
         self._loop = loop
-        self._time = loop.time
-        self._new_future: Callable[[], Future] = loop.create_future
+        self._time = clock_of(loop)
+        # As `loop.create_future`, without its frame.
+        self._new_future: Callable[[], Future] = partial(asyncio.Future, loop=loop)
         self._inflight_max = inflight_max
         self._stall_s = stall_s
         self._on_push = on_push
@@ -103,7 +108,8 @@ class MuxWire(asyncio.BufferedProtocol):
         self._reader = new_reader()
         self._buffer = bytearray(_BUFFER_BYTES)
         self._view = memoryview(self._buffer)
-        self._unsent: list[tuple[bytes, Future, float]] = []
+        self._unsent: list[tuple[Future, float]] = []
+        self._payloads: list[bytes] = []
         self._unsent_bytes = 0
         self._inflight: deque[tuple[Future, float]] = deque()
         self._line: deque[tuple[Future, float]] = deque()
@@ -111,6 +117,8 @@ class MuxWire(asyncio.BufferedProtocol):
         self._paused = False
         self._alone = True
         self._granted = 0
+        self.free = inflight_max
+        """How many may be posted now; none if others came earlier, the socket takes no bytes, or it is closed."""
         self._silent_since = 0.0
         self.heard_at = 0.0
         """When something was read last, on the loop's clock."""
@@ -135,11 +143,6 @@ class MuxWire(asyncio.BufferedProtocol):
         """How many callers wait for room."""
         return len(self._line)
 
-    def has_room(self) -> bool:
-        """Tell whether `post` may be called now: there is room, the socket takes bytes, and nobody came earlier."""
-        under_way = len(self._inflight) + len(self._unsent) + self._granted
-        return under_way < self._inflight_max and not (self._line or self._paused)
-
     def post(self, words: tuple[Any, ...], deadline: float) -> Future:
         """Queue one request; the future gets its reply, an error reply as `ReplyError`, or a `Fault`."""
         future = self._new_future()
@@ -147,7 +150,9 @@ class MuxWire(asyncio.BufferedProtocol):
             future.set_exception(Fault(f"the connection to {self.endpoint} broke", applied=False))
             return future
         payload = _pack(words)
-        self._unsent.append((payload, future, deadline))
+        self.free -= 1
+        self._payloads.append(payload)
+        self._unsent.append((future, deadline))
         self._unsent_bytes += len(payload)
         if deadline < self._timer_at:
             self._arm(deadline)
@@ -170,7 +175,9 @@ class MuxWire(asyncio.BufferedProtocol):
             return future
         # Both entries are done when the request is: an ASKING that left alone would hold for a stranger's command.
         asking: Any = _Unheard(future)
-        self._unsent += [(_pack(ASKING), asking, deadline), (_pack(words), future, deadline)]
+        self._unsent += [(asking, deadline), (future, deadline)]
+        self._payloads += [_pack(ASKING), _pack(words)]
+        self.free -= 2
         if deadline < self._timer_at:
             self._arm(deadline)
         if not self._flushing:
@@ -193,10 +200,11 @@ class MuxWire(asyncio.BufferedProtocol):
         Raises:
             Fault: There was none before *deadline*, or the connection broke; nothing was sent.
         """
-        if not self.closed and not self.has_room():
+        if self.free <= 0 and not self.closed:
             future = self._new_future()
             began = self._time()
             self._line.append((future, deadline))
+            self._recount()
             if deadline < self._timer_at:
                 self._arm(deadline)
             try:
@@ -205,9 +213,10 @@ class MuxWire(asyncio.BufferedProtocol):
             except asyncio.CancelledError:
                 if future.done() and not future.cancelled() and future.exception() is None and future.result():
                     self._granted -= 1
-                    self._admit()
+                    self._made_room()
                 raise
             self._granted -= granted
+            self._recount()
             telemetry.waited(self.endpoint, self._time() - began)
         if self.closed:
             raise Fault(f"the connection to {self.endpoint} broke", applied=False)
@@ -244,43 +253,37 @@ class MuxWire(asyncio.BufferedProtocol):
     def _send(self) -> None:
         if self._paused or self._transport is None or self.closed:
             return
-        batch = self._unsent
-        self._unsent = []
+        batch, payloads = self._unsent, self._payloads
+        self._unsent, self._payloads = [], []
         self._unsent_bytes = 0
-        inflight = self._inflight
-        if not inflight:
+        self._alone = len(batch) == 1
+        if not self._inflight:
             self._silent_since = self._time()
-        if len(batch) == 1:
-            payload, future, deadline = batch[0]
-            self._alone = True
+        gone = False
+        for future, _ in batch:
             if future.done():
-                self._made_room()
-                return
-            inflight.append((future, deadline))
-            self._sent += 1
-            self._transport.write(payload)
-            return
-        self._alone = False
-        chunks = []
-        for payload, future, deadline in batch:
-            if not future.done():
-                chunks.append(payload)
-                inflight.append((future, deadline))
-        if chunks:
-            self._sent += len(chunks)
-            self._transport.write(b"".join(chunks))
-        if len(chunks) < len(batch):
+                gone = True
+                break
+        if gone:
+            stay = [not future.done() for future, _ in batch]
+            batch, payloads = list(compress(batch, stay)), list(compress(payloads, stay))
+        if batch:
+            self._inflight += batch
+            self._sent += len(batch)
+            self._transport.write(payloads[0] if len(payloads) == 1 else b"".join(payloads))
+        if gone:
             self._made_room()
 
     def pause_writing(self) -> None:
         """Keep further requests unsent and further callers in line: the socket's buffer is full."""
         self._paused = True
+        self._recount()
 
     def resume_writing(self) -> None:
         """Send what was kept back."""
-        self._paused = False
+        self._paused = self.closed
         self._flush()
-        self._admit()
+        self._made_room()
 
     # -- bytes in ---------------------------------------------------------------------------------------------------
 
@@ -300,16 +303,17 @@ class MuxWire(asyncio.BufferedProtocol):
         try:
             reader.feed(self._buffer, 0, nbytes)  # type: ignore[arg-type] # takes any buffer; its stub says bytes
             gets = reader.gets
-            inflight = self._inflight
+            next_entry = self._inflight.popleft
             while (reply := gets()) is not NO_REPLY:
-                if reply.__class__ is hiredis.PushNotification:
+                kind = reply.__class__
+                if kind is _Push:
                     if self._on_push is not None:
                         self._on_push(reply)
                     continue
-                future, _ = inflight.popleft()
+                future, _ = next_entry()
                 if future.done():
                     continue
-                if reply.__class__ is ReplyError:
+                if kind is ReplyError:
                     future.set_exception(reply)
                 else:
                     future.set_result(reply)
@@ -317,8 +321,7 @@ class MuxWire(asyncio.BufferedProtocol):
             # Bytes that are not RESP, or a reply that nobody asked for: nothing on this wire can be trusted.
             self._lose(error)
             return
-        if self._line or self.drained is not None:
-            self._made_room()
+        self._made_room()
 
     def eof_received(self) -> bool:
         """Let the transport close: the server will say nothing more."""
@@ -335,7 +338,7 @@ class MuxWire(asyncio.BufferedProtocol):
     def _lose(self, error: Exception) -> None:
         if self.closed:
             return
-        self.closed = True
+        self.closed = self._paused = True
         self.failure = error
         self.abort()
         if self._timer is not None:
@@ -344,7 +347,7 @@ class MuxWire(asyncio.BufferedProtocol):
         for future, _ in self._inflight:
             if not future.done():
                 future.set_exception(Fault(text, applied=True))
-        for _, future, _ in self._unsent:
+        for future, _ in self._unsent:
             if not future.done():
                 future.set_exception(Fault(text, applied=False))
         for future, _ in self._line:
@@ -353,7 +356,9 @@ class MuxWire(asyncio.BufferedProtocol):
         self._sent -= len(self._inflight)
         self._inflight.clear()
         self._unsent.clear()
+        self._payloads.clear()
         self._line.clear()
+        self._recount()
         if self.drained is not None:
             self.drained.set()
         if self._on_lost is not None:
@@ -362,8 +367,13 @@ class MuxWire(asyncio.BufferedProtocol):
     def _made_room(self) -> None:
         if self._line:
             self._admit()
+        self._recount()
         if self.drained is not None and not self.load:
             self.drained.set()
+
+    def _recount(self) -> None:
+        shut = self._paused or self._line
+        self.free = 0 if shut else self._inflight_max - self.load - self._granted
 
     def _admit(self) -> None:
         room = 0 if self._paused else self._inflight_max - self.load - self._granted
@@ -398,7 +408,7 @@ class MuxWire(asyncio.BufferedProtocol):
             if not future.done():
                 failed += 1
                 future.set_exception(Fault(f"{self.endpoint} did not answer in time", applied=True))
-        for _, future, deadline in self._unsent:
+        for future, deadline in self._unsent:
             if deadline > now:
                 earliest = min(earliest, deadline)
             elif not future.done():
