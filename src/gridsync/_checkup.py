@@ -58,7 +58,7 @@ def _permissions(namespace: str) -> _Ask:
         "XREADGROUP": ("XREADGROUP", "GROUP", "g", "c", "COUNT", 1, "STREAMS", key, ">"),
         "XAUTOCLAIM": ("XAUTOCLAIM", key, "g", "c", 60_000, "0-0", "COUNT", 1),
         "XACK": ("XACK", key, "g", "0-0"),
-        "PUBLISH": ("PUBLISH", wake_prefix(namespace) + "health", ""),
+        "PUBLISH": ("PUBLISH", wake_prefix(health_keys(namespace).probe) + "health", ""),
         "CLIENT UNBLOCK": ("CLIENT", "UNBLOCK", 0),
     }
 

@@ -146,37 +146,6 @@ def _pexpires(node: RedisServer) -> int:
     return int(stats.get("cmdstat_pexpire", {"calls": 0})["calls"])
 
 
-# Valkey does not count these messages.
-@pytest.mark.parametrize("cluster", [k for k in server_kinds() if k.product == "redis"], ids=str, indirect=True)
-async def test_a_hand_over_costs_one_message_to_each_other_node(world: World, flushed: RedisCluster):
-    """Each process listens on one node, whichever it is."""
-    before, handed = _published(flushed), 4
-    ios = [world.io() for _ in range(3)]
-    locks = [[world.lock(io, f"job{n}") for io in ios] for n in range(handed)]
-    for first, second, _ in locks:
-        held = await world.do(first.acquire)
-        waiting = world.start(second.acquire, timeout=60)
-        await soon(lambda name=first.name: _waiters(flushed, name))
-        await world.do(held.release)
-        lease = await world.ended(waiting)
-        await world.do(lease.release)
-    sent = _published(flushed) - before
-    assert sent == handed * (len(flushed.nodes) - 1)
-
-
-def _waiters(cluster: RedisCluster, name: str) -> int:
-    return int(cluster.command("ZCARD", f"{{test:lock:{name}}}:queue"))
-
-
-def _published(cluster: RedisCluster) -> int:
-    """Return how many messages of PUBLISH the nodes sent to each other."""
-    count = 0
-    for node in cluster.nodes:
-        info = dict(line.split(":") for line in node.command("CLUSTER", "INFO").decode().splitlines())
-        count += int(info.get("cluster_stats_messages_publish_sent", 0))
-    return count
-
-
 async def test_a_driver_that_is_closed_leaves_nothing(world: World, flushed: RedisCluster):
     await soon(lambda: not _clients(flushed))  # of the tests before
     io = world.io()

@@ -121,7 +121,7 @@ async def test_a_burst_of_wake_ups_for_nobody_drowns_nobody(server: RedisServer,
     held = await world.do(world.lock(io).acquire)
     waiting = world.start(world.lock(io).acquire, timeout=60)
     await soon(lambda: server.command("ZCARD", KEYS.queue) == 1)
-    channel = wake_channel(NAMESPACE, io.token())
+    channel = wake_channel(io.wake_prefix(KEYS.state), io.token())
     burst = "local heard for n = 1, 100000 do heard = redis.call('PUBLISH', ARGV[1], n) end return heard"
     assert server.command("EVAL", burst, 0, channel) == 1
     await world.do(held.release)
@@ -139,7 +139,7 @@ async def test_a_reader_that_is_too_slow_for_its_wake_ups_is_thrown_out_and_come
         waiting = world.start(world.lock(io).acquire, timeout=60)
         await soon(lambda: server.command("ZCARD", KEYS.queue) == 1)
         await asyncio.to_thread(proxy.blackhole, requests=False)
-        channel = wake_channel(NAMESPACE, io.token())
+        channel = wake_channel(io.wake_prefix(KEYS.state), io.token())
         flood = ("EVAL", "for n = 1, 1000 do redis.call('PUBLISH', ARGV[1], string.rep('x', 10000)) end", 0, channel)
 
         def thrown_out() -> bool:

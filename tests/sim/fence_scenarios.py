@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from gridsync._io.keys import wake_prefix
 from gridsync.errors import LeaseLost, LockTimeout, OutcomeUnknown, StaleFence, Unavailable
 from gridsync.locks import _core, _fenced, _spec
 from gridsync.testing.faults import Faults
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     Scripts = Mapping[str, str] | None
 
-JOB = _spec.lock("sim", "job", 1_000)
+JOB = _spec.lock("sim", "job", 1_000, wake=wake_prefix)
 LOG = "{log}"
 NAPS = Faults(
     request_lost=0.05,

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from gridsync._io.keys import wake_prefix
 from gridsync.errors import GridsyncError, LeaseLost
 from gridsync.locks import _block, _core, _spec
 from gridsync.testing.checkers import mutual_exclusion
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     from gridsync.testing.sim import SimIO
     from tests.sim.lock_scenarios import Scripts
 
-SHORT = _spec.lock("sim", "job", 2_000)
-BOUNDED = replace(_spec.lock("sim", "job", 20_000), max_hold_s=1.5)
+SHORT = _spec.lock("sim", "job", 2_000, wake=wake_prefix)
+BOUNDED = replace(_spec.lock("sim", "job", 20_000, wake=wake_prefix), max_hold_s=1.5)
 STEP_S = 0.05
 
 

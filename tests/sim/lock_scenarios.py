@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from gridsync._io.keys import wake_prefix
 from gridsync.errors import GridsyncError, LeaseLost, LockTimeout, OutcomeUnknown, Unavailable
 from gridsync.locks import _core, _spec
 from gridsync.locks._hold import RENEWALS
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
     Scripts = Mapping[str, str] | None
 
-SHORT = _spec.lock("sim", "job", 2_000)
-LONG = _spec.lock("sim", "job", 30_000)
+SHORT = _spec.lock("sim", "job", 2_000, wake=wake_prefix)
+LONG = _spec.lock("sim", "job", 30_000, wake=wake_prefix)
 BAD_DAY = Faults(
     request_lost=0.03,
     reply_lost=0.05,
@@ -389,7 +390,7 @@ def silent_queue(seed: int, scripts: Scripts = None) -> Simulation:
     """The holder vanishes, and of its queue all but the last: at the lease's end that one has it, and not the dead."""
     sim = Simulation(seed, scripts=scripts)
     # Longer than the dead count as alive.
-    spec = _spec.lock("sim", "job", 15_000)
+    spec = _spec.lock("sim", "job", 15_000, wake=wake_prefix)
 
     async def work_late(io: SimIO, delay: float) -> None:
         await io.sleep(delay)

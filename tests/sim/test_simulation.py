@@ -287,6 +287,7 @@ def test_an_ear_hears_what_is_published() -> None:
         await ear.open()
         await io.run(SET, ["token"], [token])
         assert await ear.wait(10)
+        assert ear.message == "and more"
         assert not await ear.wait(1)
         sim.cut("a")
         assert await ear.wait(10), "a broken connection wakes every ear"
@@ -295,7 +296,7 @@ def test_an_ear_hears_what_is_published() -> None:
     async def speaker(io: SimIO) -> None:
         while (token := await io.run(GET, ["token"])) is None:
             await io.sleep(0.1)
-        assert await io.run(PUBLISH, ["channel"], [token]) == 1
+        assert await io.run(PUBLISH, ["channel"], [token + b" and more"]) == 1
 
     sim.start("a", listener)
     sim.start("b", speaker)

@@ -15,7 +15,7 @@ import pytest
 from gridsync._io import Category, Command
 from gridsync._io.aio import AsyncIO
 from gridsync._io.keys import lock as lock_keys
-from gridsync._io.keys import wake_channel
+from gridsync._io.keys import tag, wake_channel
 from gridsync._io.wire.endpoint import parse
 from gridsync.locks import AsyncLock
 from gridsync.testing.proxy import FaultProxy
@@ -37,6 +37,9 @@ def server() -> Iterator[RedisServer]:
     """One kind is enough: what is tested is the client."""
     with RedisServer() as running:
         yield running
+
+
+TAG = tag("test", "lock", "job")
 
 
 class Stepper:
@@ -86,10 +89,10 @@ async def line(io: AsyncIO) -> None:
 async def hub(io: AsyncIO) -> None:
     """Subscribe, and wait for a wake-up."""
     token = io.token()
-    ear = io.ear(token, wake_channel("test", token))
+    ear = io.ear(token, wake_channel(io.wake_prefix(TAG), token))
     try:
         await ear.open()
-        await io.run(Command("publish", Category.ACCUMULATING, ("PUBLISH",)), [wake_channel("test", token)], [token])
+        await io.run(Command("publish", Category.ACCUMULATING, ("PUBLISH",)), [ear.channel], [token])
         assert await ear.wait(10)
     finally:
         ear.close()

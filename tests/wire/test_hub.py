@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync._io import run_sync
-from gridsync._io.keys import wake_channel
-from gridsync.errors import Unavailable, UsageError
+from gridsync._io.keys import tag, wake_channel, wake_prefix
+from gridsync.errors import PermissionDenied, Unavailable, UsageError
 from tests.wire.fake import FakeServer, eventually, soon
 from tests.wire.world import KINDS, NAMESPACE, World
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from gridsync._io.sync import SyncIO
     from gridsync.testing.proxy import FaultProxy
     from gridsync.testing.servers import RedisServer
+
+TAG = tag(NAMESPACE, "lock", "job")
 
 
 @pytest.fixture(params=KINDS)
@@ -40,12 +42,12 @@ async def ear_do(world: World, ear: Any, what: str, *args: Any) -> Any:  # noqa:
 
 def ear_of(io: Any, token: str | None = None) -> Any:  # noqa: ANN401 - either kind
     token = token or io.token()
-    return io.ear(token, wake_channel(NAMESPACE, token))
+    return io.ear(token, wake_channel(io.wake_prefix(TAG), token))
 
 
 def wake(server: RedisServer, token: str | bytes) -> None:
     name = token if isinstance(token, str) else token.decode(errors="replace")
-    server.command("PUBLISH", wake_channel(NAMESPACE, name), token)
+    server.command("PUBLISH", wake_channel(wake_prefix(TAG), name), token)
 
 
 async def test_a_message_wakes_the_waiter_it_names_and_no_other(world: World, flushed: RedisServer):
@@ -59,6 +61,28 @@ async def test_a_message_wakes_the_waiter_it_names_and_no_other(world: World, fl
     one.close()
     other.close()
     assert not io._hub.ears
+
+
+async def test_an_ear_hears_what_follows_its_name(world: World, flushed: RedisServer):
+    io = world.io()
+    ear = ear_of(io)
+    await ear_do(world, ear, "open")
+    for message in ("7 1500", ""):
+        flushed.command("PUBLISH", ear.channel, f"{ear.token} {message}".strip())
+        assert await ear_do(world, ear, "wait", 20.0) is True
+        assert ear.message == message
+
+
+async def test_a_channel_that_the_acl_forbids_says_so_at_once(world: World, proxy: FaultProxy, flushed: RedisServer):
+    """It will not heal: no second attempt is made, and the connection stays good for what is allowed."""
+    flushed.command("ACL", "SETUSER", "app", "on", ">secret", "~*", "&other:*", "+@all")
+    io = world.io(proxy.url.replace("://", "://app:secret@"))
+    with pytest.raises(PermissionDenied, match="the subscription to"):
+        await ear_do(world, ear_of(io), "open")
+    allowed = io.ear("a", wake_channel(io.wake_prefix(tag("other", "lock", "job")), "a"))
+    await ear_do(world, allowed, "open")
+    assert proxy.accepted == 1
+    flushed.command("ACL", "DELUSER", "app")
 
 
 async def test_what_comes_before_the_wait_is_not_lost(world: World, flushed: RedisServer):
@@ -111,7 +135,7 @@ async def test_a_server_that_is_away_fails_the_waiter_by_its_deadline(world: Wor
     await ear_do(world, ear_of(io), "open")
     proxy.refuse()
     proxy.cut()
-    await soon(lambda: not (io._hub.confirmed if world.kind == "asyncio" else io._hub._confirmed))
+    await soon(lambda: not [one for one in io._hub._subscribers.values() if one.subscribed])
     with pytest.raises(Unavailable, match="cannot connect"):
         await ear_do(world, ear_of(io), "open")
 

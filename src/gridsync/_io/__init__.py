@@ -71,7 +71,12 @@ class Ear(Protocol):
     async def open(self) -> None:
         """Return when the server has confirmed the subscription: what is published from now on is heard.
 
-        Cheap when it is confirmed already.  When the connection breaks, every ear is woken; its owner opens it again.
+        Cheap when it is confirmed already.  Whenever the subscription ends (the connection breaks, the slot moves,
+        another server takes over), the ear is woken; its owner opens it again before it looks.
+
+        Raises:
+            Unavailable: It was not confirmed within the command timeout.
+            PermissionDenied: The ACL forbids the channel.
         """
 
     async def wait(self, timeout: float) -> bool:
@@ -172,10 +177,22 @@ class IO(Protocol):
     async def sleep(self, seconds: float) -> None:
         """Let *seconds* pass."""
 
-    def ear(self, token: str, channel: str) -> Ear:
-        """Return the ear of the waiter *token*: a script wakes it by publishing *token* on *channel*.
+    def wake_prefix(self, tag: str) -> str:
+        """Return what a script needs to wake the waiters of the entity *tag* (`keys.tag`), as its ARGV ``wake_prefix``.
 
-        All waiters of a process share one connection and, per namespace, one channel (`keys.wake_channel`).
+        The script publishes on this plus the first `keys.PROCESS_CHARS` characters of the waiter's token: with
+        SPUBLISH if it begins with ``{``, as it does on a Cluster, else with PUBLISH.  The message is the token, and
+        perhaps a space and more (`Ear.message`)::
+
+            redis.call(string.sub(prefix, 1, 1) == '{' and 'SPUBLISH' or 'PUBLISH', prefix .. string.sub(to, 1, 12), to)
+        """
+
+    def ear(self, token: str, channel: str) -> Ear:
+        """Return the ear of *token*, who waits on *channel*: `wake_prefix` and the beginning of the token.
+
+        One ear per token.  On one server all waiters of a process share one connection and, per namespace, one channel
+        that is confirmed once.  On a Cluster they share one connection to each node that owns what they wait for, and a
+        channel per entity, which is subscribed while an ear is there for it: one more round trip for the first of them.
         """
 
     def hears(self, channel: str) -> bool:

@@ -20,6 +20,7 @@ from gridsync._io import telemetry, who
 from gridsync._io.aio_hub import AsyncHub, TaskEar
 from gridsync._io.clock import Tokens, clock_of, monotonic
 from gridsync._io.keeper import Keeper
+from gridsync._io.keys import shard_wake_prefix, wake_prefix
 from gridsync._io.probe import LEAST_S, Recent, Usage, aprobe, late
 from gridsync._io.reads import TaskReads
 from gridsync._io.retry import REDIRECTS_MAX, TooLate, recover, spare_s
@@ -74,12 +75,13 @@ class AsyncIO:
         self.monotonic = monotonic
         self.token = Tokens()
         self.who = who.task
+        self.wake_prefix = shard_wake_prefix if self._topology.sharded else wake_prefix
         self._keeper = Keeper(self._topology.pools(1), self._topology.failed)
         self.keep = self._keeper.keep
         self.unkeep = self._keeper.unkeep
-        self._hub = AsyncHub(self._topology.endpoint, timeout=timeout)
-        self.hears = self._hub.hears
-        self.wake = self._hub.wake
+        self._hub = AsyncHub(self._topology, timeout=timeout)
+        self.hears = self._hub.ears.heard.__contains__
+        self.wake = self._hub.ears.hear
         self._resting: dict[Place, list[MuxWire]] = {}
         self._blocked: set[MuxWire] = set()
         self._cleanups: set[asyncio.Task[Any]] = set()
@@ -90,6 +92,8 @@ class AsyncIO:
         self._recent = Recent()
         loop, moved = self._loop, weakref.WeakMethod(self._move)
         self._topology.on_move(lambda endpoint: call_in(loop, lambda: (move := moved()) and move(endpoint)))
+        review = self._hub.review
+        self._topology.on_change(lambda: call_in(loop, review))
         # Dropped without a close: its threads must not outlive it; its connections are the loop's.
         self._dropped = weakref.finalize(self, in_background, partial(_end, self._topology, self._keeper))
         self._dropped.atexit = False

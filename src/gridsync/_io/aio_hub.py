@@ -1,22 +1,32 @@
-"""One pub/sub connection for all waiters of a process, for asyncio.  `hub.py` tells the states; this is its twin."""
+"""Where the wake-ups of all waiters of a process arrive, for asyncio.  `hub.py` tells the states; this is its twin."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gridsync._io.hub import pauses, unconfirmed
+from gridsync._io.ears import BEGINS, ENDS, MESSAGES, Ears, pauses, subscription, unconfirmed
+from gridsync._io.retry import REDIRECTS_MAX
 from gridsync._io.wire import mux
-from gridsync._io.wire.faults import Fault
+from gridsync._io.wire.faults import REDIRECTS, Fault, ReplyError, as_public, is_transient
 from gridsync._io.wire.place import leads_to
 from gridsync.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gridsync._io.route import Topology
     from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.mux import MuxWire
     from gridsync._io.wire.place import Place
+
+
+def see(future: asyncio.Future[None]) -> None:
+    """Take note of how *future* ended, even if nobody waits for it any more."""
+    if not future.cancelled():
+        future.exception()
 
 
 class TaskEar:
@@ -30,12 +40,11 @@ class TaskEar:
         self.message = ""
         self._heard = ""
         self._event = asyncio.Event()
-        hub.ears[token] = self
+        hub.ears.add(self)
 
     async def open(self) -> None:
         """Return when the subscription is confirmed."""
-        if self.channel not in self._hub.confirmed:
-            await self._hub.open(self.channel)
+        await self._hub.open(self.channel)
 
     async def wait(self, timeout: float) -> bool:
         """Wait until a wake-up comes, at most *timeout* seconds."""
@@ -56,109 +65,218 @@ class TaskEar:
 
     def close(self) -> None:
         """Stop listening."""
-        self._hub.ears.pop(self.token, None)
+        if self._hub.ears.discard(self):
+            self._hub.leave(self.channel)
 
 
 class AsyncHub:
-    """The subscriber's connection."""
+    """The subscribers of a process, and who listens."""
 
-    def __init__(self, endpoint: Callable[[], Place], *, timeout: float) -> None:
-        """Connect to the server that *endpoint* names when the first ear opens."""
-        self._endpoint = endpoint
+    def __init__(self, topology: Topology, *, timeout: float) -> None:
+        """Connect to the servers that *topology* names when the first ear opens."""
+        self._topology = topology
         self._timeout = timeout
-        self._lock = asyncio.Lock()
-        self._wire: MuxWire | None = None
-        self._met = False
+        self._subscribers: dict[Place, TaskSubscriber] = {}
+        self._changed = asyncio.Event()
         self._closed = False
-        self._asked: dict[str, asyncio.Future[None]] = {}
-        self.ears: dict[str, TaskEar] = {}
-        self.confirmed: set[str] = set()
+        self.ears = Ears()
 
     async def open(self, channel: str) -> None:
-        """Return when *channel* is subscribed, connecting anew as often as the command timeout allows.
+        """Return when *channel* is subscribed where it belongs, trying as often as the command timeout allows.
 
         Raises:
             Unavailable: The server did not confirm within the command timeout.
+            PermissionDenied: The ACL forbids it.
         """
-        last: Fault | None = None
+        subscriber = self._subscriber(self._topology.subscriber(channel))
+        if channel in subscriber.subscribed:
+            return
+        last: Exception | None = None
+        redirects = 0
         try:
             async with asyncio.timeout(self._timeout):
                 for pause in pauses():
+                    changed = self._changed
+                    subscriber = self._subscriber(self._topology.subscriber(channel))
                     try:
-                        await self._subscribe(channel)
-                    except Fault as error:
+                        await subscriber.subscribe(channel)
+                    except (Fault, ReplyError) as error:
                         last = error
-                        await asyncio.sleep(pause)
+                        self._topology.failed((channel,), error)
+                        if isinstance(error, ReplyError):
+                            if not is_transient(error):
+                                raise as_public(error, f"the subscription to {channel!r}") from error
+                            redirects += error.code in REDIRECTS
+                            if error.code in REDIRECTS and redirects <= REDIRECTS_MAX:
+                                continue
                     else:
                         return
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(pause):
+                            await changed.wait()
         except TimeoutError:
-            if self._wire is not None and channel not in self.confirmed:
-                self._wire.abort()  # it may be silent for ever: the next one opens another
-        raise unconfirmed(self._endpoint(), channel, self._timeout, last)
+            subscriber.give_up(channel)
+        raise unconfirmed(self._topology.subscriber(channel), channel, self._timeout, last)
 
-    async def _subscribe(self, channel: str) -> None:
-        async with self._lock:
-            if self._closed:
-                raise UsageError(f"this grid ({self._endpoint()}) was closed; make a new one")
-            if self._wire is None or self._wire.closed:
-                self._wire = await mux.connect(
-                    self._endpoint(),
-                    inflight_max=1,
-                    stall_s=self._timeout,
-                    met_before=self._met,
-                    on_push=self._take,
-                    on_lost=self._lost,
-                )
-                self._met = True
-            asked = self._asked.get(channel)
-            if asked is None:
-                asked = self._asked[channel] = asyncio.get_running_loop().create_future()
-                self._wire.post_push(("SUBSCRIBE", channel))
-        # Shielded: one impatient waiter must not cancel the confirmation for the others.
-        await asyncio.shield(asked)
+    def _subscriber(self, place: Place) -> TaskSubscriber:
+        if self._closed:
+            raise UsageError(f"this grid ({place}) was closed; make a new one")
+        found = self._subscribers.get(place)
+        if found is None:
+            found = TaskSubscriber(place, self.ears, sharded=self._topology.sharded, stall_s=self._timeout)
+            self._subscribers[place] = found
+        return found
 
-    def hears(self, channel: str) -> bool:
-        """Tell whether *channel* is subscribed."""
-        return channel in self.confirmed
-
-    def wake(self, channel: str, message: bytes) -> None:  # noqa: ARG002 - tokens are unique among channels
-        """Wake the ear that *message* names; what names none is dropped."""
-        token, _, rest = message.decode(errors="replace").partition(" ")
-        ear = self.ears.get(token)
-        if ear is not None:
-            ear.wake(rest)
+    def leave(self, channel: str) -> None:
+        """Nobody listens on *channel* any more: end its subscription, unless it serves others of this process."""
+        if self._topology.sharded:
+            for subscriber in self._subscribers.values():
+                subscriber.leave({channel} & subscriber.concerned(), unless=self.ears.__contains__)
 
     def move(self, endpoint: Endpoint) -> None:
-        """Cut the connection unless it leads to *endpoint*; every ear is woken then."""
+        """Cut every connection that does not lead to *endpoint*, and hurry those who wait for one."""
+        for subscriber in self._subscribers.values():
+            subscriber.move(endpoint)
+        self._hurry()
+
+    def review(self) -> None:
+        """Leave what belongs to another node now, and whoever has no channel left; whom that concerns is woken."""
+        for place, subscriber in list(self._subscribers.items()):
+            subscriber.leave(subscriber.concerned(), unless=partial(self._belongs, place))
+            if subscriber.retire_if_idle():
+                del self._subscribers[place]
+        self._hurry()
+
+    def _belongs(self, place: Place, channel: str) -> bool:
+        return self._topology.subscriber(channel) == place
+
+    def close(self) -> None:
+        """End the connections."""
+        self._closed = True
+        for subscriber in self._subscribers.values():
+            subscriber.close()
+        self._hurry()
+
+    def _hurry(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class TaskSubscriber:
+    """The connection to one server."""
+
+    def __init__(self, place: Place, ears: Ears, *, sharded: bool, stall_s: float) -> None:
+        """Connect when the first channel is asked for."""
+        self._place = place
+        self._ears = ears
+        self._sharded = sharded
+        self._stall_s = stall_s
+        self.subscribed: set[str] = set()
+        self._connecting = asyncio.Lock()
+        self._asked: dict[str, asyncio.Future[None]] = {}
+        self._wire: MuxWire | None = None
+        self._met = False
+        self._moves = 0
+        self._retired = False
+
+    async def subscribe(self, channel: str) -> None:
+        """Return when the server says that *channel* is subscribed.
+
+        Raises:
+            Fault: The connection broke, or the channel belongs elsewhere by now.
+            ReplyError: It refused.
+        """
+        async with self._connecting:
+            wire = await self._connected()
+        if channel in self.subscribed:
+            return
+        asked = self._asked.get(channel)
+        if asked is None:
+            asked = self._asked[channel] = wire.post_push(subscription(channel, sharded=self._sharded))
+            asked.add_done_callback(partial(self._answered, channel))
+        # Shielded: one impatient waiter must not cancel the confirmation for the others.
+        await asyncio.shield(asked)
+        if channel not in self.subscribed:
+            raise Fault(f"{self._place} has ended the subscription", applied=False)
+
+    async def _connected(self) -> MuxWire:
+        if self._retired:
+            raise Fault(f"{self._place} is of no use any more", applied=False)
+        if self._wire is None or self._wire.closed:
+            moves = self._moves
+            self._wire = await mux.connect(
+                self._place,
+                inflight_max=1,
+                stall_s=self._stall_s,
+                met_before=self._met,
+                on_push=self._take,
+                on_lost=self._lost,
+            )
+            self._met = True
+            if moves != self._moves or self._retired:
+                # Nobody could tell us while there was nothing to cut.
+                self._wire.abort()
+                raise Fault(f"{self._place} moved while {self._wire.endpoint} was being connected to", applied=False)
+        return self._wire
+
+    def _answered(self, channel: str, asked: asyncio.Future[None]) -> None:
+        if self._asked.get(channel) is asked:
+            del self._asked[channel]
+        see(asked)
+
+    def concerned(self) -> set[str]:
+        """Return the channels that are subscribed or asked for."""
+        return self.subscribed | self._asked.keys()
+
+    def leave(self, channels: set[str], *, unless: Callable[[str], bool]) -> None:
+        """End the subscriptions to *channels*, except where *unless* says so, and wake who listens there."""
+        left = {channel for channel in channels if not unless(channel)}
+        for channel in left:
+            self.subscribed.discard(channel)
+            asked = self._asked.get(channel)
+            if asked is not None and not asked.done():
+                asked.set_exception(Fault(f"{channel!r} belongs to another node now", applied=False))
+            if self._wire is not None:
+                self._wire.post_push(subscription(channel, sharded=self._sharded, end=True)).add_done_callback(see)
+        self._ears.lose(left, self)
+
+    def give_up(self, channel: str) -> None:
+        """Cut the connection if it has not answered for *channel*: it may be silent for ever."""
+        if channel in self._asked and self._wire is not None:
+            self._wire.abort()
+
+    def move(self, endpoint: Endpoint) -> None:
+        """Cut the connection unless it leads to *endpoint*, also one that is being set up."""
+        self._moves += 1
         if self._wire is not None and not leads_to(self._wire.endpoint, endpoint):
             self._wire.abort()
 
+    def retire_if_idle(self) -> bool:
+        """End the connection if there is no channel on it; true if so, and then it serves nobody any more."""
+        if self._connecting.locked() or self.concerned():
+            return False
+        self.close()
+        return True
+
     def close(self) -> None:
         """End the connection."""
-        self._closed = True
+        self._retired = True
         if self._wire is not None:
             self._wire.abort()
 
     def _lost(self, wire: MuxWire) -> None:
-        if wire is not self._wire:
-            return
-        self._wire = None
-        self.confirmed.clear()
-        asked, self._asked = self._asked, {}
-        for future in asked.values():
-            if not future.done():
-                future.set_exception(Fault(f"the connection to {wire.endpoint} broke", applied=False))
-                future.exception()  # seen, even if nobody waits any more
-        for ear in list(self.ears.values()):
-            ear.wake()
+        if wire is self._wire:
+            self._wire = None
+            lost, self.subscribed = self.subscribed, set()
+            self._ears.lose(lost, self)
 
     def _take(self, push: list[Any]) -> None:
-        kind = push[0]
-        if kind == b"message":
-            self.wake(push[1].decode(), push[2])
-        elif kind == b"subscribe":
-            channel = push[1].decode()
-            self.confirmed.add(channel)
-            asked = self._asked.get(channel)
-            if asked is not None and not asked.done():
-                asked.set_result(None)
+        kind, channel = push[0], push[1].decode(errors="replace")
+        if kind in MESSAGES:
+            self._ears.hear(channel, push[2])
+        elif kind in BEGINS:
+            self.subscribed.add(channel)
+            self._ears.heard[channel] = self
+        elif kind in ENDS:
+            self.subscribed.discard(channel)
+            self._ears.lose({channel}, self)

@@ -17,14 +17,25 @@ PROCESS_CHARS = 12
 """How many leading characters of an `IO.token` name the process that made it."""
 
 
-def wake_prefix(namespace: str) -> str:
-    """Return the prefix of all wake-up channels; a script appends the first `PROCESS_CHARS` of a waiter's token."""
-    return f"{namespace.translate(_PART_ESCAPES)}:wake:"
+def wake_prefix(tag: str) -> str:
+    """Return what the wake-up channels for the entity *tag* begin with, on one server: all of a namespace share them.
+
+    A script appends the first `PROCESS_CHARS` of a waiter's token and publishes with PUBLISH.
+    """
+    return f"{tag[1 : tag.index(':')]}:wake:"
 
 
-def wake_channel(namespace: str, token: str) -> str:
+def shard_wake_prefix(tag: str) -> str:
+    """Return what the wake-up channels for the entity *tag* begin with, on a Cluster: they lie in the entity's slot.
+
+    No namespace begins with a brace, so a script tells by it to publish with SPUBLISH.
+    """
+    return f"{tag}:wake:"
+
+
+def wake_channel(prefix: str, token: str) -> str:
     """Return the channel on which the process that made *token* listens."""
-    return wake_prefix(namespace) + token[:PROCESS_CHARS]
+    return prefix + token[:PROCESS_CHARS]
 
 
 def tag(namespace: str, wing: str, name: str) -> str:

@@ -22,6 +22,7 @@ from gridsync._io import run_sync, telemetry, who
 from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.hub import ThreadEar, ThreadHub
 from gridsync._io.keeper import Keeper
+from gridsync._io.keys import shard_wake_prefix, wake_prefix
 from gridsync._io.probe import Recent, Usage, late, probe
 from gridsync._io.reads import ThreadReads
 from gridsync._io.retry import REDIRECTS_MAX, TooLate, recover, spare_s
@@ -70,12 +71,13 @@ class SyncIO:
         self.monotonic = monotonic
         self.token = Tokens()
         self.who = who.thread
+        self.wake_prefix = shard_wake_prefix if self._topology.sharded else wake_prefix
         self._keeper = Keeper(self._topology.pools(1), self._topology.failed)
         self.keep = self._keeper.keep
         self.unkeep = self._keeper.unkeep
-        self._hub = ThreadHub(self._topology.endpoint, timeout=timeout)
-        self.hears = self._hub.hears
-        self.wake = self._hub.wake
+        self._hub = ThreadHub(self._topology, timeout=timeout)
+        self.hears = self._hub.ears.heard.__contains__
+        self.wake = self._hub.ears.hear
         self._blocking = self._topology.pools(pool_size)
         self._blocked: set[BlockingWire] = set()
         self.reads = ThreadReads(endpoint.server, self._topology, timeout, size=pool_size)
@@ -84,6 +86,7 @@ class SyncIO:
         self._recent = Recent()
         moved = weakref.WeakMethod(self._move)
         self._topology.on_move(lambda endpoint: (move := moved()) and move(endpoint))
+        self._topology.on_change(self._hub.review)
         ending = (self._topology, self._keeper, self._hub, self._blocking, self.reads, self._route)
         self._shut = partial(_shut, self._blocked, *(each.close for each in ending))
         # Dropped without a close: its threads must not outlive it.

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 __all__ = ["AsyncLock", "Lock"]
 
 
-def _of(namespace: str, name: str, ttl: _units.Seconds) -> _spec.Spec:
-    return _spec.lock(namespace, _units.name(name, "a lock's name"), ttl_ms(ttl, f"lock {name!r}"))
+def _of(io: IO, namespace: str, name: str, ttl: _units.Seconds) -> _spec.Spec:
+    name = _units.name(name, "a lock's name")
+    return _spec.lock(namespace, name, ttl_ms(ttl, f"lock {name!r}"), wake=io.wake_prefix)
 
 
 class Lock(Takable):
@@ -52,7 +53,7 @@ class Lock(Takable):
         on_lost: Callable[[LeaseLost], object] | None = None,
         reentrant: bool = False,
     ) -> None:
-        super().__init__(io, _of(namespace, name, ttl), max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)
+        super().__init__(io, _of(io, namespace, name, ttl), max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)
 
 
 class AsyncLock(AsyncTakable):
@@ -87,4 +88,4 @@ class AsyncLock(AsyncTakable):
         on_lost: Callable[[LeaseLost], object] | None = None,
         reentrant: bool = False,
     ) -> None:
-        super().__init__(io, _of(namespace, name, ttl), max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)
+        super().__init__(io, _of(io, namespace, name, ttl), max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)

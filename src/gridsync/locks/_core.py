@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gridsync._io.keys import PROCESS_CHARS
+from gridsync._io.keys import wake_channel
 from gridsync.errors import GridsyncError, LockTimeout, OutcomeUnknown
 from gridsync.locks._about import tell
 from gridsync.locks._hold import MARGIN, RENEWALS, Hold
@@ -87,7 +87,7 @@ class Seeker:
         self._io = io
         self._spec = spec
         self._owner = owner = io.token()
-        self.channel = spec.wake + owner[:PROCESS_CHARS]
+        self.channel = wake_channel(spec.wake, owner)
         self._about = tell(io.who(), spec.note)
         self._ghost = False
         self._under_way = False
@@ -181,7 +181,7 @@ async def let_go(io: IO, spec: Spec, owner: str, *, ghost: bool, timeout: float 
     """Run the release script, wake whom it leaves to us, and return its code."""
     code, *messages = await io.run(*spec.giving_back(owner, ghost=ghost), timeout=timeout)
     for message in messages:
-        io.wake(spec.wake + owner[:PROCESS_CHARS], message)
+        io.wake(wake_channel(spec.wake, owner), message)
     return int(code)
 
 

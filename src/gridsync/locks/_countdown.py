@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gridsync import _units
 from gridsync._io import load
-from gridsync._io.keys import LatchKeys, wake_prefix
+from gridsync._io.keys import LatchKeys
 from gridsync._io.keys import latch as latch_keys
 from gridsync.errors import UsageError, WaitTimeout
 from gridsync.locks._watch import ALIVE_MS, watch
@@ -34,15 +34,15 @@ class Countdown:
         self.count = _units.count(count, f"the count of latch {name!r}", COUNT_MAX)
         self.ttl = _units.seconds(ttl, f"the ttl of latch {name!r}", least=1.0)
         self._io = io
-        self._namespace = namespace
         self._keys: LatchKeys = latch_keys(namespace, name)
+        self._wake = io.wake_prefix(self._keys.state)
         self._what = (str(count), str(round(self.ttl * 1000)))
 
     async def down(self, amount: int, by: str | None) -> int:
         """Lower it by *amount*, unless *by* did so before; return what remains."""
         _units.count(amount, "what is counted down", COUNT_MAX)
         once = self._io.token() if by is None else _units.name(by, "who counts down")
-        args = (*self._what, once, str(amount), wake_prefix(self._namespace))
+        args = (*self._what, once, str(amount), self._wake)
         return self._rest(await self._io.run(COUNT_DOWN, self._keys, args))
 
     async def look(self, waiter: str = "", alive_ms: int = 0) -> int:
@@ -63,7 +63,7 @@ class Countdown:
             rest = await self.look(waiter, 0 if timeout == 0 else ALIVE_MS)
             return True if rest == 0 else None
 
-        if await watch(self._io, self._namespace, waiter, opened, timeout) is None:
+        if await watch(self._io, self._wake, waiter, opened, timeout) is None:
             waited = self._io.monotonic() - started
             raise WaitTimeout(
                 f"latch {self.name!r} did not open in {waited:.1f} s: {rest} of {self.count} remain; pass a longer "

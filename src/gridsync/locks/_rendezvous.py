@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 from gridsync import _units
 from gridsync._io import Category, Command, load
 from gridsync._io.keys import barrier as barrier_keys
-from gridsync._io.keys import wake_prefix
 from gridsync.errors import BarrierBroken, UsageError, WaitTimeout
 from gridsync.locks._watch import ALIVE_MS, watch
 
@@ -47,8 +46,8 @@ class Rendezvous:
         self.parties = _units.count(parties, f"the parties of barrier {name!r}", PARTIES_MAX)
         self.ttl = _units.seconds(ttl, f"the ttl of barrier {name!r}", least=2 * ALIVE_MS / 1000)
         self._io = io
-        self._namespace = namespace
         self._keys = barrier_keys(namespace, name)
+        self._wake = io.wake_prefix(self._keys.state)
         self._ttl = str(round(self.ttl * 1000))
 
     async def wait(self, timeout: float | None) -> tuple[int, int]:
@@ -63,7 +62,7 @@ class Rendezvous:
 
         async def passed() -> tuple[int, int] | None:
             nonlocal joined, here
-            args = (party, str(self.parties), str(joined), str(ALIVE_MS), self._ttl, wake_prefix(self._namespace))
+            args = (party, str(self.parties), str(joined), str(ALIVE_MS), self._ttl, self._wake)
             state, generation, place, *_ = await io.run(ARRIVE, self._keys, args)
             if state == _BROKEN:
                 raise self._broken(place.decode())
@@ -73,7 +72,7 @@ class Rendezvous:
             return (generation, place - 1) if state == _PASSED else None
 
         try:
-            found = await watch(io, self._namespace, party, passed, timeout)
+            found = await watch(io, self._wake, party, passed, timeout)
         except (BarrierBroken, UsageError):
             raise  # nobody waits there any more
         except BaseException:
@@ -99,7 +98,7 @@ class Rendezvous:
 
     async def order(self, why: str) -> int:
         """Break the barrier because of *why*, or mend it if that is empty; returns how many waited."""
-        args = (self._io.token(), why, str(self.parties), self._ttl, wake_prefix(self._namespace))
+        args = (self._io.token(), why, str(self.parties), self._ttl, self._wake)
         waiting: int = await self._io.run(BREAK, (self._keys.state, self._keys.here), args)
         return waiting
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from gridsync._io import load
 from gridsync._io.keys import lock as lock_keys
-from gridsync._io.keys import wake_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +46,6 @@ class Spec:
     kind: str
     """What a user calls it: ``lock``."""
     name: str
-    namespace: str
     ttl_ms: int
     ttl_text: str
     keys: tuple[str, ...]
@@ -76,15 +74,16 @@ class Spec:
         return f"{self.kind} {self.name!r}"
 
 
-def lock(namespace: str, name: str, ttl_ms: int, *, fair: bool = True, note: str = "") -> Spec:
-    """Return what the exclusive lock *name* is."""
+def lock(
+    namespace: str, name: str, ttl_ms: int, *, wake: Callable[[str], str], fair: bool = True, note: str = ""
+) -> Spec:
+    """Return what the exclusive lock *name* is; *wake* is `IO.wake_prefix`."""
     keys = lock_keys(namespace, name)
     patience = str(0 if fair else PATIENCE_MS)
-    claim, fence_ttl, wake = str(min(CLAIM_MS, ttl_ms)), str(FENCE_TTL_MS), wake_prefix(namespace)
+    claim, fence_ttl, prefix = str(min(CLAIM_MS, ttl_ms)), str(FENCE_TTL_MS), wake(keys.state)
     return Spec(
         kind="lock",
         name=name,
-        namespace=namespace,
         ttl_ms=ttl_ms,
         ttl_text=str(ttl_ms),
         keys=keys,
@@ -92,8 +91,8 @@ def lock(namespace: str, name: str, ttl_ms: int, *, fair: bool = True, note: str
         acquire=ACQUIRE,
         release=RELEASE,
         renew=RENEW,
-        acquire_args=(fence_ttl, claim, wake, patience, "0"),
-        release_args=(claim, fence_ttl, wake, patience),
-        wake=wake,
+        acquire_args=(fence_ttl, claim, prefix, patience, "0"),
+        release_args=(claim, fence_ttl, prefix, patience),
+        wake=prefix,
         note=note,
     )

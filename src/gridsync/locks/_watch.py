@@ -19,16 +19,17 @@ LOOKS = 3
 
 
 async def watch(
-    io: IO, namespace: str, token: str, look: Callable[[], Awaitable[T | None]], timeout: float | None
+    io: IO, wake: str, token: str, look: Callable[[], Awaitable[T | None]], timeout: float | None
 ) -> T | None:
     """Look until there is something to see, at most *timeout* seconds; ``None`` if there was nothing.
 
-    *look* tells the server that *token* waits, so it is asked once more after the subscription is confirmed.
+    *wake* is what `IO.wake_prefix` says.  *look* tells the server that *token* waits, so it is asked once more after
+    the subscription is confirmed.
     """
     until = None if timeout is None else io.monotonic() + timeout
     if timeout == 0:
         return await look()
-    ear = io.ear(token, wake_channel(namespace, token))
+    ear = io.ear(token, wake_channel(wake, token))
     try:
         while True:
             await ear.open()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gridsync._io.counts import Counts
 from gridsync._io.guard import Guard
-from gridsync._io.keys import PROCESS_CHARS
+from gridsync._io.keys import PROCESS_CHARS, wake_prefix
 from gridsync._io.retry import TooLate, recover, spare_s
 from gridsync._io.wire.faults import Fault, ReplyError, as_public
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
@@ -54,8 +54,8 @@ class SimIO:
         self.counts = Counts()
         self._scheduler = process.scheduler
         self._hub = Hub(self)
-        self.hears = self._hub.hears
-        self.wake = self._hub.wake
+        self.hears = self._hub.ears.heard.__contains__
+        self.wake = self._hub.ears.hear
         self._main: Connection | None = None
         self.endpoint = "the server"
         self.answered = 0
@@ -277,6 +277,10 @@ class SimIO:
                 self.process.unexpected(task)
 
     # -- waiting ----------------------------------------------------------------------------------------------------
+
+    def wake_prefix(self, tag: str) -> str:
+        """Return what a script needs to wake the waiters of *tag*; there is one server."""
+        return wake_prefix(tag)
 
     def ear(self, token: str, channel: str) -> SimEar:
         """Return the ear of a waiter."""

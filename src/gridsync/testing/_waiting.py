@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from gridsync._io.hub import pauses
+from gridsync._io.ears import Ears, pauses
 from gridsync._io.wire.faults import Fault
 from gridsync.errors import Unavailable
 from gridsync.testing._scheduler import Promise
@@ -84,15 +84,15 @@ class SimEar:
     def __init__(self, hub: Hub, token: str, channel: str) -> None:
         """Register with *hub*."""
         self._hub = hub
-        self._token = token
-        self._channel = channel
+        self.token = token
+        self.channel = channel
         self.message = ""
         self._heard: Promise[str] = Promise()
-        hub.ears[token] = self
+        hub.ears.add(self)
 
     async def open(self) -> None:
         """Return when the subscription is confirmed."""
-        await self._hub.open(self._channel)
+        await self._hub.open(self.channel)
 
     async def wait(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds for a wake-up."""
@@ -112,7 +112,7 @@ class SimEar:
 
     def close(self) -> None:
         """Stop listening."""
-        self._hub.ears.pop(self._token, None)
+        self._hub.ears.discard(self)
 
 
 class Hub:
@@ -121,7 +121,7 @@ class Hub:
     def __init__(self, io: SimIO) -> None:
         """Connect when the first ear opens."""
         self.io = io
-        self.ears: dict[str, SimEar] = {}
+        self.ears = Ears()
         self._connection: Connection | None = None
         self._confirmed: dict[str, Promise[Any]] = {}
 
@@ -153,23 +153,13 @@ class Hub:
         if not await self.io.settled(confirmed, deadline - self.io.monotonic()):
             raise Fault("no answer", applied=False)
         confirmed.result()
-
-    def hears(self, channel: str) -> bool:
-        """Tell whether *channel* is subscribed."""
-        confirmed = self._confirmed.get(channel)
-        return confirmed is not None and confirmed.done
-
-    def wake(self, channel: str, message: bytes) -> None:  # noqa: ARG002 - tokens are unique among channels
-        """Wake the ear that *message* names."""
-        token, _, rest = message.decode().partition(" ")
-        ear = self.ears.get(token)
-        if ear is not None:
-            ear.wake(rest)
+        if self._confirmed.get(channel) is confirmed:
+            self.ears.heard[channel] = self
 
     def _take(self, message: list[Any]) -> None:
-        self.wake(message[1].decode(), message[2])
+        self.ears.hear(message[1].decode(), message[2])
 
     def _lost(self) -> None:
+        lost = set(self._confirmed)
         self._confirmed.clear()
-        for ear in list(self.ears.values()):
-            ear.wake()
+        self.ears.lose(lost, self)

@@ -78,8 +78,15 @@ class Topology(Protocol):
     def nodes(self, *, lanes: int, inflight_max: int, stall_s: float) -> AsyncRoute:
         """Return a route for asyncio, with *lanes* shared connections for each node."""
 
-    def endpoint(self) -> Place:
-        """Return where the next subscriber's connection shall go to."""
+    @property
+    def sharded(self) -> bool:
+        """Whether a channel is heard on one node only: the owner of its slot."""
+
+    def subscriber(self, channel: str) -> Place:
+        """Return where *channel* is to be heard."""
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call *callback*, from any thread, when slots may have changed hands or nodes may have left."""
 
     def replica(self, keys: Sequence[object]) -> Replica | None:
         """Return where a replica of the node that holds *keys* is found; ``None`` if nobody knows of replicas."""
@@ -104,6 +111,8 @@ class Topology(Protocol):
 class StandaloneTopology:
     """One server, whose address never changes."""
 
+    sharded = False
+
     def __init__(self, place: Place) -> None:
         """Name the server."""
         self._place = place
@@ -116,12 +125,15 @@ class StandaloneTopology:
         """Return a route for asyncio."""
         return AsyncStandalone(open_lanes(self._place, count=lanes, inflight_max=inflight_max, stall_s=stall_s))
 
-    def endpoint(self) -> Place:
+    def subscriber(self, channel: str) -> Place:  # noqa: ARG002 - whichever it is
         """Return the server."""
         return self._place
 
     def replica(self, keys: Sequence[object]) -> None:
         """Know of none."""
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Never call *callback*."""
 
     def on_move(self, callback: Callable[[Endpoint], None]) -> None:
         """Never call *callback*."""

@@ -56,6 +56,8 @@ ASKED_S = 10.0
 class ClusterTopology:
     """Who owns which slot.  Thread-safe and fork-safe; asking it never waits."""
 
+    sharded = True
+
     def __init__(self, endpoint: Endpoint) -> None:
         """Begin with the seeds that *endpoint* names; every node is greeted as it says, whatever its host and port."""
         self._template = replace(endpoint, vouched=True)
@@ -68,7 +70,7 @@ class ClusterTopology:
         self._primaries = self._seeds
         self._asked: dict[str, float] = {}
         self._turn = 0
-        self._prune: list[Callable[[], None]] = []
+        self._changed: list[Callable[[], None]] = []
         self._reset()
         _topologies.add(self)
 
@@ -104,10 +106,6 @@ class ClusterTopology:
         """Tell whether the node at *address* belongs to the cluster, as far as we know."""
         return address in self._endpoints
 
-    def on_prune(self, callback: Callable[[], None]) -> None:
-        """Call *callback*, from the reading thread, when nodes may have left."""
-        self._prune.append(callback)
-
     # -- the topology -----------------------------------------------------------------------------------------------
 
     def pools(self, size: int) -> ClusterPools:
@@ -118,10 +116,13 @@ class ClusterTopology:
         """Return a route for asyncio, with *lanes* shared connections for each node."""
         return ClusterNodes(self, lanes=lanes, inflight_max=inflight_max, stall_s=stall_s)
 
-    def endpoint(self) -> Endpoint:
-        """Return a node for a subscriber, another one with each call: what is published reaches all of them."""
-        self._turn += 1
-        return self.named(self.owner(()))
+    def subscriber(self, channel: str) -> Endpoint:
+        """Return the owner of the channel's slot: what is published there reaches no other node."""
+        return self.named(self.owner((channel,)))
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call *callback*, from the reading thread, when the table was read."""
+        self._changed.append(callback)
 
     def replica(self, keys: Sequence[object]) -> None:
         """Know of none."""
@@ -253,8 +254,8 @@ class ClusterTopology:
             self._endpoints = {address: self.named(address) for address in self._asked} | nodes
             self._primaries = tuple(primaries)
             self._owners = owners
-            for prune in self._prune:
-                prune()
+            for changed in self._changed:
+                changed()
 
     def _after_fork(self) -> None:
         if self._wire is not None:

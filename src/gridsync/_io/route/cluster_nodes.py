@@ -34,7 +34,7 @@ class ClusterPools:
         self._size = size
         self._pools: dict[str, Pool] = {}
         self._closed = False
-        topology.on_prune(self._prune)
+        topology.on_change(self._prune)
 
     def pool(self, keys: Sequence[object]) -> Pool:
         """Return the pool of the node that owns the slot of *keys*."""
@@ -85,7 +85,7 @@ class ClusterNodes:
         self._nodes: dict[str, Lanes] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
-        topology.on_prune(lambda: call_in(self._loop, self._prune))
+        topology.on_change(lambda: call_in(self._loop, self._prune))
 
     def node(self, keys: Sequence[object]) -> Node:
         """Return the lane for *keys* of the node that owns their slot."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from gridsync._io.clock import monotonic
-from gridsync._io.hub import pauses
+from gridsync._io.ears import pauses
 from gridsync._io.route.question import ADDRESS, text
 from gridsync._io.wire import blocking
 from gridsync._io.wire.faults import Fault

@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 from redis.credentials import UsernamePasswordCredentialProvider
 
 from gridsync._io.clock import monotonic
-from gridsync._io.hub import pauses
+from gridsync._io.ears import pauses
 from gridsync._io.route import AsyncStandalone, Standalone
 from gridsync._io.route.lanes import open_lanes
 from gridsync._io.route.primary import Primary
@@ -118,6 +118,8 @@ def _seconds(text: str, shown: str) -> float:
 class SentinelTopology:
     """One primary, which moves: its routes hold connections to no other server for longer than a switch takes."""
 
+    sharded = False
+
     def __init__(self, primary: Primary) -> None:
         """Follow *primary*."""
         self._primary = primary
@@ -139,13 +141,16 @@ class SentinelTopology:
         self._lanes += [(loop, lane) for lane in opened]
         return AsyncFollowing(opened, self._primary)
 
-    def endpoint(self) -> Place:
+    def subscriber(self, channel: str) -> Place:  # noqa: ARG002 - whichever it is
         """Return the primary."""
         return self._primary
 
     def replica(self, keys: Sequence[object]) -> Replica:  # noqa: ARG002 - each of them has all keys
         """Return where a replica is found."""
         return self._replica
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Never call *callback*: there are no slots."""
 
     def on_move(self, callback: Callable[[Endpoint], None]) -> None:
         """Call *callback* when there is another primary."""

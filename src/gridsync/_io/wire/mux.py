@@ -75,6 +75,37 @@ class _Unheard:
         """Drop the error: the companion gets its own."""
 
 
+class _Pushed:
+    """Stands in line for the reply to the HELLO behind a request that is answered by a push, or before by an error."""
+
+    def __init__(self, inflight: deque[tuple[Future, float]], future: Future) -> None:
+        self._inflight = inflight
+        self._future = future
+        self._refused: ReplyError | None = None
+
+    def done(self) -> bool:
+        """Stay in line, whoever has gone: the reply to the HELLO is still to come."""
+        return False
+
+    def set_result(self, reply: object) -> None:  # noqa: ARG002 - what HELLO says is known
+        """Pass on that the request was answered."""
+        if self._future.done():
+            return
+        if self._refused is None:
+            self._future.set_result(None)
+        else:
+            self._future.set_exception(self._refused)
+
+    def set_exception(self, error: BaseException) -> None:
+        """Keep the request's own error and our place, for the reply to the HELLO; pass on that no reply will come."""
+        if isinstance(error, ReplyError):
+            self._refused = error
+            me: Any = self
+            self._inflight.appendleft((me, _NEVER))
+        elif not self._future.done():
+            self._future.set_exception(error)
+
+
 class MuxWire(asyncio.BufferedProtocol):
     """One connection shared by all tasks of one loop."""
 
@@ -189,10 +220,20 @@ class MuxWire(asyncio.BufferedProtocol):
         """Queue several requests that leave one right behind the other."""
         return [self.post(words, deadline) for words in requests]
 
-    def post_push(self, words: tuple[Any, ...]) -> None:
-        """Send a request that is answered by a push, such as SUBSCRIBE; nothing waits in line for it."""
-        if self._transport is not None and not self.closed:
-            self._transport.write(_pack(words))
+    def post_push(self, words: tuple[Any, ...]) -> Future:
+        """Send a request that is answered by a push or by an error, such as SUBSCRIBE, and a HELLO behind it.
+
+        The future ends when the HELLO was answered, and so the push was read: with ``None``, or with the error.
+        """
+        future = self._new_future()
+        if self._transport is None or self.closed:
+            future.set_exception(Fault(f"the connection to {self.endpoint} broke", applied=False))
+            return future
+        entry: Any = _Pushed(self._inflight, future)
+        self._inflight.append((entry, _NEVER))
+        self._sent += 1
+        self._transport.write(_pack(words) + _pack(("HELLO",)))
+        return future
 
     async def room(self, deadline: float) -> None:
         """Wait in line until there is room.
