@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gridsync._io.keys import lock as lock_keys
+from gridsync.testing.operations import operations
 from gridsync.testing.servers import RedisServer
 from tests.faults.traffic import Traffic
 from tests.wire.fake import soon
@@ -32,6 +33,25 @@ async def test_a_crash_in_full_traffic_loses_nothing_that_was_acknowledged(
             await crash(server)
             await traffic.flows(2)
     await traffic.judge(server)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_with_everysec_a_crash_costs_what_was_acknowledged_in_the_last_two_seconds_at_most(
+    kind: str, recorder: Recorder
+):
+    """The default of an append log: the write happens at once, unless the disk is behind; the fsync a second later."""
+    with RedisServer(options={"appendonly": "yes", "appendfsync": "everysec"}) as server:
+        world = World(kind, server.url)
+        async with Traffic(world, recorder, server.url) as traffic:
+            await traffic.flows(5)
+            now_us = recorder.now_us()
+            await crash(server)
+            await traffic.flows(2)
+        calls = [call for call in operations(recorder.history()) if call.key == "n"]
+        early = sum(call.outcome == "done" and (call.returned_us or 0) < now_us - 2_000_000 for call in calls)
+        assert early <= int(server.command("GET", "n")) <= len(calls)
+        await traffic.judge(server, kept=False)
+        await world.close()
 
 
 @pytest.mark.parametrize("kind", KINDS)

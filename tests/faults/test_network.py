@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,7 +12,7 @@ from gridsync._io.wire.endpoint import parse
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 from gridsync.testing.proxy import Break
 from tests.faults.traffic import ECHO, INCR, Traffic, run
-from tests.wire.fake import soon
+from tests.wire.fake import soon, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,8 +40,25 @@ def slices(proxy: FaultProxy) -> None:
     proxy.slice_bytes = 7
 
 
+def single_bytes(proxy: FaultProxy) -> None:
+    proxy.slice_bytes = 1
+
+
 def latency(proxy: FaultProxy) -> None:
-    proxy.delay_s = 0.002
+    proxy.delay_s, proxy.jitter_s = 0.001, 0.003
+
+
+def narrow(proxy: FaultProxy) -> None:
+    proxy.bytes_per_s = 20_000
+
+
+def worn_out(proxy: FaultProxy) -> None:
+    proxy.limit_bytes = 4_000
+
+
+def slow_to_close(proxy: FaultProxy) -> None:
+    proxy.close_delay_s = 0.2
+    replies_lost(proxy)
 
 
 def replies_lost(proxy: FaultProxy) -> None:
@@ -59,9 +76,23 @@ def replies_halved(proxy: FaultProxy) -> None:
         proxy.on(Break.HALF_REPLY, command, nth=3)
 
 
-@pytest.mark.parametrize(
-    "fault", [cut, reset, away, slices, latency, replies_lost, requests_lost, replies_halved], ids=lambda f: f.__name__
-)
+def replies_reset(proxy: FaultProxy) -> None:
+    for command in ("EVALSHA", "INCR", "GET"):
+        proxy.on(Break.RESET, command, nth=3)
+
+
+def replies_corrupt(proxy: FaultProxy) -> None:
+    for command in ("EVALSHA", "INCR", "SET", "GET"):
+        proxy.on(Break.CORRUPT, command, nth=3)
+
+
+FAULTS = [
+    cut, reset, away, slices, single_bytes, latency, narrow, worn_out, slow_to_close,
+    replies_lost, requests_lost, replies_halved, replies_reset, replies_corrupt,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 async def test_a_broken_network_breaks_no_promise(
     server: RedisServer, proxy: FaultProxy, world: World, recorder: Recorder, fault: Callable[[FaultProxy], None]
 ):
@@ -160,6 +191,40 @@ async def test_a_half_open_connection_is_given_up(server: RedisServer, proxy: Fa
     await asyncio.to_thread(proxy.heal)
     assert await run(world, io, ECHO, "found") == b"found"
     assert server.running
+
+
+async def test_a_server_that_hangs_up_on_everybody_meets_no_storm(proxy: FaultProxy, world: World):
+    """However many callers try again at once: few connect before the breaker opens, then one in a while."""
+    io = world.io(proxy.url, timeout=1.0)
+    await world.do(io.connect)
+    proxy.limit_bytes = 1
+    await asyncio.to_thread(proxy.cut)
+    before, refused = proxy.accepted, 0
+
+    async def caller() -> None:
+        nonlocal refused
+        for _ in range(50):
+            with pytest.raises(Unavailable):
+                await run(world, io, ECHO, "x")
+            refused += 1
+
+    await asyncio.gather(*(caller() for _ in range(20)))
+    assert refused == 1000
+    assert proxy.accepted - before <= 60, "a storm of connections"
+    await asyncio.to_thread(proxy.heal)
+    await eventually_echoes(world, io)
+
+
+async def eventually_echoes(world: World, io: Any) -> None:  # noqa: ANN401 - either kind
+    """Return when the server is found again."""
+
+    async def echoes() -> bool:
+        try:
+            return bool(await run(world, io, ECHO, "back") == b"back")
+        except Unavailable:
+            return False
+
+    await until(echoes)
 
 
 async def test_a_thousand_calls_meet_a_cut_and_none_is_lost(proxy: FaultProxy, world: World):

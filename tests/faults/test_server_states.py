@@ -12,7 +12,7 @@ import redis
 
 from gridsync._io import Category, Command
 from gridsync.errors import OutcomeUnknown, ServerError, Unavailable
-from tests.faults.traffic import ECHO, GET, SET, Traffic, run
+from tests.faults.traffic import ECHO, GET, INCR, SET, Traffic, run
 from tests.wire.fake import eventually, soon
 
 if TYPE_CHECKING:
@@ -169,7 +169,40 @@ async def test_a_caller_waits_for_a_place_when_the_server_has_too_many_clients(s
         admin.config_set("maxclients", 100)
 
 
+async def test_a_caller_that_is_evicted_for_its_memory_hears_of_it_and_the_others_go_on(
+    server: RedisServer, world: World
+):
+    """The server cuts whoever makes it keep too much; what fits is served on the next connection."""
+    io = world.io(timeout=LONG_S)
+    await world.do(io.connect)
+    server.command("CONFIG", "SET", "maxmemory-clients", "1mb")
+    with pytest.raises(Unavailable):
+        await run(world, io, ECHO, b"x" * 8_000_000, timeout=0.5)
+    assert info(server, "stats")["evicted_clients"] >= 1
+    assert await asyncio.gather(*(run(world, io, ECHO, str(n)) for n in range(20))) == [b"%d" % n for n in range(20)]
+    server.command("CONFIG", "SET", "maxmemory-clients", 0)
+    assert await run(world, io, ECHO, b"x" * 8_000_000) == b"x" * 8_000_000
+
+
 # -- slow ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_server_that_pauses_for_less_than_a_deadline_costs_nobody_anything(
+    server: RedisServer, proxy: FaultProxy, world: World
+):
+    io = world.io(proxy.url, timeout=LONG_S)
+    await world.do(io.connect)
+    server.command("CLIENT", "PAUSE", 100, "ALL")
+    calls = [run(world, io, INCR, "n") for _ in range(20)]
+    assert sorted(await asyncio.gather(*calls)) == list(range(1, 21))
+    assert len(proxy.requests("INCR")) == 20
+
+
+async def test_one_value_of_fifty_megabytes_holds_others_up_and_harms_nobody(world: World):
+    io = world.io(timeout=LONG_S)
+    huge = b"x" * 50_000_000
+    values = [b"a", huge, *(b"%d" % n for n in range(20))]
+    assert await asyncio.gather(*(run(world, io, ECHO, value) for value in values)) == values
 
 
 async def test_values_of_megabytes_and_of_bytes_find_their_callers(world: World):

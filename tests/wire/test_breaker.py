@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gridsync._io.breaker import BUCKETS, PATIENCE, Rejected, State, StateChange
+from gridsync._io.breaker import ATTEMPT_PAUSE_S, ATTEMPTS_FREE, BUCKETS, PATIENCE, Rejected, State, StateChange
 from gridsync._io.budget import Budget
 from gridsync._io.guard import Guard, Policy
 from gridsync._io.wire.faults import Fault
-from gridsync.errors import AuthenticationFailed
+from gridsync.errors import AuthenticationFailed, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -251,6 +251,33 @@ def test_a_refusal_of_the_greeting_is_an_answer():
     error = AuthenticationFailed("wrong password")
     assert stage.breaker.judged(error, stage.breaker.admit()) is error
     assert stage.breaker.state is State.CLOSED
+
+
+def test_attempts_that_fail_are_no_storm_whoever_makes_them():
+    """Until a node counts as away many callers find no connection; few of them may try to set up one."""
+    stage, attempts = Stage(), 0
+    for _ in range(1000):
+        try:
+            began = stage.breaker.admit()
+        except Fault:
+            pass  # with the words of an attempt that failed
+        else:
+            attempts += 1
+            stage.breaker.judged(Fault("nobody there", applied=False), began)
+        stage.now += 0.001
+    assert attempts <= ATTEMPTS_FREE + 1 / ATTEMPT_PAUSE_S + 1
+    stage.breaker.connected()
+    for _ in range(10):
+        stage.breaker.admit()
+
+
+def test_a_server_that_was_never_met_is_unavailable_also_to_those_who_may_not_try():
+    stage = Stage()
+    for _ in range(ATTEMPTS_FREE):
+        stage.breaker.judged(Unavailable("is a server running there?"), stage.breaker.admit())
+    stage.breaker.admit()
+    with pytest.raises(Unavailable, match="running there"):
+        stage.breaker.admit()
 
 
 @pytest.mark.parametrize("probes", [1, 2, 5])

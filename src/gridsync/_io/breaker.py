@@ -41,6 +41,11 @@ PATIENCE = 0.9
 """How much of a command timeout the trouble must have lasted: a restart or a failover shorter than that is bridged by
 repeats, and whoever called at its beginning loses one timeout."""
 
+ATTEMPTS_FREE = 3
+ATTEMPT_PAUSE_S = 0.02
+"""Once so many attempts to connect have failed one after the other, the next one of anybody begins so much later than
+the one before: until the breaker opens, callers that all try again would otherwise be a storm of connections."""
+
 
 class State(StrEnum):
     """What a breaker does with a call."""
@@ -97,6 +102,9 @@ class Breaker:
         self._reason = ""
         self._permits = 0
         self._hurried = False
+        self._stumbles = 0
+        self._stumble: Exception = Fault("", applied=False)
+        self._attempted_at = float("-inf")
 
     @property
     def name(self) -> str:
@@ -123,9 +131,11 @@ class Breaker:
 
         Raises:
             Rejected: The breaker is open and the pause is not over, or others probe already.
+            Fault: Attempts have failed, and the last one began `ATTEMPT_PAUSE_S` ago at most.
+            Unavailable: As before, and the server was never met.
         """
         if self.state is State.CLOSED:
-            return self._guard.clock()
+            return self._attempt()
         change = None
         with self._lock:
             if self._is_shut():
@@ -137,8 +147,19 @@ class Breaker:
         self._tell(change)
         return self._guard.clock()
 
+    def _attempt(self) -> float:
+        now = self._guard.clock()
+        if self._stumbles >= ATTEMPTS_FREE:
+            with self._lock:
+                if now < self._attempted_at + ATTEMPT_PAUSE_S:
+                    text = f"{self._stumble}; {self._stumbles} attempts have failed so far"
+                    raise Unavailable(text) if isinstance(self._stumble, Unavailable) else Fault(text, applied=False)
+                self._attempted_at = now
+        return now
+
     def connected(self) -> None:
         """Take note that a connection was set up: the node is there, whatever went wrong before."""
+        self._stumbles = 0
         if self.state is State.CLOSED and not self._buckets:
             return
         change = None
@@ -176,6 +197,9 @@ class Breaker:
     def judged(self, error: BaseException, began: float) -> BaseException:
         """Take note that a connection could not be set up, and return what the caller shall see."""
         if isinstance(error, Fault | Unavailable) and not isinstance(error, Exhausted):
+            with self._lock:
+                self._stumbles += 1
+                self._stumble = error
             self.failed(began, str(error))
             if isinstance(error, Unavailable) or self.state is State.CLOSED:
                 return error

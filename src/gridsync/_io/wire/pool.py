@@ -17,7 +17,7 @@ from gridsync._io import telemetry
 from gridsync._io.wire import blocking
 from gridsync._io.wire.faults import Fault
 from gridsync._io.wire.place import leads_to
-from gridsync.errors import UsageError
+from gridsync.errors import GridsyncError, UsageError
 
 if TYPE_CHECKING:
     from gridsync._io.breaker import Breaker
@@ -128,7 +128,7 @@ class Pool:
         # Never connect while holding the lock: the others would wait for a server that may not answer.
         try:
             began = time.monotonic() if insist else breaker.admit()
-        except Fault:
+        except (Fault, GridsyncError):
             self._forget()
             raise
         try:
