@@ -1,4 +1,4 @@
-"""What becomes of leases, waiters and tasks when a program is interrupted; `tests/grid` has those that are forgotten."""
+"""What becomes of leases, waiters and tasks when a program is interrupted; `tests/grid` forgets grids."""
 
 from __future__ import annotations
 
