@@ -21,9 +21,20 @@ if TYPE_CHECKING:
 ASYNCIO_COMPLAINS = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore:unclosed")
 
 
+_earlier: set[threading.Thread] = set()
+
+
+@pytest.fixture(autouse=True)
+def _only_ours() -> None:
+    """What earlier tests have left is none of ours."""
+    _earlier.clear()
+    _earlier.update(threading.enumerate())
+
+
 def threads() -> list[str]:
-    """Return the names of gridsync's threads."""
-    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("gridsync"))
+    """Return the names of the threads that gridsync has started in this test."""
+    ours = set(threading.enumerate()) - _earlier
+    return sorted(thread.name for thread in ours if thread.name.startswith("gridsync"))
 
 
 def busy(grid: Grid) -> None:

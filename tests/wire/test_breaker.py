@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -343,6 +344,19 @@ def test_each_change_is_told_once_also_to_those_who_come_after_a_broken_listener
         "node:1: it did not answer; calls fail at once",
         "node:1: it answers again after 2.0 s; calls are sent again",
     ]
+
+
+def test_the_clock_on_the_wall_decides_nothing(monkeypatch: pytest.MonkeyPatch):
+    """A clock that is set back by an hour must not keep a server away for that hour."""
+    guard = Guard()
+    member = Stage()
+    breaker = guard.breaker(member)
+    before = guard.clock()
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    breaker.failed(before - 60, "silence", 10)
+    assert breaker.state is State.OPEN
+    assert before <= breaker._changed_at <= guard.clock()
+    assert guard.clock is time.monotonic
 
 
 def test_nodes_are_judged_one_by_one():

@@ -13,7 +13,7 @@ from gridsync._io import Category, Command
 from gridsync._io.breaker import State, StateChange
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 from gridsync.testing.proxy import Break, FaultProxy
-from tests.wire.fake import FakeServer, Peer, Words, soon, until
+from tests.wire.fake import HELLO, FakeServer, Peer, Words, soon, until
 from tests.wire.outage import LONG_S, Outage, bounded
 from tests.wire.world import KINDS, World
 
@@ -80,6 +80,38 @@ async def test_service_comes_back_by_itself(outage: Outage, frozen: RedisServer)
 
     await until(answered)
     assert outage.path[-2:] == ["half-open", "closed"]
+
+
+async def test_of_many_callers_after_the_pause_one_probes(outage: Outage):
+    """A server that comes back under load must not be met by everybody at once, nor everybody wait for a silent one."""
+    silent = False
+
+    def greet(peer: Peer, words: Words) -> None:
+        if words[0] == b"HELLO":
+            connections.append(peer)
+        if not silent:
+            peer.send(HELLO if words[0] == b"HELLO" else b"+PONG\r\n")
+
+    connections: list[Peer] = []
+    with FakeServer(greet, greeting=None) as server:
+        outage.driver(server.url, pause_s=LONG_S)
+        await outage.ping()
+        silent = True
+        await bounded(*(outage.ping() for _ in range(30)))
+        assert outage.path == ["open"]
+        before = len(connections)
+        outage.breaker.hurry()
+        results = await bounded(*(outage.ping(LONG_S) for _ in range(50)))
+        assert all(isinstance(result, Unavailable) for result in results)
+        assert len(connections) == before + 1
+        assert outage.path == ["open", "half-open", "open"]
+        silent = False
+        outage.breaker.hurry()
+        results = await bounded(*(outage.ping(LONG_S) for _ in range(50)))
+        assert b"PONG" in results
+        assert outage.path[-2:] == ["half-open", "closed"]
+        assert await outage.ping() == b"PONG"
+        await outage.world.close()
 
 
 async def test_refused_connections_cost_one_timeout(outage: Outage, flushed: RedisServer):
