@@ -157,13 +157,13 @@ class SentinelSet:
         first, *replicas = self.servers
         first.start()
         for replica in replicas:
-            replica._options["replicaof"] = f"{first.host} {first.port}"  # noqa: SLF001 - ours
+            replica._options["replicaof"] = f"{first.host} {self._port(first)}"  # noqa: SLF001 - ours
             replica.start()
         _until(self._replicated, f"the replicas did not reach {first!r}")
         for sentinel in self.sentinels:
             sentinel.start()
             quorum = str(len(self.sentinels) // 2 + 1)
-            sentinel.command("SENTINEL", "MONITOR", self.service, first.host, str(first.port), quorum)
+            sentinel.command("SENTINEL", "MONITOR", self.service, first.host, str(self._port(first)), quorum)
             settings = {
                 "down-after-milliseconds": self._down_after_ms,
                 "failover-timeout": self._failover_timeout_ms,
@@ -249,9 +249,13 @@ class SentinelSet:
 
     # -- inside -----------------------------------------------------------------------------------------------------
 
+    def _port(self, server: RedisServer) -> int:
+        """Return the port at which the others reach *server*; a network between them has ports of its own."""
+        return server.port
+
     def _server(self, port: int) -> RedisServer:
         for server in self.servers:
-            if server.port == port:
+            if self._port(server) == port:
                 return server
         raise RuntimeError(f"the sentinels name port {port}, which is none of {self.servers}")
 
@@ -279,7 +283,7 @@ class SentinelSet:
         if not master.running or master.command("ROLE")[0] != b"master":
             return False
         roles = [server.command("ROLE") for server in self.servers if server.running and server is not master]
-        return all(role[0] == b"slave" and role[2] == master.port and role[3] == b"connected" for role in roles)
+        return all(role[0] == b"slave" and role[2] == self._port(master) and role[3] == b"connected" for role in roles)
 
 
 def _until(condition: Callable[[], bool], complaint: str) -> None:
