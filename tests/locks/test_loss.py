@@ -15,7 +15,7 @@ import pytest
 from gridsync.errors import LeaseLost, UsageError
 from gridsync.locks import AsyncLock, Lock
 from tests.wire.fake import eventually, soon
-from tests.wire.world import NAMESPACE, World
+from tests.wire.world import NAMESPACE, NOWHERE, World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -313,7 +313,7 @@ def test_a_coroutine_function_is_no_on_lost():
         """Never awaited."""
 
     with pytest.raises(UsageError, match="must be a plain function"):
-        AsyncLock(None, NAMESPACE, "job", on_lost=told)  # type: ignore[arg-type]
+        AsyncLock(NOWHERE, NAMESPACE, "job", on_lost=told)
 
 
 async def test_a_thread_waits_for_the_loss(world: World, look: Look):

@@ -14,7 +14,7 @@ from gridsync._io.scope import TaskScope
 from gridsync.errors import LeaseLost, UsageError
 from gridsync.locks import AsyncLock, Lock
 from tests.wire.fake import soon
-from tests.wire.world import NAMESPACE, World
+from tests.wire.world import NAMESPACE, NOWHERE, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,7 @@ async def test_an_extension_does_not_outlast_max_hold(world: World):
 @pytest.mark.parametrize("wrong", [0, -1, float("nan"), "1"])
 def test_a_bad_max_hold_is_refused(wrong: Any):  # noqa: ANN401
     with pytest.raises(UsageError, match="max_hold of lock 'job' must be"):
-        Lock(None, NAMESPACE, "job", max_hold=wrong)  # type: ignore[arg-type]
+        Lock(NOWHERE, NAMESPACE, "job", max_hold=wrong)  # type: ignore[arg-type]
 
 
 async def test_a_lease_that_nobody_refers_to_is_given_back(world: World, look: Look, caplog: pytest.LogCaptureFixture):

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gridsync._io.keys import barrier as barrier_keys
 from gridsync._io.keys import latch as latch_keys
-from gridsync._io.keys import wake_prefix
 from gridsync.errors import BarrierBroken, NotNow, UsageError, WaitTimeout
 from tests.wire.fake import soon
-from tests.wire.world import NAMESPACE, World
+from tests.wire.world import NAMESPACE, NOWHERE, World
 
 if TYPE_CHECKING:
     from gridsync.testing.servers import RedisServer
@@ -168,6 +166,5 @@ async def test_what_cannot_be_a_number_is_refused(world: World, number: Any):  #
 def test_they_say_what_they_are():
     from gridsync.locks import Barrier, Latch  # noqa: PLC0415 - only here
 
-    io: Any = SimpleNamespace(wake_prefix=wake_prefix)
-    assert repr(Latch(io, "n", "ready", 3)) == "<Latch 'ready' count=3>"
-    assert repr(Barrier(io, "n", "round", 3)) == "<Barrier 'round' parties=3>"
+    assert repr(Latch(NOWHERE, "n", "ready", 3)) == "<Latch 'ready' count=3>"
+    assert repr(Barrier(NOWHERE, "n", "round", 3)) == "<Barrier 'round' parties=3>"

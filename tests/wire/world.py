@@ -7,10 +7,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from gridsync import locks
 from gridsync._io.aio import AsyncIO
+from gridsync._io.keys import wake_prefix
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import parse
 from gridsync.limits import AsyncLimiter, Limiter
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 NAMESPACE = "test"
 KINDS = ["sync", "asyncio"]
+NOWHERE: Any = SimpleNamespace(wake_prefix=wake_prefix)
+"""An io for what never asks a server."""
 
 
 class World:
