@@ -48,42 +48,25 @@ if TYPE_CHECKING:
     from gridsync.grid import AsyncGrid, Grid
     from gridsync.health import Health
     from gridsync.limits import AsyncLimiter, Decision, Limiter, Rate
-    from gridsync.locks import (
-        AsyncBarrier,
-        AsyncFenceGate,
-        AsyncLatch,
-        AsyncLease,
-        AsyncLock,
-        Barrier,
-        FenceGate,
-        Latch,
-        Lease,
-        Lock,
-    )
+    from gridsync.locks import AsyncLease, AsyncLock, Lease, Lock
     from gridsync.settings import Settings
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "AsyncBarrier",
-    "AsyncFenceGate",
     "AsyncGrid",
-    "AsyncLatch",
     "AsyncLease",
     "AsyncLimiter",
     "AsyncLock",
     "AuthenticationFailed",
-    "Barrier",
     "BarrierBroken",
     "Decision",
-    "FenceGate",
     "Grid",
     "GridsyncError",
     "Health",
     "InvalidEvent",
     "InvalidLimit",
     "InvalidURL",
-    "Latch",
     "Lease",
     "LeaseLost",
     "Limiter",
@@ -114,18 +97,7 @@ _LATER = {
     "gridsync.grid": ("AsyncGrid", "Grid"),
     "gridsync.health": ("Health",),
     "gridsync.limits": ("AsyncLimiter", "Decision", "Limiter", "Rate"),
-    "gridsync.locks": (
-        "AsyncBarrier",
-        "AsyncFenceGate",
-        "AsyncLatch",
-        "AsyncLease",
-        "AsyncLock",
-        "Barrier",
-        "FenceGate",
-        "Latch",
-        "Lease",
-        "Lock",
-    ),
+    "gridsync.locks": ("AsyncLease", "AsyncLock", "Lease", "Lock"),
     "gridsync.settings": ("Settings",),
 }
 """Imported when they are first used: redis and pydantic take half a second, and `gridsync --help` needs neither."""

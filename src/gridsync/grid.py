@@ -33,10 +33,14 @@ from gridsync.locks import (
     AsyncFenceGate,
     AsyncLatch,
     AsyncLock,
+    AsyncRWLock,
+    AsyncSemaphore,
     Barrier,
     FenceGate,
     Latch,
     Lock,
+    RWLock,
+    Semaphore,
 )
 from gridsync.settings import Settings
 from gridsync.streams import AsyncEventStore, EventStore
@@ -270,6 +274,42 @@ class Grid:
         """Return the lock *name*, whose leases live *ttl* seconds without renewal; the rest as in `Lock`."""
         return Lock(self._io, self.namespace, name, ttl=ttl, max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)
 
+    def semaphore(
+        self,
+        name: str,
+        limit: int,
+        *,
+        permits: int = 1,
+        ttl: Seconds = 10.0,
+        max_hold: Seconds | None = None,
+        on_lost: Callable[[LeaseLost], object] | None = None,
+        reentrant: bool = False,
+    ) -> Semaphore:
+        """Return the semaphore *name*, *permits* of whose *limit* one acquisition takes; the rest as in `Lock`."""
+        return Semaphore(
+            self._io,
+            self.namespace,
+            name,
+            limit,
+            permits=permits,
+            ttl=ttl,
+            max_hold=max_hold,
+            on_lost=on_lost,
+            reentrant=reentrant,
+        )
+
+    def rwlock(
+        self,
+        name: str,
+        *,
+        ttl: Seconds = 10.0,
+        max_hold: Seconds | None = None,
+        on_lost: Callable[[LeaseLost], object] | None = None,
+        reentrant: bool = False,
+    ) -> RWLock:
+        """Return the reader-writer lock *name*: its sides ``read`` and ``write`` are used as a `Lock`."""
+        return RWLock(self._io, self.namespace, name, ttl=ttl, max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)
+
     def fence_gate(self, key: str) -> FenceGate:
         """Return the gate through which holders of a lock write to the Redis key *key*."""
         return FenceGate(self._io, self.namespace, key)
@@ -468,6 +508,44 @@ class AsyncGrid:
     ) -> AsyncLock:
         """Return the lock *name*, whose leases live *ttl* seconds without renewal; the rest as in `AsyncLock`."""
         return AsyncLock(
+            self._io, self.namespace, name, ttl=ttl, max_hold=max_hold, on_lost=on_lost, reentrant=reentrant
+        )
+
+    def semaphore(
+        self,
+        name: str,
+        limit: int,
+        *,
+        permits: int = 1,
+        ttl: Seconds = 10.0,
+        max_hold: Seconds | None = None,
+        on_lost: Callable[[LeaseLost], object] | None = None,
+        reentrant: bool = False,
+    ) -> AsyncSemaphore:
+        """Return the semaphore *name*, *permits* of whose *limit* one acquisition takes; the rest as in `AsyncLock`."""
+        return AsyncSemaphore(
+            self._io,
+            self.namespace,
+            name,
+            limit,
+            permits=permits,
+            ttl=ttl,
+            max_hold=max_hold,
+            on_lost=on_lost,
+            reentrant=reentrant,
+        )
+
+    def rwlock(
+        self,
+        name: str,
+        *,
+        ttl: Seconds = 10.0,
+        max_hold: Seconds | None = None,
+        on_lost: Callable[[LeaseLost], object] | None = None,
+        reentrant: bool = False,
+    ) -> AsyncRWLock:
+        """Return the reader-writer lock *name*: its sides ``read`` and ``write`` are used as an `AsyncLock`."""
+        return AsyncRWLock(
             self._io, self.namespace, name, ttl=ttl, max_hold=max_hold, on_lost=on_lost, reentrant=reentrant
         )
 

@@ -12,6 +12,7 @@ from gridsync._io import load
 from tests.sim import fence_scenarios as fences
 from tests.sim import limit_scenarios as limits
 from tests.sim import lock_scenarios as locks
+from tests.sim import share_scenarios as shares
 from tests.sim import stream_scenarios as streams
 from tests.sim import together_scenarios as together
 
@@ -181,6 +182,77 @@ TOGETHER = [
             together.giving_up,
         ),
         ("break_barrier", "  redis.call('HINCRBY', S, 'g', 1)\n", "", "a reset ends the generation", together.resets),
+    )
+]
+
+SHARES = [
+    Mutant("locks", *words, scenario)
+    for *words, scenario in (
+        (
+            "share",
+            "if until_ms and tonumber(until_ms) > now then",
+            "if until_ms and false then",
+            "asking again after a lost reply takes nothing more",
+            shares.crowded,
+        ),
+        (
+            "share",
+            "if living and used + permits > limit then break end",
+            "",
+            "whoever does not fit waits",
+            shares.rough_permits,
+        ),
+        (
+            "share",
+            "  used = 0\n  redis.call('DEL', P)\n",
+            "",
+            "permits whose key went with their lease are free",
+            shares.rough_permits,
+        ),
+        (
+            "share",
+            "redis.call('EXISTS', Q) == 1 or used + wants > limit",
+            "used + wants > limit",
+            "a newcomer never overtakes a waiter",
+            shares.in_order,
+        ),
+        (
+            "share",
+            "  used = used - tonumber(string.match(redis.call('HGET', P, owner) or '0', '^%d+'))\n",
+            "",
+            "what the dead held is free",
+            shares.crowded,
+        ),
+        ("unshare", "used = used - permits + stay", "used = used + 0", "what is given back is free", shares.in_order),
+        (
+            "unshare",
+            "local stay = math.min(stays, tonumber(permits))",
+            "local stay = 0",
+            "a downgrade keeps the read lock",
+            shares.downgraded,
+        ),
+        (
+            "unshare",
+            "if living and used + permits > limit then break end",
+            "",
+            "a release hands on no more than there is",
+            shares.in_order,
+        ),
+        ("unshare", "limit = tonumber(ARGV[3])", "limit = limit + 0", "a resize takes effect", shares.resized),
+        (
+            "unshare",
+            "string.sub(head, 1, 12), word)",
+            "string.sub(head, 1, 12), head .. 'x')",
+            "who is served is woken",
+            shares.in_order,
+        ),
+        (
+            "renew_share",
+            "redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])\n",
+            "",
+            "a lease that is renewed lasts",
+            shares.dead_reader,
+        ),
     )
 ]
 

@@ -20,6 +20,7 @@ from gridsync._io.keys import barrier as barrier_keys
 from gridsync._io.keys import events as event_keys
 from gridsync._io.keys import latch as latch_keys
 from gridsync._io.keys import lock as lock_keys
+from gridsync._io.keys import share as share_keys
 from gridsync.errors import ServerError, WaitTimeout
 from gridsync.testing.proxy import Break, FaultProxy, Rule
 from gridsync.testing.servers import RedisServer
@@ -189,6 +190,59 @@ async def a_fenced_write_that_failed_fails_once(stage: Stage) -> None:
     with pytest.raises(ServerError, match="not an integer"):
         await world.do(gate.write, ("APPEND", "wallet", "s"), ("INCR", "wallet"), fence=5)
     assert stage.server.command("GET", "wallet") == b"texts"
+
+
+SLOTS = share_keys(NAMESPACE, "semaphore", "slots")
+
+
+@scenario("locks.share")
+async def permits_are_taken_once(stage: Stage) -> None:
+    world = stage.world
+    stage.arm()
+    lease = await world.do(world.locks("Semaphore", stage.broken, "slots", 5, permits=2).acquire)
+    assert stage.server.command("HGET", SLOTS.state, "u") == b"2"
+    assert stage.server.command("ZCARD", SLOTS.held) == 1
+    assert int(stage.server.command("GET", SLOTS.fence)) == lease.fence
+    assert await world.do(lease.release) is True
+
+
+@scenario("locks.unshare")
+async def permits_are_given_back_once_and_handed_on(stage: Stage) -> None:
+    world = stage.world
+    lease = await world.do(world.locks("Semaphore", stage.broken, "slots", 2, permits=2).acquire)
+    waiting = [world.start(world.locks("Semaphore", stage.whole, "slots", 2).acquire, timeout=60) for _ in range(3)]
+    await soon(lambda: stage.server.command("ZCARD", SLOTS.queue) == 3)
+    stage.arm()
+    assert await world.do(lease.release) is True
+    done, late = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    await soon(lambda: sum(task.done() for task in waiting) == 2)
+    assert stage.server.command("HGET", SLOTS.state, "u") == b"2"
+    for task in [task for task in (*done, *late) if task.done()]:
+        await world.do(task.result().release)
+    for task in waiting:
+        await world.do((await world.ended(task)).release)
+
+
+@scenario("locks.unshare")
+async def a_writer_is_downgraded_once(stage: Stage) -> None:
+    world = stage.world
+    book = world.locks("RWLock", stage.broken, "book")
+    lease = await world.do(book.write.acquire)
+    stage.arm()
+    await world.do(book.downgrade, lease)
+    assert stage.server.command("HGET", share_keys(NAMESPACE, "rwlock", "book").state, "u") == b"1"
+    assert await world.do(lease.release) is True
+
+
+@scenario("locks.renew_share")
+async def an_extension_of_permits_holds(stage: Stage) -> None:
+    world = stage.world
+    lease = await world.do(world.locks("Semaphore", stage.broken, "slots", 2, ttl=60).acquire)
+    until = stage.server.command("ZSCORE", SLOTS.held, lease.owner)
+    stage.arm()
+    await world.do(lease.extend)
+    assert float(stage.server.command("ZSCORE", SLOTS.held, lease.owner)) > float(until)
+    assert await world.do(lease.release) is True
 
 
 @scenario("locks.count_down")

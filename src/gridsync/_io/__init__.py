@@ -89,6 +89,9 @@ class Ear(Protocol):
 class Scope(Protocol):
     """A block of code that the current thread or task has entered, and which must not go on after a loss."""
 
+    def mine(self) -> bool:
+        """Tell whether the current thread or task is the one that entered it."""
+
     def alive(self) -> bool:
         """Tell whether the thread or task that entered it goes on; from any thread."""
 

@@ -65,6 +65,33 @@ def lock(namespace: str, name: str) -> LockKeys:
     return LockKeys(base, f"{base}:queue", f"{base}:alive", f"{base}:fence", f"{base}:gone")
 
 
+class ShareKeys(NamedTuple):
+    """The keys of one semaphore or reader-writer lock.  All of them expire."""
+
+    state: str
+    """hash: ``l`` how many permits there are, ``r`` 1 if a resize said so, ``u`` how many are taken."""
+    held: str
+    """sorted set: owner → until when it holds, server ms."""
+    what: str
+    """hash: owner → permits, fence, since when (server ms), and about it."""
+    queue: str
+    """sorted set: waiter → ticket (the order of arrival)."""
+    alive: str
+    """hash: waiter → until when it counts as alive (server ms), permits, and about it."""
+    fence: str
+    """string: the last fence given out."""
+    gone: str
+    """sorted set: owner that gave up while a request of its own was on its way → until when it may be (server ms)."""
+
+
+def share(namespace: str, wing: str, name: str) -> ShareKeys:
+    """Return the keys of the semaphore or reader-writer lock *name*; *wing* says which."""
+    base = tag(namespace, wing, name)
+    return ShareKeys(
+        base, f"{base}:held", f"{base}:what", f"{base}:queue", f"{base}:alive", f"{base}:fence", f"{base}:gone"
+    )
+
+
 class LatchKeys(NamedTuple):
     """The keys of one latch.  All of them expire."""
 

@@ -32,6 +32,10 @@ class ThreadScope:
         """Belong to the current thread."""
         self._thread = weakref.ref(threading.current_thread())
 
+    def mine(self) -> bool:
+        """Tell whether the current thread is the one that entered."""
+        return self._thread() is threading.current_thread()
+
     def alive(self) -> bool:
         """Tell whether the thread goes on."""
         thread = self._thread()
@@ -63,6 +67,10 @@ class TaskScope:
         self._cancelling = 0 if task is None else task.cancelling()
         self._fired = False
         self._left = False
+
+    def mine(self) -> bool:
+        """Tell whether the current task is the one that entered."""
+        return self._task is not None and self._task() is asyncio.current_task()
 
     def alive(self) -> bool:
         """Tell whether the task goes on; from any thread."""

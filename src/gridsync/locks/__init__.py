@@ -1,8 +1,15 @@
-"""Locks: exclusive leases with a fence.
+"""Locks: leases with a fence, and what else processes need to wait for each other.
 
-`Lock` and `AsyncLock` hand out leases: one acquisition, one handle, one fence.  `FenceGate` and
-`gridsync.locks.sql` are for the resources that a lock protects.  See `gridsync.locks._core` for the
-states and failure points, and ``lua/`` for what is atomic.
+================================  ================================================================
+`Lock`                            one holder at a time
+`RWLock`                          any number of readers, or one writer
+`Semaphore`                       a number of permits
+`Latch`, `Barrier`                wait until things have happened, or for each other
+`FenceGate`, `gridsync.locks.sql`  the other half of fencing: what a lock protects checks the fence
+================================  ================================================================
+
+Each has a twin for asyncio, `AsyncLock` and so on.  A lock hands out leases: one acquisition, one handle, one fence.
+See `gridsync.locks._core` for the states and failure points, and ``lua/`` for what is atomic.
 """
 
 from gridsync.locks._api import AsyncLock, Lock
@@ -11,6 +18,8 @@ from gridsync.locks._base import current
 from gridsync.locks._gate import AsyncFenceGate, FenceGate
 from gridsync.locks._latch import AsyncLatch, Latch
 from gridsync.locks._lease import AsyncLease, AsyncLoss, Lease, Loss
+from gridsync.locks._rwlock import AsyncRWLock, AsyncSide, RWLock, Side
+from gridsync.locks._semaphore import AsyncSemaphore, Semaphore
 
 __all__ = [
     "AsyncBarrier",
@@ -19,6 +28,9 @@ __all__ = [
     "AsyncLease",
     "AsyncLock",
     "AsyncLoss",
+    "AsyncRWLock",
+    "AsyncSemaphore",
+    "AsyncSide",
     "Barrier",
     "FenceGate",
     "Latch",
@@ -26,5 +38,8 @@ __all__ = [
     "Lock",
     "Loss",
     "Passage",
+    "RWLock",
+    "Semaphore",
+    "Side",
     "current",
 ]

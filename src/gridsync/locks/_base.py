@@ -13,7 +13,7 @@ from gridsync.locks import _again, _core
 from gridsync.locks._lease import LeaseBase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from gridsync._io import IO
     from gridsync.errors import LeaseLost
@@ -43,6 +43,14 @@ def current() -> LeaseBase:
     if not inside:
         raise UsageError("current() was called outside of every `with lock:` block and every function under @lock")
     return inside[-1]
+
+
+def inside() -> Iterator[Hold]:
+    """Yield what is held by the blocks that this very thread or task is in, those of its parents not included."""
+    for lease in _inside.get():
+        hold = lease._hold  # noqa: SLF001 - leases and locks are one family
+        if any(scope.mine() for scope in hold.scopes):
+            yield hold
 
 
 class LockBase(Generic[AnyLease]):

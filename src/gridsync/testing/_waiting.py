@@ -59,6 +59,10 @@ class SimScope:
         self._fired = False
         self._left = False
 
+    def mine(self) -> bool:
+        """Tell whether the task that runs is the one that entered."""
+        return self._task is self._scheduler.running
+
     def alive(self) -> bool:
         """Tell whether the task goes on."""
         return not self._task.done
