@@ -126,10 +126,10 @@ async def test_renewals_are_measured_and_have_no_spans(kind: str, flushed: Redis
         return {point.attributes["gridsync.outcome"]: point.value for point in sdk.points("gridsync.lease.renewals")}
 
     if kind == "sync":
-        with Grid(flushed.url) as grid, grid.lock("job", ttl=0.3):
+        with Grid(flushed.url) as grid, grid.lock("job", ttl=1.5):
             await soon(lambda: renewed().get("answered", 0) >= 2)
     else:
-        async with AsyncGrid(flushed.url) as agrid, agrid.lock("job", ttl=0.3):
+        async with AsyncGrid(flushed.url) as agrid, agrid.lock("job", ttl=1.5):
             await soon(lambda: renewed().get("answered", 0) >= 2)
     assert "failed" not in renewed()
     assert sdk.spans("EVALSHA locks.renew") == []
