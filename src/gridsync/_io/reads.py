@@ -197,9 +197,7 @@ class ThreadReads(Reads):
         """Send *words* and ROLE once to a replica."""
         place = self._place(keys)
         together = self._together(words, asking)
-        pool = self._pools.setdefault(place, Pool(place, size=self._size))
-        if self._closed:
-            pool.close()
+        pool = self._pools.get(place) or self._open(place)
         wire = pool.take(_left(deadline))
         while not leads_to(wire.endpoint, place.known):
             pool.discard(wire)  # another one is read from by now
@@ -213,6 +211,15 @@ class ThreadReads(Reads):
         finally:
             pool.give(wire)
         return self._judged(place, wire.endpoint, role, reply)
+
+    def _open(self, place: Replica) -> Pool:
+        for old in [each for each in list(self._pools) if each.retired]:
+            self._pools.pop(old).retire()
+        # One step of the interpreter: all who race here get the same, and a pool made in vain has opened nothing.
+        pool = self._pools.setdefault(place, Pool(place, size=self._size))
+        if self._closed:
+            pool.close()
+        return pool
 
     def close(self) -> None:
         """Close every connection."""
@@ -229,6 +236,7 @@ class TaskReads(Reads):
         super().__init__(server, topology, timeout)
         self._inflight_max = inflight_max
         self._nodes: dict[Replica, Node] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
         self._closed = False
 
     async def sleep(self, seconds: float) -> None:
@@ -248,9 +256,7 @@ class TaskReads(Reads):
         together = self._together(words, asking)
         if self._closed:
             raise UsageError(f"this grid ({place}) was closed; make a new one")
-        node = self._nodes.get(place)
-        if node is None:
-            node = self._nodes[place] = Node(place, inflight_max=self._inflight_max, stall_s=self._timeout)
+        node = self._nodes.get(place) or self._open(place)
         until = asyncio.get_running_loop().time() + _left(deadline)
         wire = await node.ready(until)
         while not leads_to(wire.endpoint, place.known):
@@ -259,10 +265,18 @@ class TaskReads(Reads):
         role, reply = await asyncio.gather(*wire.post_together(list(together), until), return_exceptions=True)
         return self._judged(place, wire.endpoint, role, reply)
 
+    def _open(self, place: Replica) -> Node:
+        for old in [each for each in self._nodes if each.retired]:
+            task = asyncio.get_running_loop().create_task(self._nodes.pop(old).retire(), name="gridsync-retire")
+            self._leaving.add(task)
+            task.add_done_callback(self._leaving.discard)
+        node = self._nodes[place] = Node(place, inflight_max=self._inflight_max, stall_s=self._timeout)
+        return node
+
     async def close(self) -> None:
         """Close every connection, letting what is under way finish."""
         self._closed = True
-        await asyncio.gather(*(node.close() for node in self._nodes.values()))
+        await asyncio.gather(*(node.close() for node in self._nodes.values()), *self._leaving)
 
 
 def _left(deadline: float) -> float:

@@ -34,6 +34,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS as SLOTS
 from gridsync._io.clock import monotonic
 from gridsync._io.route.cluster_nodes import ClusterNodes, ClusterPools
 from gridsync._io.route.lanes import slot_of
+from gridsync._io.route.replica import Replica
 from gridsync._io.wire import blocking
 from gridsync._io.wire.faults import Fault, ReplyError
 from gridsync.errors import Misconfigured, Unavailable
@@ -68,6 +69,8 @@ class ClusterTopology:
         }
         self._owners: list[str] = [""] * SLOTS
         self._primaries = self._seeds
+        self._replicas: dict[str, tuple[Endpoint, ...]] = {}
+        self._shards: dict[str, Replica] = {}
         self._asked: dict[str, float] = {}
         self._turn = 0
         self._changed: list[Callable[[], None]] = []
@@ -124,8 +127,21 @@ class ClusterTopology:
         """Call *callback*, from the reading thread, when the table was read."""
         self._changed.append(callback)
 
-    def replica(self, keys: Sequence[object]) -> None:
-        """Know of none."""
+    def replica(self, keys: Sequence[object]) -> Replica:
+        """Return where a replica of the node that serves *keys* is found."""
+        owner = self.owner(keys)
+        place = self._shards.get(owner)
+        if place is None:
+            # One step of the interpreter: all who race here get the same.
+            place = self._shards.setdefault(owner, Replica(owner, self._template, Shard(self, owner)))
+        return place
+
+    def replicas_of(self, owner: str) -> Sequence[Endpoint]:
+        """Return the replicas of the node at *owner* that the table names; without any, read it anew soon."""
+        found = self._replicas.get(owner, ())
+        if not found:
+            self._read_soon()
+        return found
 
     def on_move(self, callback: Callable[[Endpoint], None]) -> None:
         """Never call *callback*: the nodes of a cluster do not stand in for each other."""
@@ -239,21 +255,30 @@ class ClusterTopology:
         owners = [""] * SLOTS
         primaries: dict[str, None] = {}
         nodes: dict[str, Endpoint] = {}
+        replicas: dict[str, dict[str, Endpoint]] = {}
         for first, last, *served_by in ranges:
+            owner = ""
             for rank, (host, port, *_) in enumerate(served_by):
                 # A host that is unknown, or not to be told, is the one that we asked.
                 name = host.decode() if host not in (None, b"", b"?") else asked.host
                 address = f"{name}:{port}"
                 nodes[address] = self._endpoints.get(address) or replace(self._template, host=name, port=port)
                 if rank == 0:
-                    primaries[address] = None
-                    owners[first : last + 1] = [address] * (last - first + 1)
+                    owner = address
+                    primaries[owner] = None
+                    owners[first : last + 1] = [owner] * (last - first + 1)
+                else:
+                    replicas.setdefault(owner, {})[address] = replace(nodes[address], role="slave")
         if nodes:
             now = monotonic()
             self._asked = {address: at for address, at in self._asked.copy().items() if now - at < ASKED_S}
             self._endpoints = {address: self.named(address) for address in self._asked} | nodes
             self._primaries = tuple(primaries)
             self._owners = owners
+            self._replicas = {owner: tuple(each.values()) for owner, each in replicas.items()}
+            for address in list(self._shards):
+                if address not in primaries:
+                    self._shards.pop(address).retired = True
             for changed in self._changed:
                 changed()
 
@@ -261,6 +286,23 @@ class ClusterTopology:
         if self._wire is not None:
             self._wire.close()  # our copy of the descriptor
         self._reset()
+
+
+class Shard:
+    """The replicas of one node, as the slot table names them: those that the cluster takes for alive."""
+
+    def __init__(self, topology: ClusterTopology, owner: str) -> None:
+        """Look into *topology*."""
+        self._topology = topology
+        self._owner = owner
+
+    def look(self, timeout: float) -> Sequence[Endpoint]:  # noqa: ARG002 - nobody is asked
+        """Return them."""
+        return self._topology.replicas_of(self._owner)
+
+    async def alook(self) -> Sequence[Endpoint]:
+        """As `look`."""
+        return self._topology.replicas_of(self._owner)
 
 
 _TABLE_IN_DOUBT = frozenset({"CLUSTERDOWN", "READONLY", "UNBLOCKED", "MASTERDOWN", "LOADING"})

@@ -48,8 +48,10 @@ class Replica:
 
     def __init__(self, of: str, server: Endpoint, candidates: Candidates) -> None:
         """Choose among *candidates* of *of*; they are greeted as *server* says, whatever its host and port."""
-        self.server = server
+        self.server = replace(server, role="slave")
         self.connect_timeout = server.connect_timeout
+        self.retired = False
+        """Whether its primary is none any more, so that nobody asks for this place again."""
         self._of = of
         self._source = candidates
         self._candidates: Sequence[Endpoint] | None = None
@@ -143,4 +145,4 @@ def _fit_by(facts: dict[bytes, Any]) -> bool:
 
 def replica_of(primary: Primary) -> Replica:
     """Return a replica of a service that sentinels watch."""
-    return Replica(f"the service {primary.service!r}", replace(primary.server, role="slave"), Watched(primary))
+    return Replica(f"the service {primary.service!r}", primary.server, Watched(primary))
