@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime as dt
 import inspect
 import json
@@ -26,26 +25,16 @@ from gridsync._io.wire.faults import ReplyError
 from gridsync.health import LOCKS
 from gridsync.testing.servers import RedisServer, server_kinds
 from tests.wire.fake import soon
+from tests.wire.world import opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
 KINDS = pytest.mark.parametrize("kind", ["sync", "asyncio"])
 PATIENCE = 30.0
 """Seconds; for reports that shall not end because the machine is busy."""
 HEALTHY = {"appendonly": "yes"}
 FREE = Usage(0, 20, 0)
-
-
-@contextlib.asynccontextmanager
-async def opened(kind: str, url: str) -> AsyncIterator[Any]:
-    """Open a grid of either kind."""
-    if kind == "sync":
-        with Grid(url) as grid:
-            yield grid
-    else:
-        async with AsyncGrid(url) as grid:
-            yield grid
 
 
 async def report(grid: Any, timeout: float = PATIENCE, *, age: float = 0.0) -> Health:  # noqa: ANN401

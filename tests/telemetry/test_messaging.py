@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,12 +10,11 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import BaseModel
 
-from gridsync import AsyncGrid, Grid, WrongVersion
+from gridsync import AsyncGrid, WrongVersion
 from gridsync._io import telemetry
+from tests.wire.world import done, opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
-
     from gridsync.testing.servers import RedisServer
     from tests.telemetry.conftest import Sdk
 
@@ -30,22 +27,6 @@ class Ordered(BaseModel):
     """An event."""
 
     amount: int
-
-
-@contextlib.asynccontextmanager
-async def opened(kind: str, url: str) -> AsyncIterator[Any]:
-    """Open a grid of either kind."""
-    if kind == "sync":
-        with Grid(url) as grid:
-            yield grid
-    else:
-        async with AsyncGrid(url) as grid:
-            yield grid
-
-
-async def done(value: Awaitable[Any] | Any) -> Any:  # noqa: ANN401 - whatever the call returns
-    """Return what a call of either kind returns."""
-    return await value if inspect.isawaitable(value) else value
 
 
 def messaging(span: Any) -> dict[str, Any]:  # noqa: ANN401 - a finished span

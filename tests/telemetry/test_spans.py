@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import inspect
 import re
 import subprocess
 import sys
@@ -15,7 +13,7 @@ from opentelemetry import context
 from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import BaseModel
 
-from gridsync import AsyncGrid, Grid, LockTimeout, ServerError
+from gridsync import Grid, LockTimeout, ServerError
 from gridsync._io import telemetry
 from gridsync._io.aio import AsyncIO
 from gridsync._io.sync import SyncIO
@@ -23,10 +21,9 @@ from gridsync.testing.proxy import Break, FaultProxy
 from gridsync.testing.servers import RedisServer, server_kinds
 from tests.sentinel.conftest import follow
 from tests.sentinel.helpers import FakeSentinel
+from tests.wire.world import done, opened
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable
-
     from tests.telemetry.conftest import Sdk
 
 KINDS = pytest.mark.parametrize("kind", ["sync", "asyncio"])
@@ -38,22 +35,6 @@ class Ordered(BaseModel):
     """An event."""
 
     amount: int
-
-
-@contextlib.asynccontextmanager
-async def opened(kind: str, url: str) -> AsyncIterator[Any]:
-    """Open a grid of either kind."""
-    if kind == "sync":
-        with Grid(url) as grid:
-            yield grid
-    else:
-        async with AsyncGrid(url) as grid:
-            yield grid
-
-
-async def done(value: Awaitable[Any] | Any) -> Any:  # noqa: ANN401 - whatever the call returns
-    """Return what a call of either kind returns."""
-    return await value if inspect.isawaitable(value) else value
 
 
 @KINDS

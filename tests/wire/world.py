@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from gridsync import locks
+from gridsync import AsyncGrid, Grid, locks
 from gridsync._io.aio import AsyncIO
 from gridsync._io.keys import wake_prefix
 from gridsync._io.sync import SyncIO
@@ -20,7 +21,7 @@ from gridsync.locks import AsyncLock, Lock
 from gridsync.streams import AsyncEventStore, EventStore
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from gridsync._io.wire.endpoint import Endpoint
 
@@ -28,6 +29,22 @@ NAMESPACE = "test"
 KINDS = ["sync", "asyncio"]
 NOWHERE: Any = SimpleNamespace(wake_prefix=wake_prefix)
 """An io for what never asks a server."""
+
+
+@contextlib.asynccontextmanager
+async def opened(kind: str, url: str) -> AsyncIterator[Any]:
+    """Open a grid of either kind."""
+    if kind == "sync":
+        with Grid(url) as grid:
+            yield grid
+    else:
+        async with AsyncGrid(url) as grid:
+            yield grid
+
+
+async def done(value: Awaitable[Any] | Any) -> Any:
+    """Return what a call of either kind returns."""
+    return await value if inspect.isawaitable(value) else value
 
 
 class World:

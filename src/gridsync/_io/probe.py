@@ -96,6 +96,27 @@ def probe(place: Place, questions: Sequence[tuple[Any, ...]], timeout: float) ->
         return late(place, timeout)
 
 
+def _facts(
+    endpoint: Endpoint,
+    steps: tuple[float, float, float],
+    replies: Sequence[Any],
+    asked_at: tuple[float, float],
+    certificate_ends: float | None,
+) -> Facts:
+    """Return what *replies* tell; *steps* are when it began, was connected, and had its first answer."""
+    started, connected, ponged = steps
+    return Facts(
+        str(endpoint),
+        monotonic() - started,
+        replies=replies,
+        connect_s=connected - started,
+        ping_s=ponged - connected,
+        asked_at=asked_at,
+        tls=endpoint.tls is not None,
+        certificate_ends=certificate_ends,
+    )
+
+
 def _quorum(place: Primary, until: float) -> list[tuple[str, object]]:
     found: list[tuple[str, object]] = []
     for sentinel in sorted(place.sentinels, key=str):
@@ -158,17 +179,7 @@ def _ask(place: Place, questions: Sequence[tuple[Any, ...]], timeout: float) -> 
             wire.close()
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the report tells
         return Facts(str(place), monotonic() - started, error)
-    facts = Facts(
-        str(wire.endpoint),
-        monotonic() - started,
-        None,
-        replies,
-        connected - started,
-        ponged - connected,
-        asked_at,
-        wire.endpoint.tls is not None,
-        ends,
-    )
+    facts = _facts(wire.endpoint, (started, connected, ponged), replies, asked_at, ends)
     if not isinstance(place, Primary):
         return facts
     return replace(facts, sentinels=_quorum(place, started + timeout), spent_s=monotonic() - started)
@@ -198,17 +209,7 @@ async def aprobe(place: Place, questions: Sequence[tuple[Any, ...]], timeout: fl
     broken = next((reply for reply in replies if isinstance(reply, Fault)), None)
     if broken is not None:
         return Facts(str(place), monotonic() - started, broken)
-    facts = Facts(
-        str(wire.endpoint),
-        monotonic() - started,
-        None,
-        replies,
-        connected - started,
-        ponged - connected,
-        asked_at,
-        wire.endpoint.tls is not None,
-        ends,
-    )
+    facts = _facts(wire.endpoint, (started, connected, ponged), replies, asked_at, ends)
     if not isinstance(place, Primary):
         return facts
     sentinels = await _aquorum(place, max(started + timeout - monotonic(), LEAST_S))
