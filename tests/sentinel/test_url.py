@@ -81,3 +81,11 @@ def test_no_message_shows_a_password():
     with pytest.raises(InvalidURL) as raised:
         read(url + "&wrong=1")
     assert "secret" not in str(raised.value)
+
+
+def test_the_sentinel_that_knew_of_a_move_first_is_asked_first():
+    """The others may name the old primary for a while, and each such answer cost a caller another pause."""
+    place = read("redis+sentinel://one,two,three/market")
+    moved = place.named(place.sentinels[2], [b"other", b"7"])
+    place.moved(moved)
+    assert [sentinel.host for sentinel in place.sentinels] == ["three", "one", "two"]

@@ -243,6 +243,20 @@ def test_an_unknown_script_is_loaded_and_called_again_without_a_pause():
     assert attempts.pauses == []
 
 
+@pytest.mark.parametrize("before", [Fault("refused", applied=False), ReplyError("MOVED 12 host:1")])
+def test_a_script_that_another_server_lacks_costs_no_pause(before: Fault | ReplyError):
+    """A primary that was a replica a moment ago knows no script: callers would wait for it half a second longer."""
+    attempts = Attempts([ReplyError("NOSCRIPT x"), b"sha", b"done"])
+    assert repeat(attempts, COUNT, before) == b"done"
+    assert attempts.pauses == []
+
+
+def test_a_script_that_is_forgotten_again_and_again_is_not_loaded_without_a_pause():
+    attempts = Attempts([b"sha", ReplyError("NOSCRIPT x")] * 5 + [b"sha", b"done"])
+    assert repeat(attempts, COUNT, ReplyError("NOSCRIPT x")) == b"done"
+    assert len(attempts.pauses) == 4
+
+
 def test_a_lost_reply_to_the_loading_is_not_a_lost_reply_to_the_script():
     """The script itself had not left: a counting one may be sent."""
     attempts = Attempts([Fault("cut", applied=True), ReplyError("NOSCRIPT x"), b"sha", b"done"])

@@ -152,14 +152,17 @@ async def recover(
         return error
 
     def note(error: Fault | ReplyError) -> bool:
-        """Keep *error* in mind, for the route as well; true if another node is to be asked at once."""
+        """Keep *error* in mind, for the route as well; true if nothing is wrong with the server: no pause then."""
         nonlocal asking, redirects
+        before = _code(seen[-1]) if seen else ""
         seen.append(error)
         attempts.failed(keys, error)
-        code = error.code if isinstance(error, ReplyError) else ""
+        code = _code(error)
         if code != "NOSCRIPT":  # the script is loaded where it is missing, also on a node that has to be asked
             asking = error.target if isinstance(error, ReplyError) and code == "ASK" else None
         redirects += code in REDIRECTS
+        if code == "NOSCRIPT":
+            return before != "NOSCRIPT"  # else it was loaded right before
         return code in REDIRECTS and redirects <= REDIRECTS_MAX
 
     def spare() -> float:
@@ -180,14 +183,14 @@ async def recover(
     async def once() -> Any:  # noqa: ANN401
         while True:
             last = seen[-1]
-            counts = not (isinstance(last, ReplyError) and (last.code == "NOSCRIPT" or last.code in REDIRECTS))
+            counts = _code(last) != "NOSCRIPT" and _code(last) not in REDIRECTS
             if counts and not attempts.budget.take():
                 raise _spent(operation, seen, attempts.budget)
             repeats = any(isinstance(error, Fault) and error.ambiguous for error in seen)
             elapsed = attempts.monotonic() - started
             words = operation.words(keys, _with_repeat(args, repeat_index, elapsed) if repeats else tuple(args))
             try:
-                if isinstance(operation, Script) and isinstance(last, ReplyError) and last.code == "NOSCRIPT":
+                if isinstance(operation, Script) and _code(last) == "NOSCRIPT":
                     await _load(attempts, operation, keys, deadline, asking)
                 return await attempts.attempt(words, keys, deadline, asking, spare())
             except GridsyncError as error:
@@ -242,6 +245,10 @@ async def _load(
     except Fault as fault:
         # Loading twice does no harm, and the script itself has not left yet.
         raise Fault(str(fault), applied=False) from fault
+
+
+def _code(error: Exception) -> str:
+    return error.code if isinstance(error, ReplyError) else ""
 
 
 def _perhaps_applied(operation: Operation, seen: list[Exception]) -> bool:

@@ -113,6 +113,9 @@ class Primary:
     def moved(self, endpoint: Endpoint) -> None:
         """Let everybody know that *endpoint* is the primary now; it said so itself."""
         self._found = endpoint
+        named_by = self._named_by.get(endpoint)
+        if named_by is not None:
+            self.put(named_by)  # the others may name the old one for a while
         for callback in self._callbacks:
             try:
                 callback(endpoint)
