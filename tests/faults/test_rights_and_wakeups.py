@@ -53,6 +53,22 @@ async def test_a_right_that_is_taken_away_is_named_once_and_works_again_when_it_
         await world.close()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_waiter_that_may_not_listen_is_told_so_once(guarded: RedisServer, kind: str):
+    """It was in nobody's way, and holds no place in the queue of the lock."""
+    world = World(kind, guarded.url_for("app", "old"))
+    held = await world.do(world.lock(world.io(guarded.url)).acquire)
+    guarded.command("ACL", "SETUSER", "app", "resetchannels")
+    with FaultProxy(world.url) as proxy:
+        waiter = world.lock(world.io(proxy.url, timeout=LONG_S))
+        with pytest.raises(PermissionDenied, match="channel"):
+            await world.do(waiter.acquire, timeout=LONG_S)
+        assert len(proxy.requests("SUBSCRIBE")) == 1
+    assert guarded.command("ZCARD", KEYS.queue) == 0
+    assert await world.do(held.release) is True
+    await world.close()
+
+
 class Rotating(CredentialProvider):
     """The password of the day."""
 

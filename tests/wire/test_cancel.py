@@ -17,6 +17,7 @@ from gridsync._io.aio import AsyncIO
 from gridsync._io.keys import lock as lock_keys
 from gridsync._io.keys import tag, wake_channel
 from gridsync._io.wire.endpoint import parse
+from gridsync.limits import AsyncLimiter
 from gridsync.locks import AsyncLock
 from gridsync.testing.proxy import FaultProxy
 from gridsync.testing.servers import RedisServer
@@ -104,6 +105,71 @@ async def block(io: AsyncIO) -> None:
         assert await io.block(POP, ["nothing"], ["0.02"], wait=0.02, stop=io.signal()) is None
 
 
+async def gathered(io: AsyncIO) -> None:
+    """Side by side, with pauses."""
+
+    async def one(n: int) -> bytes:
+        await io.sleep(0.001 * n)
+        reply: bytes = await io.run(ECHO, [str(n)])
+        return reply
+
+    assert await io.gather(*(one(n) for n in range(5))) == [str(n).encode() for n in range(5)]
+
+
+async def spawned(io: AsyncIO) -> None:
+    """What must be undone runs to its end, whatever becomes of whoever started it."""
+    signal = io.signal()
+
+    async def undo() -> None:
+        await io.run(ECHO, ["undone"])
+        signal.set()
+
+    io.spawn(undo())
+    assert await io.run(ECHO, ["mine"]) == b"mine"
+    try:
+        assert await signal.wait(10)
+    finally:
+        if not signal.is_set():
+            assert io._cleanups
+
+
+async def stopped(io: AsyncIO) -> None:
+    """A blocking command that is told to stop."""
+    stop = io.signal()
+    blocked = asyncio.ensure_future(io.block(POP, ["nothing"], ["10"], wait=10, stop=stop))
+    try:
+        await io.run(ECHO, ["meanwhile"])
+        await soon(lambda: io._blocked)
+        stop.set()
+        assert await blocked is None
+    finally:
+        blocked.cancel()
+        await asyncio.gather(blocked, return_exceptions=True)
+
+
+async def loaded(io: AsyncIO) -> None:
+    """A script that the server does not know is loaded, and called again."""
+    await io.run(Command("flush", Category.IDEMPOTENT, ("SCRIPT",)), ["FLUSH"])
+    limiter = AsyncLimiter(io, "test", "calls", "1000/minute")
+    assert await limiter.hit("me")
+
+
+async def repeated(io: AsyncIO) -> None:
+    """The connection breaks under requests: they are repeated on the next one."""
+    await io.connect()
+    calls = [asyncio.ensure_future(io.run(ECHO, [str(n)])) for n in range(3)]
+    try:
+        await asyncio.sleep(0)
+        wire = io._route.node(()).wire
+        assert wire is not None
+        wire.abort()
+        assert await asyncio.gather(*calls) == [b"0", b"1", b"2"]
+    finally:
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+
 async def lock(io: AsyncIO) -> None:
     """Take a lock, fail to get it again, extend and release it."""
     job = AsyncLock(io, "test", "job", ttl=30)
@@ -140,6 +206,11 @@ async def close(io: AsyncIO) -> None:
     await io.close()
 
 
+SCENARIOS = [
+    connect, line, gathered, spawned, loaded, repeated, hub, block, stopped, lock, handed_over, close,
+]  # fmt: skip
+
+
 async def run_cancelled(url: str, scenario: Scenario, at: int | None) -> tuple[int, bool]:
     """Run *scenario* on a fresh driver, cancelled at its *at*-th suspension; returns its steps and if it was cut."""
     io = AsyncIO(parse(url, connect_timeout=10), inflight_max=3, timeout=10)
@@ -167,7 +238,7 @@ async def run_cancelled(url: str, scenario: Scenario, at: int | None) -> tuple[i
 
 
 @pytest.mark.parametrize("sliced", [False, True], ids=["whole", "sliced"])
-@pytest.mark.parametrize("scenario", [connect, line, hub, block, lock, handed_over, close], ids=lambda s: s.__name__)
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 async def test_a_task_cancelled_at_any_await_leaves_nothing_behind(
     flushed: RedisServer, complaints: list[dict[str, Any]], scenario: Scenario, *, sliced: bool
 ):
