@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from gridsync.locks._hold import Hold
     from gridsync.locks._spec import Spec
-    from gridsync.testing.sim import SimIO
+    from gridsync.testing.sim import Call, SimIO
 
     Scripts = Mapping[str, str] | None
 
@@ -42,7 +42,7 @@ BAD_DAY = Faults(
 )
 
 
-async def work(io: SimIO, spec: Spec, *, steps: int = 4, step_s: float = 0.3) -> None:
+async def work(io: SimIO, spec: Spec, steps: int = 4, step_s: float = 0.3) -> None:
     """Take the lock once, act while the lease is surely ours, give it back."""
     hold = await _core.acquire(io, spec, 20.0)
     if hold is None:
@@ -70,13 +70,13 @@ async def _give_back(io: SimIO, hold: Hold) -> None:
         io.note("release failed", why=type(error).__name__)
 
 
-async def keep_working(io: SimIO, spec: Spec, until: float) -> None:
+async def keep_working(io: SimIO, spec: Spec, until: float, steps: int = 4, step_s: float = 0.3) -> None:
     """Work again and again, whatever happens."""
     end = io.monotonic() + until
     while io.monotonic() < end:
         try:
             await io.sleep(0.1)
-            await work(io, spec)
+            await work(io, spec, steps=steps, step_s=step_s)
         except (LockTimeout, LeaseLost, Unavailable, OutcomeUnknown) as error:
             io.note("stopped", why=type(error).__name__)
         except asyncio.CancelledError:
@@ -95,6 +95,235 @@ def bad_day(seed: int, scripts: Scripts = None, faults: Faults = BAD_DAY) -> Sim
     assert mutual_exclusion(sim.history) > 5, sim.history.story()
     if sim.history.of("acquired")[-1].process != "z":
         raise sim.history.fail("after the bad weather nobody got the lock")
+    nothing_left(sim)
+    return sim
+
+
+LATE_WORDS = Faults(
+    message_late=0.5,
+    message_late_s=2.0,
+    message_doubled=0.2,
+    message_lost=0.1,
+    pause_every_s=2.0,
+    pause_s=2.0,
+    cancel_every_s=5.0,
+    calm_after_s=40.0,
+)
+
+
+def late_words(seed: int, scripts: Scripts = None) -> Simulation:
+    """Words of a hand-over come late, twice or never, and processes stand still between the word and its use."""
+    sim = Simulation(seed, scripts=scripts, faults=LATE_WORDS)
+    for name in "abcd":
+        sim.start(name, keep_working, LONG, 40.0, 3, 0.2)
+    sim.at(50.0, lambda: sim.start("z", work, LONG))
+    sim.run(until=60.0)
+    assert mutual_exclusion(sim.history) > 10, sim.history.story()
+    if sim.history.of("acquired")[-1].process != "z":
+        raise sim.history.fail("after the bad weather nobody got the lock")
+    return sim
+
+
+def stale_word(seed: int, scripts: Scripts = None) -> Simulation:
+    """A word comes long after its claim went to the next one, and the clock was set back: it seems to be about now."""
+    sim = Simulation(seed, scripts=scripts, faults=Faults(message_late=1.0, message_late_s=8.0))
+
+    async def come(io: SimIO, delay: float, steps: int) -> None:
+        await io.sleep(delay)
+        await work(io, LONG, steps)
+
+    for place, (name, steps) in enumerate((("a", 3), ("b", 3), ("c", 20))):
+        sim.start(name, come, 0.1 * place, steps)
+    # b is handed the lock at about 0.9 s, and c one second later.
+    sim.at(0.85, lambda: sim.pause("b", 1.6))
+    sim.at(2.2, lambda: sim.jump_server_clock(-sim.random.uniform(2, 8)))
+    sim.run(until=60.0)
+    assert mutual_exclusion(sim.history) == 3
+    return sim
+
+
+def leap_before_a_word(seed: int, scripts: Scripts = None) -> Simulation:
+    """The server's clock is set forward while one waits: its claim seems to begin later than it does."""
+    sim = Simulation(seed, scripts=scripts)
+
+    async def come(io: SimIO, delay: float, steps: int) -> None:
+        await io.sleep(delay)
+        await work(io, LONG, steps=steps)
+
+    for place, (name, steps) in enumerate((("a", 7), ("b", 12), ("c", 3))):
+        sim.start(name, come, 0.1 * place, steps)
+    sim.at(sim.random.uniform(0.5, 2.0), lambda: sim.jump_server_clock(sim.random.uniform(1.2, 1.8)))
+    sim.run(until=60.0)
+    assert mutual_exclusion(sim.history) == 3
+    return sim
+
+
+def brief_bodies(seed: int, scripts: Scripts = None) -> Simulation:
+    """Tasks of two processes take turns, each for a moment: two commands a turn, and no poll."""
+    sim = Simulation(seed, scripts=scripts)
+    turns = 0
+
+    async def take_turns(io: SimIO) -> None:
+        nonlocal turns
+        await io.sleep(sim.random.uniform(0, 0.5))
+        for _ in range(10):
+            hold = await _core.acquire(io, SHORT, 20.0)
+            assert hold is not None
+            hold.check()
+            io.note("acquired", name=SHORT.name, owner=hold.owner, fence=hold.fence)
+            await io.sleep(0.001)
+            hold.check()
+            io.note("released", name=SHORT.name, owner=hold.owner, fence=hold.fence)
+            assert await _core.release(io, hold)
+            turns += 1
+
+    for n in range(6):
+        sim.start("ab"[n % 2], take_turns)
+    commands = 0
+
+    def count(call: Call) -> None:
+        nonlocal commands
+        commands += call.words[0] in ("EVALSHA", b"EVALSHA")
+
+    sim.watch(count)
+    sim.run(until=60.0)
+    assert mutual_exclusion(sim.history) == turns == 60
+    last = sim.history.of("released")[-1]
+    if last.at_us > 2_000_000:
+        raise sim.history.fail(f"60 turns took {last.at_us / 1e6:.3f} s")
+    # One each for what cannot be known before: that the lock is held, and that a script is not loaded.
+    if commands > 2 * turns + 12:
+        raise sim.history.fail(f"{turns} turns took {commands} commands")
+    nothing_left(sim)
+    return sim
+
+
+def late_requests(seed: int, scripts: Scripts = None) -> Simulation:
+    """Requests arrive seconds after their callers gave up or were answered: no such ghost holds the lock."""
+    sim = Simulation(seed, scripts=scripts, faults=Faults(late=0.2, late_s=8.0, cancel_every_s=1.5, calm_after_s=20.0))
+    for name in "abc":
+        sim.start(name, keep_working, LONG, 18.0, 1, 0.05)
+    sim.at(30.0, lambda: sim.start("z", work, LONG, 1))
+    sim.run(until=60.0)
+    mutual_exclusion(sim.history)
+    asked = [event for event in sim.history.of("acquired") if event.process == "z"]
+    if not asked or asked[0].at_us > 30_200_000:
+        raise sim.history.fail("a request that came late holds the lock for nobody")
+    return sim
+
+
+def barging(seed: int, scripts: Scripts = None) -> Simulation:
+    """Order does not matter: newcomers may overtake, and nobody waits for much longer than the patience."""
+    sim = Simulation(seed, scripts=scripts)
+    spec = _spec.lock("sim", "job", 2_000, wake=wake_prefix, fair=False)
+    overtaken = 0
+    waited: list[float] = []
+
+    async def take_turns(io: SimIO, until: float) -> None:
+        nonlocal overtaken
+        while io.monotonic() < until:
+            began = io.monotonic()
+            hold = await _core.acquire(io, spec, 20.0)
+            assert hold is not None
+            waited.append(io.monotonic() - began)
+            hold.check()
+            io.note("acquired", name=spec.name, owner=hold.owner, fence=hold.fence)
+            await io.sleep(0.05)
+            hold.check()
+            io.note("released", name=spec.name, owner=hold.owner, fence=hold.fence)
+            assert await _core.release(io, hold)
+
+    for name in "abcde":
+        io = sim.io(name)
+        sim.start(name, take_turns, io.monotonic() + 10.0)
+    sim.run(until=60.0)
+    assert mutual_exclusion(sim.history) > 100
+    if max(waited) > (_spec.PATIENCE_MS + 500) / 1000:
+        raise sim.history.fail(f"one waited {max(waited):.3f} s")
+    if sum(one < 0.01 for one in waited) < len(waited) / 4:
+        raise sim.history.fail("a free lock was not given to who came first of all")
+    nothing_left(sim)
+    return sim
+
+
+def barging_greedy(seed: int, scripts: Scripts = None) -> Simulation:
+    """One takes the lock again in the moment in which it gives it back: a waiter is served when patience ends."""
+    sim = Simulation(seed, scripts=scripts)
+    spec = _spec.lock("sim", "job", 2_000, wake=wake_prefix, fair=False)
+
+    async def greedy(io: SimIO) -> None:
+        hold = await _core.acquire(io, spec, 0)
+        end = io.monotonic() + 2.5
+        while io.monotonic() < end:
+            await io.sleep(0.1)
+            if hold is not None:
+                io.spawn(_give_back(io, hold))
+                # On the same connection, right behind: nobody can be faster.
+                await io.breathe()
+            hold = await _core.acquire(io, spec, 0)
+        if hold is not None:
+            await _core.release(io, hold)
+
+    async def wait(io: SimIO) -> None:
+        await io.sleep(0.1)
+        began = io.monotonic()
+        hold = await _core.acquire(io, spec, 20.0)
+        assert hold is not None
+        io.note("waited", seconds=io.monotonic() - began)
+        await _core.release(io, hold)
+
+    sim.start("g", greedy)
+    sim.start("w", wait)
+    sim.run(until=30.0)
+    (waited,) = sim.history.of("waited")
+    if waited.facts["seconds"] > (_spec.PATIENCE_MS + 200) / 1000:
+        raise sim.history.fail("a waiter was overtaken for longer than the patience")
+    return sim
+
+
+def lost_word(seed: int, scripts: Scripts = None) -> Simulation:
+    """The reply to a release is lost, and with it the word for a waiter of the same process: the repeat says it."""
+    sim = Simulation(seed, scripts=scripts)
+
+    async def hold(io: SimIO) -> None:
+        hold = await _core.acquire(io, LONG, 20.0)
+        assert hold is not None
+        await io.sleep(0.5)
+        sim.next_requests("reply_lost")
+        assert await _core.release(io, hold)
+        io.note("told")
+
+    # A first release teaches the server the script: what is lost must be the reply that matters.
+    sim.start("a", work, LONG, 1)
+    sim.at(1.0, lambda: sim.start("a", hold))
+    sim.at(1.2, lambda: sim.start("a", work, LONG, 1))
+    sim.run(until=30.0)
+    told = sim.history.of("told")[0].at_us
+    served = sim.history.of("acquired")[-1].at_us
+    if served - told > 100_000:
+        raise sim.history.fail(f"the waiter heard nothing for {(served - told) / 1e6:.3f} s")
+    nothing_left(sim)
+    return sim
+
+
+def barging_dead(seed: int, scripts: Scripts = None) -> Simulation:
+    """Order does not matter and waiters die: whoever is woken and does not come holds nobody up for long."""
+    sim = Simulation(seed, scripts=scripts)
+    spec = _spec.lock("sim", "job", 2_000, wake=wake_prefix, fair=False)
+
+    async def work_late(io: SimIO, delay: float) -> None:
+        await io.sleep(delay)
+        await work(io, spec)
+
+    for place, name in enumerate("abcde"):
+        sim.start(name, work_late, 0.05 * place)
+    for name in "bcd":
+        sim.at(sim.random.uniform(0.4, 1.3), lambda name=name: sim.kill(name))  # type: ignore[misc] # bound now
+    sim.run(until=60.0)
+    mutual_exclusion(sim.history)
+    served = [event for event in sim.history.of("acquired") if event.process == "e"]
+    if not served or served[0].at_us > 1_300_000 + 3 * 1_200_000:
+        raise sim.history.fail("the living one waited for the dead")
     nothing_left(sim)
     return sim
 
@@ -239,21 +468,31 @@ def alone(seed: int, scripts: Scripts = None) -> Simulation:
     return sim
 
 
-def crashed_holder(seed: int, scripts: Scripts = None) -> Simulation:
+def crashed_holder(seed: int, scripts: Scripts = None, spec: Spec = SHORT) -> Simulation:
     """The holder vanishes, and newcomers arrive just when its lease ends: they do not overtake those who wait."""
     sim = Simulation(seed, scripts=scripts)
-    sim.start("a", _late_work, 0.0)
+
+    async def work_late(io: SimIO, delay: float) -> None:
+        await io.sleep(delay)
+        await work(io, spec)
+
+    sim.start("a", work_late, 0.0)
     sim.at(0.5, lambda: sim.kill("a"))
     for place, name in enumerate("bc"):
-        sim.start(name, _late_work, 0.1 + 0.1 * place)
+        sim.start(name, work_late, 0.1 + 0.1 * place)
     for place in range(40):
-        sim.start(f"n{place}", _late_work, 1.99 + 0.0005 * place)
+        sim.start(f"n{place}", work_late, 1.99 + 0.0005 * place)
     sim.run(until=20.0)
     mutual_exclusion(sim.history)
     served = [event.process for event in sim.history.of("acquired")]
     if served[:3] != ["a", "b", "c"]:
         raise sim.history.fail(f"arrived a, b, c and then others, served {served}")
     return sim
+
+
+def crashed_holder_unfair(seed: int, scripts: Scripts = None) -> Simulation:
+    """As `crashed_holder` where order does not matter: whoever has waited for longer than the patience comes first."""
+    return crashed_holder(seed, scripts, _spec.lock("sim", "job", 2_000, wake=wake_prefix, fair=False))
 
 
 def overslept(seed: int, scripts: Scripts = None) -> Simulation:

@@ -102,3 +102,41 @@ def test_a_restart_of_the_server_sends_no_waiter_away(seed: int) -> None:
     sim.run(until=60.0)
     assert scenarios.mutual_exclusion(sim.history) == 3
     assert len(sim.history.of("released")) == 3
+
+
+def test_a_late_word_never_makes_a_second_holder(seed: int) -> None:
+    """A holder that began by a word would count its claim from when it heard of it, and not from when it began."""
+    scenarios.late_words(seed)
+
+
+def test_an_old_word_is_not_believed_when_the_clock_was_set_back(seed: int) -> None:
+    """A hand-over that is long gone would look like one that is about to happen."""
+    scenarios.stale_word(seed)
+
+
+def test_a_clock_set_forward_lengthens_no_claim(seed: int) -> None:
+    """The hand-over would seem to lie in the future, and the claim to last until long after its end."""
+    scenarios.leap_before_a_word(seed)
+
+
+def test_a_contended_cycle_costs_two_commands(seed: int) -> None:
+    """Each hand-over would cost a claim, and thus a round trip more."""
+    scenarios.brief_bodies(seed)
+
+
+def test_a_word_that_was_lost_with_a_reply_is_said_again(seed: int) -> None:
+    """A waiter of the releaser's own process would sleep through its claim."""
+    scenarios.lost_word(seed)
+
+
+def test_a_request_that_comes_late_holds_nothing(seed: int) -> None:
+    """A caller that gave up, or one that has long released, would hold the lock for a whole ttl."""
+    scenarios.late_requests(seed)
+
+
+def test_newcomers_may_overtake_but_not_for_ever(seed: int) -> None:
+    """``fair=False`` would starve a waiter, or be fair and slow."""
+    scenarios.barging(seed)
+    scenarios.barging_greedy(seed)
+    scenarios.crashed_holder_unfair(seed)
+    scenarios.barging_dead(seed)

@@ -9,6 +9,7 @@ import pytest
 from gridsync.errors import GridsyncError
 from gridsync.locks import _core as locks_core
 from gridsync.locks import _hold as locks_hold
+from gridsync.locks import _spec as locks_spec
 from gridsync.streams import _consumer as consumer
 from tests.sim import lease_scenarios as leases
 from tests.sim import lock_scenarios as locks
@@ -87,6 +88,23 @@ class NeverForgotten(locks_hold.Hold):
         return ""
 
 
+def believing(*, late: bool = False, old: bool = False, future: bool = False) -> Any:  # noqa: ANN401 - a method
+    """Return what takes up a hand-over and does not doubt that."""
+
+    def handed(self: Any, message: str) -> Any:  # noqa: ANN401 - the seeker and its hold
+        fence, us, claim_ms = map(int, message.split())
+        *_, asked_us, last, _ = self._reply
+        begun = self._sent + (us - asked_us) / 1_000_000 * locks_hold.MARGIN
+        if late:
+            begun = self._io.monotonic()
+        spent = self._io.monotonic() - begun
+        if (fence <= last and not old) or (spent < 0 and not future) or spent >= claim_ms / 1000 / 3:
+            return None
+        return self._held(fence, begun, claim_ms)
+
+    return handed
+
+
 async def do_nothing(*_args: object) -> None:
     """Forget to."""
 
@@ -99,6 +117,20 @@ CORES = {
     "a lease ends with max_hold": (locks_core, "Hold", Unbounded, leases.bounded),
     "what was held for max_hold is given back": (locks_core, "Hold", KeptBack, leases.bounded),
     "a lease ends with the last who needs it": (locks_core, "Hold", NeverForgotten, leases.forgotten),
+    "a claim is counted from the hand-over": (locks_core.Seeker, "_handed", believing(late=True), locks.late_words),
+    "a word that is no news is not believed": (
+        locks_core.Seeker,
+        "_handed",
+        believing(old=True, future=True),
+        locks.stale_word,
+    ),
+    "a word from the future is not believed": (
+        locks_core.Seeker,
+        "_handed",
+        believing(future=True),
+        locks.leap_before_a_word,
+    ),
+    "who gives up says that a request may come late": (locks_spec, "GONE_MS", 0, locks.late_requests),
     "a waiter shows that it lives": (locks_core, "LOOKS", 0.2, locks.calm_queue),
     "what is in work is renewed": (consumer.Holding, "request", consumer.Holding._renewed, streams.calm_group),
     "a lost read is looked for in our own list": (consumer, "_START", None, streams.lost_reads),

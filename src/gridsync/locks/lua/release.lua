@@ -50,9 +50,6 @@ while head do
     local word = head
     if patience > 0 and us - redis.call('ZSCORE', Q, head) < patience * 1000 then
       redis.call('DEL', S)
-      -- If it does not come, it is dead: others are told then.
-      local due = math.min(tonumber(alive_ms), now + claim)
-      redis.call('HSET', W, head, string.format('%.0f', due) .. ' ' .. about)
     else
       local fence = string.format('%.0f', math.max(us, tonumber(redis.call('GET', F) or '0') + 1))
       redis.call('SET', F, fence, 'PX', ARGV[3])
