@@ -267,12 +267,24 @@ class Grid:
         name: str,
         *,
         ttl: Seconds = 10.0,
+        fair: bool = True,
+        note: str = "",
         max_hold: Seconds | None = None,
         on_lost: Callable[[LeaseLost], object] | None = None,
         reentrant: bool = False,
     ) -> Lock:
         """Return the lock *name*, whose leases live *ttl* seconds without renewal; the rest as in `Lock`."""
-        return Lock(self._io, self.namespace, name, ttl=ttl, max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)
+        return Lock(
+            self._io,
+            self.namespace,
+            name,
+            ttl=ttl,
+            fair=fair,
+            note=note,
+            max_hold=max_hold,
+            on_lost=on_lost,
+            reentrant=reentrant,
+        )
 
     def semaphore(
         self,
@@ -502,13 +514,23 @@ class AsyncGrid:
         name: str,
         *,
         ttl: Seconds = 10.0,
+        fair: bool = True,
+        note: str = "",
         max_hold: Seconds | None = None,
         on_lost: Callable[[LeaseLost], object] | None = None,
         reentrant: bool = False,
     ) -> AsyncLock:
         """Return the lock *name*, whose leases live *ttl* seconds without renewal; the rest as in `AsyncLock`."""
         return AsyncLock(
-            self._io, self.namespace, name, ttl=ttl, max_hold=max_hold, on_lost=on_lost, reentrant=reentrant
+            self._io,
+            self.namespace,
+            name,
+            ttl=ttl,
+            fair=fair,
+            note=note,
+            max_hold=max_hold,
+            on_lost=on_lost,
+            reentrant=reentrant,
         )
 
     def semaphore(

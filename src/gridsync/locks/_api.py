@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gridsync import _units
+from gridsync.errors import UsageError
 from gridsync.locks import _spec
 from gridsync.locks._base import ttl_ms
 from gridsync.locks._taking import AsyncTakable, Takable
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["AsyncLock", "Lock"]
 
 
-def _of(io: IO, namespace: str, name: str, ttl: _units.Seconds) -> _spec.Spec:
+def _of(io: IO, namespace: str, name: str, ttl: _units.Seconds, *, fair: bool, note: str) -> _spec.Spec:
     name = _units.name(name, "a lock's name")
-    return _spec.lock(namespace, name, ttl_ms(ttl, f"lock {name!r}"), wake=io.wake_prefix)
+    length = ttl_ms(ttl, f"lock {name!r}")
+    if not isinstance(note, str):
+        raise UsageError(f"the note of lock {name!r} must be text, not {note!r}")
+    return _spec.lock(namespace, name, length, wake=io.wake_prefix, fair=fair, note=note)
 
 
 class Lock(Takable):
@@ -30,13 +34,16 @@ class Lock(Takable):
 
     Args:
         ttl: How long a lease lives without renewal, in seconds: what a crash of the holder costs the others.
+        fair: Whether it is first come, first served.  If not, a free lock goes to whoever asks next, so that it is
+            never idle while one who waits is being woken; whoever has waited for a second comes first all the same.
+        note: What others shall read about a holder beside host, process and thread or task; 256 bytes for all of it.
         max_hold: After how many seconds the watchdog stops renewing, and the lease is lost.
         on_lost: Called once with a `LeaseLost` when a lease is lost, by the watchdog's thread, or by the thread whose
             `check` finds out first.  What it raises is logged.
         reentrant: Whether the thread that holds it may take it again.  The same fence; the last release frees it.
 
     Guarantee: at most one valid lease at a time on one primary; the fence rises with every holder; a waiter that dies
-    delays the others by at most 3.4 s (they look every 3.3 s) once it is its turn.
+    delays the others by at most 1 s once it is its turn, until they look.
     Not guaranteed: exclusion across a failover that lost the write, or for a holder that goes on after its lease was
     lost; check the fence where you write.
     Unless it is reentrant, a thread that asks again for what it holds waits for itself.
@@ -49,11 +56,14 @@ class Lock(Takable):
         name: str,
         *,
         ttl: _units.Seconds = 10.0,
+        fair: bool = True,
+        note: str = "",
         max_hold: _units.Seconds | None = None,
         on_lost: Callable[[LeaseLost], object] | None = None,
         reentrant: bool = False,
     ) -> None:
-        super().__init__(io, _of(io, namespace, name, ttl), max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)
+        spec = _of(io, namespace, name, ttl, fair=fair, note=note)
+        super().__init__(io, spec, max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)
 
 
 class AsyncLock(AsyncTakable):
@@ -63,6 +73,9 @@ class AsyncLock(AsyncTakable):
 
     Args:
         ttl: How long a lease lives without renewal, in seconds: what a crash of the holder costs the others.
+        fair: Whether it is first come, first served.  If not, a free lock goes to whoever asks next, so that it is
+            never idle while one who waits is being woken; whoever has waited for a second comes first all the same.
+        note: What others shall read about a holder beside host, process and thread or task; 256 bytes for all of it.
         max_hold: After how many seconds the watchdog stops renewing, and the lease is lost.
         on_lost: Called once with a `LeaseLost` in the event loop when a lease is lost: a plain function.  What it
             raises is logged.
@@ -70,7 +83,7 @@ class AsyncLock(AsyncTakable):
             the last release frees it.
 
     Guarantee: at most one valid lease at a time on one primary; the fence rises with every holder; a waiter that dies
-    delays the others by at most 3.4 s (they look every 3.3 s) once it is its turn;
+    delays the others by at most 1 s once it is its turn, until they look;
     a cancelled `acquire` leaves nothing behind; a block whose lease is lost is cancelled.
     Not guaranteed: exclusion across a failover that lost the write, or for a holder that goes on after its lease was
     lost; check the fence where you write.
@@ -84,8 +97,11 @@ class AsyncLock(AsyncTakable):
         name: str,
         *,
         ttl: _units.Seconds = 10.0,
+        fair: bool = True,
+        note: str = "",
         max_hold: _units.Seconds | None = None,
         on_lost: Callable[[LeaseLost], object] | None = None,
         reentrant: bool = False,
     ) -> None:
-        super().__init__(io, _of(io, namespace, name, ttl), max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)
+        spec = _of(io, namespace, name, ttl, fair=fair, note=note)
+        super().__init__(io, spec, max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)

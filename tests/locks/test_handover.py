@@ -1,0 +1,147 @@
+"""How a lock goes from one holder to the next: what it costs, who may overtake, what the state tells."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gridsync.errors import OutcomeUnknown, UsageError
+from gridsync.locks import AsyncLock, Lock
+from gridsync.locks._about import BYTES_MAX, read, tell
+from gridsync.locks._spec import ACQUIRE
+from gridsync.testing.proxy import Break, FaultProxy
+from tests.locks.conftest import KEYS
+from tests.wire.fake import soon
+from tests.wire.world import NOWHERE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gridsync.testing.servers import RedisServer
+    from tests.locks.conftest import Look
+    from tests.wire.world import World
+
+
+@pytest.mark.parametrize("fair", [True, False])
+async def test_a_contended_cycle_costs_two_commands(world: World, flushed: RedisServer, fair: bool):  # noqa: FBT001
+    """The one who waits begins by the word it was sent; a claim would be a round trip more."""
+    with FaultProxy(flushed.url) as proxy:
+        io = world.io(proxy.url)
+        lock = world.locks("Lock", io, "job", fair=fair)
+        held = await world.do(lock.acquire)
+        first = world.start(lock.acquire)
+        await soon(lambda: flushed.command("ZCARD", KEYS.queue) == 1)
+        await world.do(held.release)
+        held = await world.ended(first)
+        before = len(proxy.requests())
+        for _ in range(5):
+            waiting = world.start(lock.acquire)
+            await soon(lambda: flushed.command("ZCARD", KEYS.queue) == 1)
+            await world.do(held.release)
+            held = await world.ended(waiting)
+        # Where order does not matter the one who is woken asks, since another may have been faster.
+        assert [words[0] for words in proxy.requests()[before:]] == [b"EVALSHA"] * 5 * (2 if fair else 3)
+        await world.do(held.release)
+        await world.close()
+
+
+async def test_what_was_handed_over_is_renewed_to_a_whole_lease(world: World, flushed: RedisServer):
+    """The claim of a second would end under a body that takes longer."""
+    lock = world.lock(world.io(), ttl=20)
+    held = await world.do(lock.acquire)
+    waiting = world.start(lock.acquire)
+    await soon(lambda: flushed.command("ZCARD", KEYS.queue) == 1)
+    await world.do(held.release)
+    lease = await world.ended(waiting)
+    assert lease.expires_in() < 1.0
+    await soon(lambda: lease.expires_in() > 15)
+    assert flushed.command("PTTL", KEYS.state) > 15_000
+    await world.do(lease.release)
+
+
+async def test_a_newcomer_may_take_a_free_lock_where_order_does_not_matter(world: World, look: Look):
+    """With ``fair=False`` a lock is not kept for a waiter that has yet to wake up."""
+    io = world.io()
+    lock = world.locks("Lock", io, "job", fair=False)
+    with FaultProxy(world.url) as proxy:
+        held = await world.do(lock.acquire)
+        far = world.start(world.locks("Lock", world.io(proxy.url), "job", fair=False).acquire, timeout=60)
+        await soon(look.waiters)
+        proxy.blackhole()
+        await world.do(held.release)
+        assert look.owner() is None
+        lease = await world.do(lock.try_acquire)
+        assert lease is not None
+        proxy.heal()
+        await world.do(lease.release)
+        await world.do((await world.ended(far, 60)).release)
+    await soon(look.free)
+
+
+async def test_who_has_waited_for_a_second_is_not_overtaken(world: World, look: Look, flushed: RedisServer):
+    io = world.io()
+    lock = world.locks("Lock", io, "job", fair=False)
+    held = await world.do(lock.acquire)
+    waiting = world.start(lock.acquire, timeout=60)
+    await soon(look.waiters)
+    (heir,) = look.waiters()
+    flushed.command("ZINCRBY", KEYS.queue, -1_000_000, heir)
+    await world.do(held.release)
+    assert look.owner() == heir
+    assert await world.do(lock.try_acquire) is None
+    await world.do((await world.ended(waiting)).release)
+
+
+async def test_the_state_tells_who_holds_also_after_a_hand_over(world: World, look: Look, flushed: RedisServer):
+    """Whoever is called at night wants to know which machine, process and task has the lock."""
+    lock = world.locks("Lock", world.io(), "job", note="epoch 42")
+    held = await world.do(lock.acquire)
+
+    def about() -> Any:  # noqa: ANN401 - an About
+        return read(flushed.command("HGET", KEYS.state, "m"))
+
+    assert about()[:2] == (socket.gethostname(), os.getpid())
+    assert about().task
+    assert about().note == "epoch 42"
+    waiting = world.start(world.locks("Lock", world.io(), "job", note="epoch 43").acquire)
+    await soon(look.waiters)
+    since = int(flushed.command("HGET", KEYS.state, "s"))
+    await world.do(held.release)
+    lease = await world.ended(waiting)
+    assert about().note == "epoch 43"
+    assert int(flushed.command("HGET", KEYS.state, "s")) >= since
+    await world.do(lease.release)
+
+
+async def test_a_request_that_comes_after_its_caller_gave_up_is_refused(world: World, look: Look, flushed: RedisServer):
+    """It was still in a buffer when its caller gave up; it would hold the lock for nobody, for a whole ttl."""
+    with FaultProxy(world.url) as proxy:
+        lock = world.lock(world.io(proxy.url, timeout=0.3), ttl=60)
+        await world.do((await world.do(lock.acquire)).release)
+        proxy.on(Break.REQUEST, ACQUIRE.sha, times=1000)
+        with pytest.raises(OutcomeUnknown):
+            await world.do(lock.acquire)
+        await soon(lambda: flushed.command("ZCARD", KEYS.gone) == 1)
+        late = [words for words in proxy.requests("EVALSHA") if words[1] == ACQUIRE.sha.encode()][-1]
+        assert flushed.command(*late)[0] == 0
+        assert look.free()
+        assert flushed.command("PTTL", KEYS.gone) > 0
+        await world.do((await world.do(world.lock(world.io()).acquire)).release)
+        await world.close()
+
+
+def test_what_is_told_has_a_limit():
+    """Every waiter stores it and every hand-over copies it."""
+    told = tell("host\t17\ttask", "é" * 300)
+    assert len(told.encode()) <= BYTES_MAX
+    assert read(told)[:3] == ("host", 17, "task")
+    assert read(b"\xff\xfe") == ("��", 0, "", "")
+
+
+@pytest.mark.parametrize("kind", [Lock, AsyncLock])
+def test_a_note_that_is_no_text_is_refused(kind: Callable[..., Any]):
+    with pytest.raises(UsageError, match="the note of lock 'job' must be text, not 7"):
+        kind(NOWHERE, "test", "job", note=7)
