@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gridsync import Grid, InvalidURL, Settings
+from gridsync._io.aio import AsyncIO
 from gridsync._io.route.open import open_place
 from gridsync._io.route.primary import Primary
+from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import redacted
 
 if TYPE_CHECKING:
@@ -89,3 +91,13 @@ def test_the_sentinel_that_knew_of_a_move_first_is_asked_first():
     moved = place.named(place.sentinels[2], [b"other", b"7"])
     place.moved(moved)
     assert [sentinel.host for sentinel in place.sentinels] == ["three", "one", "two"]
+
+
+async def test_a_move_during_an_attempt_ends_the_pause_after_it():
+    """The attempt still fails at the old primary; without this its caller slept for up to half a second."""
+    place = read("redis+sentinel://one/market")
+    moved = place.named(place.sentinels[0], [b"other", b"7"])
+    for io in (SyncIO(place, pool_size=1, timeout=1.0), AsyncIO(place, inflight_max=1, timeout=1.0)):
+        pause = io._pauses()
+        io._move(moved)
+        await pause(3600.0)

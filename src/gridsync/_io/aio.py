@@ -117,10 +117,18 @@ class AsyncIO:
         moved, self._moved = self._moved, asyncio.Event()
         moved.set()
 
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._moved.wait()
+    def _pauses(self) -> Callable[[float], Coroutine[Any, Any, None]]:
+        """Return pauses that end when the primary moves, at once if it did so during the attempt before."""
+        move = self._moved
+
+        async def pause(seconds: float) -> None:
+            nonlocal move
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await move.wait()
+            move = self._moved
+
+        return pause
 
     async def close(self) -> None:
         """Finish clean-ups and requests under way, then close every connection.
@@ -185,7 +193,7 @@ class AsyncIO:
             failure=failure,
             started=now - spent,
             deadline=now - spent + limit,
-            pause=self._pause,
+            pause=self._pauses(),
         )
 
     def read(

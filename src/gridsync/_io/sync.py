@@ -82,6 +82,7 @@ class SyncIO:
         self._blocked: set[BlockingWire] = set()
         self.reads = ThreadReads(endpoint.server, self._topology, timeout, size=pool_size)
         self._moved = threading.Condition()
+        self._moves = 0
         self._looking = threading.Lock()
         self._recent = Recent()
         moved = weakref.WeakMethod(self._move)
@@ -106,11 +107,20 @@ class SyncIO:
     def _move(self, endpoint: Endpoint) -> None:
         self._hub.move(endpoint)
         with self._moved:
+            self._moves += 1
             self._moved.notify_all()
 
-    async def _pause(self, seconds: float) -> None:
-        with self._moved:
-            self._moved.wait(seconds)
+    def _pauses(self) -> Callable[[float], Coroutine[Any, Any, None]]:
+        """Return pauses that end when the primary moves, at once if it did so during the attempt before."""
+        seen = self._moves
+
+        async def pause(seconds: float) -> None:
+            nonlocal seen
+            with self._moved:
+                self._moved.wait_for(lambda: self._moves != seen, seconds)
+                seen = self._moves
+
+        return pause
 
     def close(self) -> None:
         """Close every connection and stop the threads; leases still held are left to expire."""
@@ -154,7 +164,7 @@ class SyncIO:
             failure=failure,
             started=started,
             deadline=started + limit,
-            pause=self._pause,
+            pause=self._pauses(),
         )
 
     def read(
