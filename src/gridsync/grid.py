@@ -33,12 +33,14 @@ from gridsync.locks import (
     AsyncFenceGate,
     AsyncLatch,
     AsyncLock,
+    AsyncMultiLock,
     AsyncRWLock,
     AsyncSemaphore,
     Barrier,
     FenceGate,
     Latch,
     Lock,
+    MultiLock,
     RWLock,
     Semaphore,
 )
@@ -286,6 +288,16 @@ class Grid:
             reentrant=reentrant,
         )
 
+    def multilock(
+        self,
+        *names: str,
+        ttl: Seconds = 10.0,
+        max_hold: Seconds | None = None,
+        on_lost: Callable[[LeaseLost], object] | None = None,
+    ) -> MultiLock:
+        """Return the locks *names*, to be taken all at once or not at all; the rest as in `Lock`."""
+        return MultiLock(self._io, self.namespace, *names, ttl=ttl, max_hold=max_hold, on_lost=on_lost)
+
     def semaphore(
         self,
         name: str,
@@ -532,6 +544,16 @@ class AsyncGrid:
             on_lost=on_lost,
             reentrant=reentrant,
         )
+
+    def multilock(
+        self,
+        *names: str,
+        ttl: Seconds = 10.0,
+        max_hold: Seconds | None = None,
+        on_lost: Callable[[LeaseLost], object] | None = None,
+    ) -> AsyncMultiLock:
+        """Return the locks *names*, to be taken all at once or not at all; the rest as in `AsyncLock`."""
+        return AsyncMultiLock(self._io, self.namespace, *names, ttl=ttl, max_hold=max_hold, on_lost=on_lost)
 
     def semaphore(
         self,

@@ -12,6 +12,7 @@ from gridsync._io import load
 from tests.sim import fence_scenarios as fences
 from tests.sim import limit_scenarios as limits
 from tests.sim import lock_scenarios as locks
+from tests.sim import several_scenarios as several
 from tests.sim import share_scenarios as shares
 from tests.sim import stream_scenarios as streams
 from tests.sim import together_scenarios as together
@@ -268,6 +269,25 @@ SHARES = [
             "a lease that is renewed lasts",
             shares.dead_reader,
         ),
+    )
+]
+
+SEVERAL = [
+    Mutant("locks", "acquire_all", *words, scenario)
+    for *words, scenario in (
+        (
+            "(owner or redis.call('EXISTS', Q) == 1",
+            "(false or redis.call('EXISTS', Q) == 1",
+            "what somebody holds is not taken",
+            several.crossing_in_calm,
+        ),
+        (
+            "    redis.call('HSET', S, 'o', me,",
+            "    redis.call('HSET', KEYS[1], 'o', me,",
+            "all are taken",
+            several.crossing_in_calm,
+        ),
+        ("  redis.call('PEXPIRE', S, ARGV[1])\n", "", "a lease ends by itself", several.crossing),
     )
 ]
 

@@ -192,6 +192,16 @@ async def a_fenced_write_that_failed_fails_once(stage: Stage) -> None:
     assert stage.server.command("GET", "wallet") == b"texts"
 
 
+@scenario("locks.acquire_all")
+async def several_locks_are_taken_once(stage: Stage) -> None:
+    world = stage.world
+    stage.arm()
+    lease = await world.do(world.locks("MultiLock", stage.broken, "a", "b").acquire)
+    for name, fence in lease.fences.items():
+        assert int(stage.server.command("GET", lock_keys(NAMESPACE, name).fence)) == fence
+    assert await world.do(lease.release) is True
+
+
 SLOTS = share_keys(NAMESPACE, "semaphore", "slots")
 
 

@@ -2,6 +2,7 @@
 
 ================================  ================================================================
 `Lock`                            one holder at a time
+`MultiLock`                       several locks at once, all or none
 `RWLock`                          any number of readers, or one writer
 `Semaphore`                       a number of permits
 `Latch`, `Barrier`                wait until things have happened, or for each other
@@ -18,6 +19,7 @@ from gridsync.locks._base import current
 from gridsync.locks._gate import AsyncFenceGate, FenceGate
 from gridsync.locks._latch import AsyncLatch, Latch
 from gridsync.locks._lease import AsyncLease, AsyncLoss, Lease, Loss
+from gridsync.locks._multi import AsyncMultiLease, AsyncMultiLock, MultiLease, MultiLock
 from gridsync.locks._rwlock import AsyncRWLock, AsyncSide, RWLock, Side
 from gridsync.locks._semaphore import AsyncSemaphore, Semaphore
 
@@ -28,6 +30,8 @@ __all__ = [
     "AsyncLease",
     "AsyncLock",
     "AsyncLoss",
+    "AsyncMultiLease",
+    "AsyncMultiLock",
     "AsyncRWLock",
     "AsyncSemaphore",
     "AsyncSide",
@@ -37,6 +41,8 @@ __all__ = [
     "Lease",
     "Lock",
     "Loss",
+    "MultiLease",
+    "MultiLock",
     "Passage",
     "RWLock",
     "Semaphore",
