@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -10,11 +11,11 @@ from redis.crc import key_slot
 
 from gridsync import AsyncGrid, Grid, Settings
 from gridsync._io.wire.endpoint import parse
-from gridsync.errors import InvalidURL, Misconfigured, Unavailable
+from gridsync.errors import AuthenticationFailed, InvalidURL, Misconfigured, Unavailable, UsageError
 from gridsync.testing.cluster import RedisCluster
 from gridsync.testing.servers import RedisServer, ServerKind, free_port, server_kinds
 from tests.cluster.conftest import GET, SET, run
-from tests.wire.fake import soon
+from tests.wire.fake import eventually, soon
 
 if TYPE_CHECKING:
     from tests.wire.world import World
@@ -110,6 +111,77 @@ async def test_a_cluster_behind_tls_is_used_like_any_other(kind: ServerKind):
         assert grid.client.set("a", 1, px=60_000)
         async with AsyncGrid(cluster.url) as async_grid, async_grid.lock("job"):
             assert await async_grid.client.get("a") == b"1"
+
+
+USERS = ["user app on >it's/me@home: ~{gridsync:* &{gridsync:* +@all"]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in server_kinds() if kind.tls][:1], ids=str)
+async def test_a_cluster_with_passwords_certificates_and_rights_is_used_like_any_other(kind: ServerKind):
+    """Slots move and replicas take over there as well, and a user with no more rights than needed can do everything."""
+    with RedisCluster(kind, replicas=1, password="s3cret", users=USERS, tls=True) as cluster:
+        for url in (cluster.url, cluster.url_for("app", "it's/me@home:")):
+            async with AsyncGrid(url) as grid, AsyncGrid(url) as other:
+                lock, rival = grid.lock("job"), other.lock("job")
+                async with lock:
+                    turn = asyncio.create_task(rival.acquire(timeout=60))
+                    # In a thread: with TLS each look takes the loop so long that nobody could connect meanwhile.
+                    await asyncio.to_thread(eventually, lambda: cluster.command("ZCARD", "{gridsync:lock:job}:queue"))
+                async with await turn:
+                    slot = key_slot(b"{gridsync:lock:job}")
+                    target = next(n for n in cluster.nodes[:3] if n is not cluster.owner(slot))
+                    await asyncio.to_thread(cluster.reshard, [slot], target)
+                assert (await grid.limiter("calls", "5/minute").hit("ada")).allowed
+                assert await grid.client.get("{gridsync:x}") is None
+        await asyncio.to_thread(cluster.failover, cluster.nodes[0])
+        with pytest.raises(AuthenticationFailed):
+            Grid(cluster.url_for(None, "wrong"))
+        with pytest.raises(AuthenticationFailed):
+            Grid(cluster.url_for(None, None))
+
+
+async def test_the_child_of_a_fork_has_its_own_way_to_every_node(flushed: RedisCluster):
+    """It holds nothing of its parent's, waits for it, and leaves its parent's connections alone."""
+    with Grid(flushed.url) as grid:
+        for n in range(10):
+            assert grid.limiter("calls", "5/minute").hit(f"k{n}").allowed
+        lease = await asyncio.to_thread(grid.lock("parent").acquire)
+        waiting = asyncio.create_task(asyncio.to_thread(grid.lock("parent").acquire, timeout=60))
+        await soon(lambda: flushed.command("ZCARD", "{gridsync:lock:parent}:queue"))
+        child = os.fork()
+        if not child:
+            try:
+                mine = grid.lock("child").acquire(timeout=10).release()
+                turn = grid.lock("parent").acquire(timeout=60)
+                os._exit(0 if mine and turn.release() and all(_hit(grid, n) for n in range(10)) else 1)
+            finally:
+                os._exit(2)
+        await soon(lambda: flushed.command("ZCARD", "{gridsync:lock:parent}:queue") == 2)
+        assert await asyncio.to_thread(lease.release)
+        assert await asyncio.to_thread((await waiting).release)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert all(_hit(grid, n) for n in range(10))
+
+
+def _hit(grid: Grid, n: int) -> bool:
+    return grid.limiter("calls", "5/minute").hit(f"k{n}").allowed
+
+
+async def test_the_child_of_a_fork_is_told_that_an_asyncio_grid_is_its_parents(flushed: RedisCluster):
+    async with AsyncGrid(flushed.url) as grid:
+        await grid.limiter("calls", "5/minute").hit("ada")
+        child = os.fork()
+        if not child:
+            try:
+                grid.limiter("calls", "5/minute").hit("ada").send(None)
+            except UsageError as error:
+                os._exit(0 if "parent process" in str(error) else 1)
+            finally:
+                os._exit(2)
+        _, status = await asyncio.to_thread(os.waitpid, child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+        assert (await grid.limiter("calls", "5/minute").hit("ada")).allowed
 
 
 async def test_the_plain_client_speaks_to_the_cluster(flushed: RedisCluster):

@@ -14,7 +14,7 @@ from redis.retry import Retry
 from gridsync.testing.servers import RedisServer, ServerKind, free_port, trust_each_other
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
 __all__ = ["SLOTS", "RedisCluster"]
@@ -43,6 +43,8 @@ class RedisCluster:
         kind: Which program; the first of `server_kinds` by default.
         replicas: How many replicas there are in all; each primary in turn gets one.
         spares: How many further primaries there are that own no slot yet, to move slots to.
+        password: What the default user of each node must present; the nodes present it to each other.
+        users: Lines of an ACL file for each node, such as ``"user app on >secret ~{app:* &{app:* +@all"``.
         tls: Speak TLS, to clients and among each other; `ca_file` names the authorities.
         node_timeout_ms: After how many milliseconds of silence the nodes take one of them for dead.
         options: Further configuration directives for every node, such as ``{"appendonly": "yes"}``.
@@ -59,6 +61,8 @@ class RedisCluster:
         *,
         replicas: int = 0,
         spares: int = 0,
+        password: str | None = None,
+        users: Sequence[str] = (),
         tls: bool = False,
         node_timeout_ms: int = 1000,
         options: Mapping[str, str] | None = None,
@@ -70,23 +74,31 @@ class RedisCluster:
             "cluster-replica-validity-factor": "0",
             "repl-diskless-sync-delay": "0",
             **({"tls-cluster": "yes"} if tls else {}),
+            **({"masterauth": password} if password is not None else {}),
             **(options or {}),
         }
         self.nodes = [
-            RedisServer(kind, tls=tls, options=directives | _bus_port()) for _ in range(3 + replicas + spares)
+            RedisServer(kind, password=password, users=users, tls=tls, options=directives | _bus_port())
+            for _ in range(3 + replicas + spares)
         ]
         """The primaries of the beginning, then their replicas, then the spares."""
+        self.password = password
         self._replicas = replicas
         self.ca_file = trust_each_other(self.nodes) if tls else None
         self._ids: dict[str, RedisServer] = {}
 
     @property
     def url(self) -> str:
-        """The URL that gridsync takes; it names all nodes of the beginning."""
+        """The URL that gridsync takes, password and certificate authorities included; it names all nodes."""
+        return self.url_for(None, self.password)
+
+    def url_for(self, user: str | None, password: str | None) -> str:
+        """Return the URL of another user, or of a wrong password."""
+        login = f"{quote(user or '', safe='')}:{quote(password, safe='')}@" if password is not None else ""
         hosts = ",".join(f"{node.host}:{node.port}" for node in self.nodes)
         if self.ca_file is not None:
-            return f"rediss+cluster://{hosts}/0?ssl_ca_certs={quote(str(self.ca_file))}"
-        return f"redis+cluster://{hosts}"
+            return f"rediss+cluster://{login}{hosts}/0?ssl_ca_certs={quote(str(self.ca_file))}"
+        return f"redis+cluster://{login}{hosts}"
 
     def start(self) -> Self:
         """Start every node, join them, and return when each of them says that the cluster is complete.
@@ -139,7 +151,7 @@ class RedisCluster:
     def client(self, **options: Any) -> redis.RedisCluster:  # noqa: ANN401 - redis-py's options
         """Return a plain redis-py client, for what a test wants to see or break behind gridsync's back."""
         first = self.nodes[0]
-        options = {"socket_timeout": _WITHIN_S, "retry": Retry(NoBackoff(), 0), **options}
+        options = {"socket_timeout": _WITHIN_S, "retry": Retry(NoBackoff(), 0), "password": self.password, **options}
         if self.ca_file is not None:
             options |= {"ssl": True, "ssl_ca_certs": str(self.ca_file)}
         return redis.RedisCluster(host=first.host, port=first.port, **options)
@@ -203,13 +215,14 @@ class RedisCluster:
     def move_keys(self, slot: int, source: RedisServer, to: RedisServer, *, at_most: int | None = None) -> int:
         """Move up to *at_most* keys of a `migrating` slot, by default all; returns how many there were."""
         moved = 0
+        login = () if self.password is None else ("AUTH", self.password)
         with source.client() as client:
             while at_most is None or moved < at_most:
                 count = _MIGRATED_AT_ONCE if at_most is None else min(at_most - moved, _MIGRATED_AT_ONCE)
                 keys: Any = client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, count)
                 if not keys:
                     break
-                client.execute_command("MIGRATE", to.host, to.port, "", 0, 5000, "KEYS", *keys)
+                client.execute_command("MIGRATE", to.host, to.port, "", 0, 5000, *login, "KEYS", *keys)
                 moved += len(keys)
         return moved
 

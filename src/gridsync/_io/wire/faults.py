@@ -87,4 +87,7 @@ def as_public(error: ReplyError, what: str) -> GridsyncError:
         return PermissionDenied(f"the server's ACL refused {what}: {error}; grant it with ACL SETUSER")
     if code in {"NOAUTH", "WRONGPASS"}:
         return AuthenticationFailed(f"the server refused {what}: {error}; check user and password in REDIS_URL")
+    if code == "CROSSSLOT" or "same slot" in str(error):
+        advice = "on a cluster all keys of one call need one hash tag, as {user:7}:name and {user:7}:mail have"
+        return ServerError(f"the server refused {what}: {error}; {advice}", code=code)
     return ServerError(f"the server refused {what}: {error}", code=code)
