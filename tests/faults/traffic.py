@@ -113,7 +113,7 @@ class Traffic:
         return reply
 
     async def _run(self, io: Any, operation: Command, *words: Any) -> Any:
-        reply = await run(self.world, io, operation, *words)
+        reply = await run(self.world, io, operation, *map(str, words))
         return int(reply) if isinstance(reply, bytes) and reply.isdigit() else reply
 
     async def _echo(self, io: Any, who: str) -> None:
