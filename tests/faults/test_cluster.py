@@ -11,12 +11,13 @@ import pytest
 from redis.crc import key_slot
 
 from gridsync._io import Category, Command
-from gridsync._io.keys import events, limit
+from gridsync._io.keys import events, limit, wake_channel
 from gridsync._io.keys import lock as lock_keys
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import parse
 from gridsync.errors import ServerError, Unavailable
 from gridsync.testing.cluster import SLOTS, RedisCluster
+from tests.cluster.test_wakeups import ear_do
 from tests.faults.traffic import ECHO, GET, INCR, Traffic, run
 from tests.wire.fake import eventually, soon
 from tests.wire.world import KINDS, NAMESPACE, World
@@ -142,23 +143,39 @@ async def test_a_dead_primary_s_replica_serves_with_larger_fences(
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("fate", ["kill", "pause"])
-async def test_a_waiter_follows_its_lock_to_the_promoted_replica(world: World, replicated: RedisCluster, fate: str):
-    """Also from a node that is frozen, and so does not say that it has lost the slot."""
-    name = lock_keys(NAMESPACE, "job")
+async def test_a_waiter_follows_its_lock_to_the_promoted_replica(world: World, replicated: RedisCluster):
+    keys = lock_keys(NAMESPACE, "job")
     held = await world.do(world.lock(world.io(replicated.url, timeout=LONG_S), ttl=60).acquire)
     turn = world.start(world.lock(world.io(replicated.url, timeout=LONG_S), ttl=60).acquire, timeout=60)
-    await soon(lambda: replicated.command("ZCARD", name.queue))
-    victim = replicated.owner(slot_of(name.state))
+    victim = replicated.owner(slot_of(STATE))
     replica = replicated.replica_of(victim)
-    await soon(lambda: _copied(replica, name.queue))
-    getattr(victim, fate)()
-    await asyncio.to_thread(replicated.wait_for_promotion, replica, without=victim)
+    await soon(lambda: _copied(replica, keys.queue))
+    victim.kill()
+    await asyncio.to_thread(replicated.wait_for_promotion, replica)
     await soon(lambda: replica.command("PUBSUB", "SHARDCHANNELS"), LONG_S)
     await world.do(held.release)
     await world.do((await world.ended(turn, 60)).release)
-    if fate == "pause":
-        victim.resume()
+
+
+@pytest.mark.faults
+async def test_an_ear_on_a_frozen_node_is_woken_when_another_owns_its_slot(world: World, replicated: RedisCluster):
+    """The node itself says nothing: the slot table tells, once any call has made the driver read it."""
+    io = world.io(replicated.url, timeout=LONG_S)
+    await world.do(io.connect)
+    token = io.token()
+    ear = io.ear(token, wake_channel(io.wake_prefix(STATE), token))
+    await ear_do(world, ear, "open")
+    victim = replicated.owner(slot_of(STATE))
+    replica = replicated.replica_of(victim)
+    victim.pause()
+    await asyncio.to_thread(replicated.wait_for_promotion, replica, without=victim)
+    waiting = asyncio.create_task(ear_do(world, ear, "wait", LONG_S))
+    await asyncio.to_thread(io._topology._read, float("inf"))
+    assert await waiting is True
+    await ear_do(world, ear, "open")
+    assert ear.channel.encode() in replica.command("PUBSUB", "SHARDCHANNELS")
+    ear.close()
+    victim.resume()
 
 
 def _copied(replica: RedisServer, key: str) -> bool:
