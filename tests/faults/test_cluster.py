@@ -31,14 +31,8 @@ if TYPE_CHECKING:
 LONG_S = 30.0
 """A deadline that only a bug reaches."""
 MGET = Command("mget", Category.READ, ("MGET",))
-USED = (
-    "n",
-    "x",
-    "y",
-    lock_keys(NAMESPACE, "job").state,
-    limit(NAMESPACE, "calls", "k"),
-    events(NAMESPACE, "orders").log,
-)
+STATE = lock_keys(NAMESPACE, "job").state
+USED = ("n", "x", "y", STATE, limit(NAMESPACE, "calls", "k"), events(NAMESPACE, "orders").log)
 """A key of each entity that `Traffic` uses."""
 
 
