@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from gridsync._io.keys import wake_prefix
 from gridsync.errors import GridsyncError, LeaseLost
-from gridsync.locks import _block, _core, _spec
-from gridsync.testing.checkers import mutual_exclusion
+from gridsync.locks import _block, _core, _look, _spec
+from gridsync.testing.checkers import mutual_exclusion, rising_fences
 from gridsync.testing.faults import Faults
 from gridsync.testing.sim import Simulation
 from tests.sim.lock_scenarios import nothing_left
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from gridsync.testing.sim import SimIO
     from tests.sim.lock_scenarios import Scripts
 
+LONG = _spec.lock("sim", "job", 20_000, wake=wake_prefix)
 SHORT = _spec.lock("sim", "job", 2_000, wake=wake_prefix)
-BOUNDED = replace(_spec.lock("sim", "job", 20_000, wake=wake_prefix), max_hold_s=1.5)
+BOUNDED = replace(LONG, max_hold_s=1.5)
 STEP_S = 0.05
 
 
@@ -101,6 +102,52 @@ async def _later(io: SimIO, delay: float) -> None:
     raise AssertionError("it was not interrupted")
 
 
+def revoked(seed: int, scripts: Scripts = None) -> Simulation:
+    """An operator takes the lock away, over connections that break: its holder is told at once, the next one served."""
+    sim = Simulation(seed, scripts=scripts, faults=Faults(reply_lost=0.1 * (seed % 3)))
+    before: list[int] = []
+    raised: list[int] = []
+
+    async def hold_long(io: SimIO) -> None:
+        try:
+            await block(io, LONG, steps=400)
+        except LeaseLost as error:
+            io.note("stopped", why=error.reason)
+
+    async def wait(io: SimIO) -> None:
+        await io.sleep(0.5)
+        await block(io, LONG, steps=3)
+
+    async def operate(io: SimIO) -> None:
+        await io.sleep(2.0)
+        assert await _look.force_release(io, LONG, "somebody else", "by mistake") is None
+        found = await _look.look(io, LONG, 10)
+        assert found.holder is not None
+        assert [waiter.host for waiter in found.waiters] == ["b"]
+        before.append(found.holder.fence)
+        io.note("revoked")
+        fence = await _look.force_release(io, LONG, found.holder.owner, "it hangs")
+        if fence is not None:  # else an earlier attempt had done it, and its reply was lost
+            raised.append(fence)
+
+    for name, program in (("a", hold_long), ("b", wait), ("op", operate)):
+        sim.start(name, program)
+    sim.run(until=60.0)
+    (revocation,), stopped = sim.history.of("revoked"), sim.history.of("stopped")
+    if not stopped or stopped[0].facts["why"] != "it was revoked: it hangs":
+        raise sim.history.fail("the holder was not told why")
+    got = [event for event in sim.history.of("acquired") if event.process == "b"]
+    for what, event in (("told", stopped[0]), ("served", got[0])):
+        if not 0 < event.at_us - revocation.at_us < 700_000:
+            raise sim.history.fail(f"{what} after {(event.at_us - revocation.at_us) / 1e6:.3f} s")
+    for fence in raised:
+        if not before[0] < fence < got[0].fence:
+            raise sim.history.fail(f"the raised fence {fence} is not between {before[0]} and {got[0].fence}")
+    rising_fences(sim.history)
+    nothing_left(sim)
+    return sim
+
+
 def forgotten(seed: int, scripts: Scripts = None) -> Simulation:
     """A task ends inside its block, as a generator that was left half way; the next one has the lock within a renewal.
 
@@ -132,4 +179,30 @@ def forgotten(seed: int, scripts: Scripts = None) -> Simulation:
     if got.at_us - forgot.at_us > SHORT.ttl_ms * 1000 // 3 + 50_000:
         raise sim.history.fail(f"a forgotten lease was kept for {(got.at_us - forgot.at_us) / 1e6:.3f} s")
     nothing_left(sim)
+    return sim
+
+
+def looked(seed: int, scripts: Scripts = None) -> Simulation:
+    """One holds, four wait, and whoever looks sees just that."""
+    sim = Simulation(seed, scripts=scripts)
+    names = ["b", "c", "d", "e"]
+
+    async def come(io: SimIO, delay: float) -> None:
+        await io.sleep(delay)
+        await block(io, LONG, steps=20)
+
+    async def look(io: SimIO) -> None:
+        await io.sleep(0.7)
+        most = io.process.random.randrange(1, 4)
+        found = await _look.look(io, LONG, most)
+        if found.holder is None or found.holder.host != "a":
+            raise sim.history.fail(f"the holder is {found.holder}")
+        if [waiter.host for waiter in found.waiters] != names[:most] or found.waiting != len(names):
+            raise sim.history.fail(f"of {found.waiting} waiters, the first {most} are {found.waiters}")
+
+    for place, name in enumerate(["a", *names]):
+        sim.start(name, come, 0.1 * place)
+    sim.start("op", look)
+    sim.run(until=60.0)
+    assert mutual_exclusion(sim.history) == 5
     return sim

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gridsync._io import load
 from tests.sim import fence_scenarios as fences
+from tests.sim import lease_scenarios as leases
 from tests.sim import limit_scenarios as limits
 from tests.sim import lock_scenarios as locks
 from tests.sim import several_scenarios as several
@@ -112,6 +113,19 @@ LOCKS = [
         ("release", "if string.sub(head, 1, 12) == process then return {code, word} end",
          "if string.sub(head, 1, 12) == process then return {code} end",
          "a waiter of the same process hears of its turn", locks.brief_bodies),
+        ("revoke", "if redis.call('HGET', KEYS[1], 'o') ~= ARGV[1] then return 0 end", "",
+         "nobody's lease but the named one is revoked", leases.revoked),
+        ("revoke", "math.max(time[1] * 1000000 + time[2], tonumber(redis.call('GET', KEYS[2]) or '0') + 1)",
+         "tonumber(redis.call('GET', KEYS[2]))",
+         "a revocation raises the fence", leases.revoked),
+        ("revoke", "redis.call(string.byte(ARGV[3]) == 123 and 'SPUBLISH' or 'PUBLISH', ARGV[3], ARGV[4])\n", "",
+         "a revoked holder is told", leases.revoked),
+        ("info", "redis.call('HGET', W, queue[i])", "redis.call('HGET', W, queue[1])",
+         "every waiter is told", leases.looked),
+        ("info", "redis.call('ZRANGE', Q, 0, most - 1, 'WITHSCORES')", "redis.call('ZRANGE', Q, 0, most, 'WITHSCORES')",
+         "no more waiters are told than were asked for", leases.looked),
+        ("info", "redis.call('HMGET', S, 'o', 't', 's', 'm')", "redis.call('HMGET', S, 'o', 't', 's', 'o')",
+         "a holder is told with what it said about itself", leases.looked),
         ("renew", "if redis.call('HGET', KEYS[1], 'o') ~= ARGV[1] then return 0 end", "",
          "nobody renews another's lease", locks.clock_set_forward),
     )

@@ -19,6 +19,16 @@ def test_a_block_that_lasts_too_long_is_interrupted_and_the_next_one_comes_at_on
     scenarios.bounded(seed)
 
 
+def test_a_revoked_holder_is_told_at_once_and_the_next_one_is_served(seed: int) -> None:
+    """An operator would have to wait for the lease's end, and its holder would learn of it by its failures."""
+    scenarios.revoked(seed)
+
+
+def test_a_look_tells_the_holder_and_who_waits_in_order(seed: int) -> None:
+    """An operator would take the lock away from the wrong one."""
+    scenarios.looked(seed)
+
+
 def test_a_lease_that_nobody_can_release_is_given_back(seed: int) -> None:
     """It would be renewed for as long as its process lives."""
     scenarios.forgotten(seed)

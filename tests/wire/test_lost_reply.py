@@ -316,6 +316,31 @@ async def a_barrier_is_reset_once(stage: Stage) -> None:
     assert stage.server.command("HGET", barrier_keys(NAMESPACE, "round").state, "g") == b"1"
 
 
+@scenario("locks.info")
+async def a_look_tells_the_same_again(stage: Stage) -> None:
+    world = stage.world
+    lease = await world.do(world.lock(stage.whole).acquire)
+    stage.arm()
+    info = await world.do(world.lock(stage.broken).info)
+    assert (info.holder.owner, info.holder.fence, info.waiting) == (lease.owner, lease.fence, 0)
+    assert await world.do(lease.release) is True
+
+
+@scenario("locks.revoke")
+async def a_lock_is_taken_away_once_and_not_from_the_next_one(stage: Stage) -> None:
+    world = stage.world
+    lease = await world.do(world.lock(stage.whole, ttl=60).acquire)
+    waiting = world.start(world.lock(stage.whole, ttl=60).acquire, timeout=60)
+    await soon(lambda: stage.server.command("ZCARD", KEYS.queue) == 1)
+    stage.arm()
+    fence = await world.do(world.lock(stage.broken).force_release, "enough")
+    heir = await world.ended(waiting)
+    heir.check()
+    assert lease.fence < fence < heir.fence
+    await soon(lease.lost.is_set)
+    assert await world.do(heir.release) is True
+
+
 # -- limits ------------------------------------------------------------------------------------------------------
 
 

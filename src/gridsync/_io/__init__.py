@@ -24,6 +24,7 @@ __all__ = [
     "Command",
     "Ear",
     "Keep",
+    "Listening",
     "Operation",
     "ReadFrom",
     "Scope",
@@ -84,6 +85,16 @@ class Ear(Protocol):
 
     def close(self) -> None:
         """Stop listening for this waiter; safe to call twice."""
+
+
+class Listening(Protocol):
+    """Hears what is published for one token, without anybody waiting."""
+
+    def ready(self) -> bool:
+        """Tell whether messages arrive now; if not, see to it in the background.  Never blocks; from any thread."""
+
+    def close(self) -> None:
+        """Stop listening; safe to call twice."""
 
 
 class Scope(Protocol):
@@ -196,6 +207,12 @@ class IO(Protocol):
         One ear per token.  On one server all waiters of a process share one connection and, per namespace, one channel
         that is confirmed once.  On a Cluster they share one connection to each node that owns what they wait for, and a
         channel per entity, which is subscribed while an ear is there for it: one more round trip for the first of them.
+        """
+
+    def listen(self, token: str, channel: str, heard: Callable[[str], object]) -> Listening:
+        """Call *heard* with each message that is published as ``token message`` on *channel*; from any thread.
+
+        It is called where the connection is read, and must be quick.  As with an ear, a message is a hint.
         """
 
     def hears(self, channel: str) -> bool:

@@ -21,6 +21,7 @@ from gridsync._io.aio_hub import AsyncHub, TaskEar
 from gridsync._io.clock import Tokens, clock_of, monotonic
 from gridsync._io.keeper import Keeper
 from gridsync._io.keys import shard_wake_prefix, wake_prefix
+from gridsync._io.listening import Listening
 from gridsync._io.probe import LEAST_S, Recent, Usage, aprobe, late
 from gridsync._io.reads import TaskReads
 from gridsync._io.retry import REDIRECTS_MAX, TooLate, recover, spare_s
@@ -82,6 +83,7 @@ class AsyncIO:
         self._hub = AsyncHub(self._topology, timeout=timeout)
         self.hears = self._hub.ears.heard.__contains__
         self.wake = self._hub.ears.hear
+        self._opening: set[str] = set()
         self._resting: dict[Place, list[MuxWire]] = {}
         self._blocked: set[MuxWire] = set()
         self._cleanups: set[asyncio.Task[Any]] = set()
@@ -406,6 +408,24 @@ class AsyncIO:
         self._cleanups.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.warning("a clean-up failed: %s", error)
+
+    def listen(self, token: str, channel: str, heard: Callable[[str], object]) -> Listening:
+        """Call *heard* with each message for *token*, in the loop."""
+        return Listening(self._hub.ears, token, channel, heard, open_soon=self._open_soon, leave=self._leave_soon)
+
+    def _open_soon(self, channel: str) -> None:
+        if channel not in self._opening:
+            self._opening.add(channel)
+            call_in(self._loop, lambda: None if self._closed else self.spawn(self._open(channel)))
+
+    async def _open(self, channel: str) -> None:
+        # Whoever needs it asks again as long as it is not open.
+        with contextlib.suppress(GridsyncError):
+            await self._hub.open(channel)
+        self._opening.discard(channel)
+
+    def _leave_soon(self, channel: str) -> None:
+        call_in(self._loop, lambda: None if channel in self._hub.ears else self._hub.leave(channel))
 
     def signal(self) -> LoopSignal:
         """Return a new switch."""

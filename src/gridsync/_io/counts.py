@@ -55,7 +55,7 @@ class Stats:
     events_failed: int = 0
     """Events whose handler raised."""
     ears: int = 0
-    """Waiters that listen for a wake-up now."""
+    """Who listens now: waiters for a wake-up, and holders of a lease older than a moment for its revocation."""
     breakers: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     """The state of the circuit breaker of each server that was met: ``closed``, ``open`` or ``half-open``."""
     replica_reads: int = 0

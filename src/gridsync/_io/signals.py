@@ -115,7 +115,7 @@ def call_in(loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> 
             raise
 
 
-def in_background(call: Callable[[], object]) -> None:
+def in_background(call: Callable[[], object], name: str = "gridsync-finalizer") -> None:
     """Run *call* in a thread of its own, for a finalizer: it may run anywhere, also while its thread holds a lock."""
     with contextlib.suppress(RuntimeError):  # the interpreter is on its way out, and takes everything along
-        threading.Thread(target=call, name="gridsync-finalizer", daemon=True).start()
+        threading.Thread(target=call, name=name, daemon=True).start()

@@ -23,6 +23,7 @@ from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.hub import ThreadEar, ThreadHub
 from gridsync._io.keeper import Keeper
 from gridsync._io.keys import shard_wake_prefix, wake_prefix
+from gridsync._io.listening import Listening
 from gridsync._io.probe import Recent, Usage, late, probe
 from gridsync._io.reads import ThreadReads
 from gridsync._io.retry import REDIRECTS_MAX, TooLate, recover, spare_s
@@ -78,6 +79,7 @@ class SyncIO:
         self._hub = ThreadHub(self._topology, timeout=timeout)
         self.hears = self._hub.ears.heard.__contains__
         self.wake = self._hub.ears.hear
+        self._opening: set[str] = set()
         self._blocking = self._topology.pools(pool_size)
         self._blocked: set[BlockingWire] = set()
         self.reads = ThreadReads(endpoint.server, self._topology, timeout, size=pool_size)
@@ -343,6 +345,22 @@ class SyncIO:
         except Exception as error:  # noqa: BLE001 - nobody is there to take it
             _log.warning("a clean-up failed: %s", error)
 
+    def listen(self, token: str, channel: str, heard: Callable[[str], object]) -> Listening:
+        """Call *heard* with each message for *token*, in the thread that reads them."""
+        hub = self._hub
+        return Listening(hub.ears, token, channel, heard, open_soon=self._open_soon, leave=hub.leave)
+
+    def _open_soon(self, channel: str) -> None:
+        if channel not in self._opening:
+            self._opening.add(channel)
+            in_background(lambda: self._open(channel), "gridsync-subscriber")
+
+    def _open(self, channel: str) -> None:
+        # Whoever needs it asks again as long as it is not open.
+        with contextlib.suppress(GridsyncError):
+            self._hub.open(channel)
+        self._opening.discard(channel)
+
     def signal(self) -> ThreadSignal:
         """Return a new switch."""
         return ThreadSignal()
@@ -363,6 +381,7 @@ class SyncIO:
         self.token.renew()
         self._keeper.reset()
         self._hub.after_fork()
+        self._opening = set()
         self._moved = threading.Condition()
         self._looking = threading.Lock()
         for wire in self._blocked:

@@ -19,6 +19,7 @@ from gridsync.locks._base import current
 from gridsync.locks._gate import AsyncFenceGate, FenceGate
 from gridsync.locks._latch import AsyncLatch, Latch
 from gridsync.locks._lease import AsyncLease, AsyncLoss, Lease, Loss
+from gridsync.locks._look import Holder, LockInfo, Waiter
 from gridsync.locks._multi import AsyncMultiLease, AsyncMultiLock, MultiLease, MultiLock
 from gridsync.locks._rwlock import AsyncRWLock, AsyncSide, RWLock, Side
 from gridsync.locks._semaphore import AsyncSemaphore, Semaphore
@@ -37,9 +38,11 @@ __all__ = [
     "AsyncSide",
     "Barrier",
     "FenceGate",
+    "Holder",
     "Latch",
     "Lease",
     "Lock",
+    "LockInfo",
     "Loss",
     "MultiLease",
     "MultiLock",
@@ -47,5 +50,6 @@ __all__ = [
     "RWLock",
     "Semaphore",
     "Side",
+    "Waiter",
     "current",
 ]

@@ -38,7 +38,15 @@ async def acquire(io: IO, spec: Spec, timeout: float | None) -> Hold | None:
             return hold
     hold = await _core.acquire(io, spec, timeout)
     if hold is not None:
-        held = {other: old for other, old in (mine or {}).items() if not old.ended}
-        held[key] = hold
-        _held[me] = held
+        _remember(_held.setdefault(me, {}), key, hold)
     return hold
+
+
+def _remember(mine: Held, key: tuple[IO, str, str], hold: Hold) -> None:
+    mine[key] = hold
+
+    def forget() -> None:
+        if mine.get(key) is hold:
+            del mine[key]
+
+    hold.at_end = forget

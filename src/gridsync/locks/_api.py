@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gridsync import _units
+from gridsync._io import run_sync
 from gridsync.errors import UsageError
-from gridsync.locks import _spec
+from gridsync.locks import _look, _spec
 from gridsync.locks._base import ttl_ms
 from gridsync.locks._taking import AsyncTakable, Takable
 
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
 
     from gridsync._io import IO
     from gridsync.errors import LeaseLost
+    from gridsync.locks._look import LockInfo
 
 __all__ = ["AsyncLock", "Lock"]
+WAITERS_MAX = 1000
+"""How many waiters `info` tells of at most: no reply grows with the queue."""
 
 
 def _of(io: IO, namespace: str, name: str, ttl: _units.Seconds, *, fair: bool, note: str) -> _spec.Spec:
@@ -25,6 +29,21 @@ def _of(io: IO, namespace: str, name: str, ttl: _units.Seconds, *, fair: bool, n
     if not isinstance(note, str):
         raise UsageError(f"the note of lock {name!r} must be text, not {note!r}")
     return _spec.lock(namespace, name, length, wake=io.wake_prefix, fair=fair, note=note)
+
+
+def _most(waiters: int) -> int:
+    if isinstance(waiters, bool) or not isinstance(waiters, int) or not 0 <= waiters <= WAITERS_MAX:
+        raise UsageError(f"waiters_max must be a whole number from 0 to {WAITERS_MAX}, not {waiters!r}")
+    return waiters
+
+
+async def _force(io: IO, spec: _spec.Spec, owner: str | None, reason: str) -> int | None:
+    if owner is None:
+        holder = (await _look.look(io, spec, 0)).holder
+        if holder is None:
+            return None
+        owner = holder.owner
+    return await _look.force_release(io, spec, owner, reason)
 
 
 class Lock(Takable):
@@ -36,7 +55,7 @@ class Lock(Takable):
         ttl: How long a lease lives without renewal, in seconds: what a crash of the holder costs the others.
         fair: Whether it is first come, first served.  If not, a free lock goes to whoever asks next, so that it is
             never idle while one who waits is being woken; whoever has waited for a second comes first all the same.
-        note: What others shall read about a holder beside host, process and thread or task; 256 bytes for all of it.
+        note: What others shall read about a holder in `info` beside host, process and thread or task; 256 bytes in all.
         max_hold: After how many seconds the watchdog stops renewing, and the lease is lost.
         on_lost: Called once with a `LeaseLost` when a lease is lost, by the watchdog's thread, or by the thread whose
             `check` finds out first.  What it raises is logged.
@@ -65,6 +84,42 @@ class Lock(Takable):
         spec = _of(io, namespace, name, ttl, fair=fair, note=note)
         super().__init__(io, spec, max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)
 
+    def info(self, *, waiters_max: int = 100) -> LockInfo:
+        """Return who holds this lock and who waits for it, as the server knows it at this moment.
+
+        Args:
+            waiters_max: How many waiters to tell at most, first come first; how many there are is told anyway.
+
+        Raises:
+            UsageError: *waiters_max* is not from 0 to 1000.
+            Unavailable: The server could not be reached.
+
+        Cost: one round trip, O(log waiters + waiters told); changes nothing.
+        """
+        return run_sync(_look.look(self._io, self._spec, _most(waiters_max)))
+
+    def force_release(self, reason: str, *, owner: str | None = None) -> int | None:
+        """Take this lock away from whoever holds it, and serve the next waiter: for operators, not for programs.
+
+        The holder is told: its lease is lost with *reason* within a round trip if it has been held for a quarter of a
+        second, else with its first renewal.  It may still be at work, or not listen, so the fence is raised as well.
+
+        Args:
+            reason: What the holder is told; the first 200 characters.
+            owner: Only from this holder, as `info` told it; default is whoever holds it now.
+
+        Returns:
+            A fence above the old holder's and below every later one: a resource that is told it refuses the old holder
+            at once.  ``None`` if nobody, or another, held it.
+
+        Raises:
+            Unavailable: The server could not be reached; call again.
+            OutcomeUnknown: It may have been taken away; call again, with *owner*.
+
+        Cost: two round trips, and one more without *owner*.
+        """
+        return run_sync(_force(self._io, self._spec, owner, reason))
+
 
 class AsyncLock(AsyncTakable):
     """An exclusive lock for tasks and processes: first come, first served, renewed while held, with a fence.
@@ -75,7 +130,7 @@ class AsyncLock(AsyncTakable):
         ttl: How long a lease lives without renewal, in seconds: what a crash of the holder costs the others.
         fair: Whether it is first come, first served.  If not, a free lock goes to whoever asks next, so that it is
             never idle while one who waits is being woken; whoever has waited for a second comes first all the same.
-        note: What others shall read about a holder beside host, process and thread or task; 256 bytes for all of it.
+        note: What others shall read about a holder in `info` beside host, process and thread or task; 256 bytes in all.
         max_hold: After how many seconds the watchdog stops renewing, and the lease is lost.
         on_lost: Called once with a `LeaseLost` in the event loop when a lease is lost: a plain function.  What it
             raises is logged.
@@ -105,3 +160,39 @@ class AsyncLock(AsyncTakable):
     ) -> None:
         spec = _of(io, namespace, name, ttl, fair=fair, note=note)
         super().__init__(io, spec, max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)
+
+    async def info(self, *, waiters_max: int = 100) -> LockInfo:
+        """Return who holds this lock and who waits for it, as the server knows it at this moment.
+
+        Args:
+            waiters_max: How many waiters to tell at most, first come first; how many there are is told anyway.
+
+        Raises:
+            UsageError: *waiters_max* is not from 0 to 1000.
+            Unavailable: The server could not be reached.
+
+        Cost: one round trip, O(log waiters + waiters told); changes nothing.
+        """
+        return await _look.look(self._io, self._spec, _most(waiters_max))
+
+    async def force_release(self, reason: str, *, owner: str | None = None) -> int | None:
+        """Take this lock away from whoever holds it, and serve the next waiter: for operators, not for programs.
+
+        The holder is told: its lease is lost with *reason* within a round trip if it has been held for a quarter of a
+        second, else with its first renewal.  It may still be at work, or not listen, so the fence is raised as well.
+
+        Args:
+            reason: What the holder is told; the first 200 characters.
+            owner: Only from this holder, as `info` told it; default is whoever holds it now.
+
+        Returns:
+            A fence above the old holder's and below every later one: a resource that is told it refuses the old holder
+            at once.  ``None`` if nobody, or another, held it.
+
+        Raises:
+            Unavailable: The server could not be reached; call again.
+            OutcomeUnknown: It may have been taken away; call again, with *owner*.
+
+        Cost: two round trips, and one more without *owner*.
+        """
+        return await _force(self._io, self._spec, owner, reason)

@@ -193,8 +193,7 @@ async def release(io: IO, hold: Hold) -> bool:
     hold.disown()
     if hold.ended and not hold.unconfirmed:
         return not hold.why_lost
-    hold.ended = True
-    io.unkeep(hold)
+    hold.end()
     late = io.monotonic() >= hold.deadline
     asked_before, hold.unconfirmed = hold.unconfirmed, True
     try:

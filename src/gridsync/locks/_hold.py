@@ -16,13 +16,13 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from gridsync._io.keys import PROCESS_CHARS
+from gridsync._io.keys import PROCESS_CHARS, wake_channel
 from gridsync.errors import LeaseLost
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from gridsync._io import IO, Arg, Scope, Script, Signal
+    from gridsync._io import IO, Arg, Listening, Scope, Script, Signal
     from gridsync.locks._spec import Spec
 
 _log = logging.getLogger("gridsync")
@@ -33,6 +33,10 @@ RENEWALS = 3
 """A lease is renewed when a third of it is over, so two renewals may fail."""
 JITTER = 0.2
 """Processes that took their leases together renew up to a fifth of that third earlier, each by an amount of its own."""
+LISTEN_S = 0.25
+"""How old a lease must be before it listens for its revocation; until then its first renewal tells."""
+REVOKED = "revoked:"
+"""What stands before the owner in the message of a revocation, which its reason follows."""
 RETRY = 20
 """A failed renewal is tried again after this fraction of the lease."""
 
@@ -41,9 +45,12 @@ class Hold:
     """One acquisition that was granted: what the lease shows and the watchdog renews."""
 
     __slots__ = (
+        "_heard",
         "_io",
+        "_listener",
         "_signal",
         "_term_s",
+        "at_end",
         "deadline",
         "due",
         "ended",
@@ -55,6 +62,7 @@ class Hold:
         "leftover",
         "owner",
         "process",
+        "renew_at",
         "scopes",
         "since",
         "spec",
@@ -101,10 +109,15 @@ class Hold:
         """Whether the last of them was dropped."""
         self.scopes: tuple[Scope, ...] = ()
         """The blocks that must not go on after a loss."""
+        self.at_end: Callable[[], None] | None = None
+        """Called when it is released or lost."""
         self._signal: Signal | None = None
+        self._listener: Listening | None = None
+        self._heard = False
         self.ghost = ghost
         self.last = sent + spec.max_hold_s
         self._renewed(sent, spec.ttl_ms / 1000 if term_s is None else term_s)
+        self.due = min(self.renew_at, sent + LISTEN_S)
         if spec.on_lost is not None:
             self.signal.on_set(self._tell)
         io.keep(self)
@@ -115,7 +128,7 @@ class Hold:
         self.deadline = min(sent + term_s * MARGIN - MARGIN_S, self.last)
         # One factor for all leases of a process, so that those which were taken together are still renewed together.
         early = ord(self.process[-1]) % 32 / 32 * JITTER
-        self.due = min(sent + term_s / RENEWALS * (1 - early), self.deadline)
+        self.due = self.renew_at = min(sent + term_s / RENEWALS * (1 - early), self.deadline)
 
     @property
     def signal(self) -> Signal:
@@ -156,13 +169,21 @@ class Hold:
         if self.ended:
             return
         self.why_lost = why
-        self.ended = True
-        self._io.unkeep(self)
+        self.end()
         self._io.tally("lock.lost")
         for scope in self.scopes:
             scope.cancel()
         if self._signal is not None:
             self._signal.set()
+
+    def end(self) -> None:
+        """Renew no more, and listen no more."""
+        self.ended = True
+        self._io.unkeep(self)
+        if self._listener is not None:
+            self._listener.close()
+        if self.at_end is not None:
+            self.at_end()
 
     def _overdue(self, cause: object = None) -> None:
         if self.deadline >= self.last:
@@ -188,7 +209,7 @@ class Hold:
     def wake_heirs(self, messages: Sequence[bytes]) -> None:
         """Wake the waiters of this process of whom a release's reply tells."""
         for message in messages:
-            self._io.wake(self.spec.wake + self.owner[:PROCESS_CHARS], message)
+            self._io.wake(wake_channel(self.spec.wake, self.owner), message)
 
     # -- for the watchdog -------------------------------------------------------------------------------------------
 
@@ -200,7 +221,24 @@ class Hold:
             self.lose(why)
             _log.warning("the lease of %s (fence %d) was never released: %s", self.spec, self.fence, why)
             return self.spec.giving_back(self.owner, ghost=self.ghost)
-        return None if now >= self.deadline else self.renewal()
+        if now >= self.deadline or not (self._hears() or now >= self.renew_at):
+            return None
+        return self.renewal()
+
+    def _hears(self) -> bool:
+        """See that a revocation is heard; true when it begins to be: what was said before must be asked for."""
+        listener, heard = self._listener, self._heard
+        if listener is None:
+            # Not at the beginning: most leases are short, and need no subscription.
+            channel = wake_channel(self.spec.wake, self.owner)
+            listener = self._listener = self._io.listen(f"{REVOKED}{self.owner}", channel, self._revoked)
+            if self.ended:
+                listener.close()
+        self._heard = listener.ready()
+        return self._heard and not heard
+
+    def _revoked(self, reason: str) -> None:
+        self.lose(f"it was revoked: {reason}")
 
     def _orphaned(self) -> str:
         if self.forsaken:
@@ -225,5 +263,10 @@ class Hold:
         if now >= self.deadline:
             self._overdue(reply)
             return False
+        if reply is None:
+            # Not subscribed yet: look again, less and less often.
+            self.due = self.renew_at if self._heard else min(max(now + LISTEN_S, 2 * now - self.since), self.renew_at)
+            return True
+        self._heard = False
         self.due = min(now + self._term_s / RETRY, self.deadline)
         return True

@@ -7,11 +7,13 @@ place, a peer that is silent for a whole command timeout counts as dead, a broke
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gridsync._io.counts import Counts
 from gridsync._io.guard import Guard
 from gridsync._io.keys import PROCESS_CHARS, wake_prefix
+from gridsync._io.listening import Listening
 from gridsync._io.retry import TooLate, recover, spare_s
 from gridsync._io.wire.faults import Fault, ReplyError, as_public
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
@@ -56,6 +58,7 @@ class SimIO:
         self._hub = Hub(self)
         self.hears = self._hub.ears.heard.__contains__
         self.wake = self._hub.ears.hear
+        self._opening: set[str] = set()
         self._main: Connection | None = None
         self.endpoint = "the server"
         self.answered = 0
@@ -289,6 +292,20 @@ class SimIO:
     def tally(self, what: str, name: str = "", value: float = 1.0) -> None:  # noqa: ARG002 - only counted
         """Count that *what* happened to *name*."""
         self.counts.add(what, name)
+
+    def listen(self, token: str, channel: str, heard: Callable[[str], object]) -> Listening:
+        """Call *heard* with each message for *token*."""
+        return Listening(self._hub.ears, token, channel, heard, open_soon=self._open_soon, leave=lambda _channel: None)
+
+    def _open_soon(self, channel: str) -> None:
+        if channel not in self._opening:
+            self._opening.add(channel)
+            self.spawn(self._open(channel))
+
+    async def _open(self, channel: str) -> None:
+        with contextlib.suppress(GridsyncError):
+            await self._hub.open(channel)
+        self._opening.discard(channel)
 
     def signal(self) -> SimSignal:
         """Return a new switch."""
