@@ -104,6 +104,11 @@ class Mux(RuleBasedStateMachine):
             if request[0] == b"ECHO":
                 self.call(request[1]).left = True
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing can arrive any more: it was cut, or the wire has given a silent server up."""
+        return self.broken or self.transport.aborted
+
     def call(self, name: bytes) -> Call:
         return next(call for call in self.calls if call.name == name)
 
@@ -131,7 +136,7 @@ class Mux(RuleBasedStateMachine):
     def cancel(self, data: st.DataObject) -> None:
         data.draw(st.sampled_from(self.calls)).task.cancel()
 
-    @precondition(lambda self: self.unanswered and not self.broken)
+    @precondition(lambda self: self.unanswered and not self.ended)
     @rule(data=st.data(), refuse=st.booleans())
     def answer(self, data: st.DataObject, *, refuse: bool) -> None:
         """The server answers some requests, in pieces of any size."""
@@ -149,7 +154,7 @@ class Mux(RuleBasedStateMachine):
         self.within(self.transport.feed, bytes(replies[cut:]))
         self.turn()
 
-    @precondition(lambda self: not self.broken)
+    @precondition(lambda self: not self.ended)
     @rule()
     def push(self) -> None:
         self.within(self.transport.feed, b">2\r\n+message\r\n+hello\r\n")
@@ -173,7 +178,7 @@ class Mux(RuleBasedStateMachine):
             self.within(self.wire.connection_lost, None)
         elif how == "reset":
             self.within(self.wire.connection_lost, ConnectionResetError("by peer"))
-        elif not self.broken:
+        elif not self.ended:
             # Bytes that are no RESP, or more replies than requests: nothing on this wire can be trusted.
             self.within(
                 self.transport.feed, b"?\r\n" if how == "garbage" else b"+nobody's\r\n" * (len(self.unanswered) + 1)
