@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import redis
 
 from gridsync.testing.sentinels import SentinelSet
 from gridsync.testing.servers import server_kinds
-from tests.sentinel.helpers import KINDS, Traffic, do, opened
+from tests.sentinel.helpers import KINDS, FakeSentinel, Traffic, do, opened
 from tests.wire.conftest import open_sockets
 from tests.wire.fake import soon
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gridsync.testing.servers import ServerKind
+    from gridsync.testing.servers import RedisServer, ServerKind
+    from tests.sentinel.conftest import Pair
 
 
 @contextmanager
@@ -132,6 +134,64 @@ async def test_twenty_failovers_leave_nothing(kind: str, program: ServerKind):
                 assert threading.active_count() <= threads + 6
             assert not traffic.errors
             expect_rising(traffic)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_thousand_switches_leave_no_socket_task_thread_or_place(kind: str, pair: Pair):
+    """A scripted sentinel names the one server and the other, as fast as callers follow, with calls under way."""
+    with FakeSentinel(pair[0]) as sentinel:
+        async with opened(kind, sentinel.url, timeout=30) as grid:
+            await soon(lambda: sentinel.listeners)
+            await do(grid.limiter("calls", "1000000/minute").hit, "someone")
+            before = left_open(grid)
+            over = asyncio.Event()
+            calls = asyncio.create_task(limits(grid, over))
+            for turn in range(1000):
+                here, there = pair[turn % 2], pair[(turn + 1) % 2]
+                sentinel.announce(there)
+                await soon(lambda there=there: leads(grid, there))  # type: ignore[misc]
+                assert not leads(grid, here)
+            over.set()
+            await calls
+            # By chance two threads did, or did not, need a connection each; a leak would be hundreds.
+            most = Left(*(count + 2 for count in before))
+            await soon(lambda: left_open(grid) <= most)
+            stats = grid.stats()
+            assert (stats.in_flight, stats.line) == (0, 0)
+            assert stats.connections_opened > 1000
+            assert not stats.repeats_refused
+
+
+def leads(grid: Any, server: RedisServer) -> bool:  # noqa: ANN401 - either kind
+    """Tell whether the next call goes to *server*."""
+    return bool(grid._io.where(("k",)).port == server.port)
+
+
+def left_open(grid: Any) -> Left:  # noqa: ANN401
+    """Count what a switch may leave behind."""
+    gc.collect()
+    tasks = len(asyncio.all_tasks())
+    return Left(open_sockets(), threading.active_count(), tasks, grid.stats().connections_open)
+
+
+class Left(NamedTuple):
+    """How many there are; one is less than another if nothing grew."""
+
+    sockets: int
+    threads: int
+    tasks: int
+    places: int
+
+    def __le__(self, other: tuple[int, ...]) -> bool:
+        return all(mine <= theirs for mine, theirs in zip(self, other, strict=True))
+
+
+async def limits(grid: Any, over: asyncio.Event) -> None:  # noqa: ANN401
+    """Hit as fast as a caller can."""
+    while not over.is_set():
+        await do(grid.limiter("calls", "1000000/minute").hit, "someone")
 
 
 @pytest.mark.faults

@@ -220,15 +220,18 @@ class SentinelSet:
         old = self.master
         first = next(sentinel for sentinel in self.sentinels if sentinel.running)
 
-        def accepted() -> bool:
-            # A replica that has just been made one is no good candidate yet, and one failover ends before the next.
-            with suppress(redis.ResponseError):
-                first.command("SENTINEL", "FAILOVER", self.service)
+        def ended() -> bool:
+            facts: dict[bytes, bytes] = first.command("SENTINEL", "MASTER", self.service)
+            if int(facts[b"port"]) != self._port(old):
                 return True
+            if b"failover_in_progress" not in facts[b"flags"]:
+                # Refused: a replica that has just been made one is no good candidate yet.  Or given up: on a busy
+                # machine the other sentinels may not hear of the promotion in time, and undo it.
+                with suppress(redis.ResponseError):
+                    first.command("SENTINEL", "FAILOVER", self.service)
             return False
 
-        _until(accepted, "no failover was accepted")
-        _until(lambda: self.master is not old, "the failover did not end")
+        _until(ended, "the failover did not end")
         return self.wait()
 
     def kill_master(self) -> RedisServer:
