@@ -6,7 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io.keys import health as health_keys
-from gridsync._io.keys import wake_prefix
+from gridsync._io.keys import shard_wake_prefix, wake_prefix
 from gridsync._io.scripts import loaded
 from gridsync._io.wire.faults import ReplyError
 from gridsync.health import Health, Item, Status, worst
@@ -59,6 +59,7 @@ def _permissions(namespace: str) -> _Ask:
         "XAUTOCLAIM": ("XAUTOCLAIM", key, "g", "c", 60_000, "0-0", "COUNT", 1),
         "XACK": ("XACK", key, "g", "0-0"),
         "PUBLISH": ("PUBLISH", wake_prefix(health_keys(namespace).probe) + "health", ""),
+        "SPUBLISH": ("SPUBLISH", shard_wake_prefix(health_keys(namespace).probe) + "health", ""),
         "CLIENT UNBLOCK": ("CLIENT", "UNBLOCK", 0),
     }
 
@@ -99,7 +100,7 @@ def judge(facts: Facts, usage: Usage, *, namespace: str, slow_s: float) -> Healt
         _role(replies["ROLE"]),
         _write(replies["SET"]),
         _scripts(replies["SCRIPT LOAD"], replies["SCRIPT EXISTS"]),
-        _permitted({name: replies[name] for name in _permissions(namespace)}),
+        _permitted({name: replies[name] for name in _permissions(namespace) if name != _unused(replies["INFO"])}),
         _clock(replies["TIME"], *facts.asked_at),
         _usage(usage),
         _breakers(usage.breakers),
@@ -334,6 +335,11 @@ def _scripts(reply: Any, there: Any) -> Item:  # noqa: ANN401 - replies
         return Item("scripts", "ok", "can be loaded")
     # The first is this report's own; those that are missing are loaded by the first call.
     return Item("scripts", "ok", f"can be loaded, {sum(there[1:])} of {len(there) - 1} are")
+
+
+def _unused(info: Any) -> str:  # noqa: ANN401 - a reply
+    """Return the command that wakes nobody on this server."""
+    return "PUBLISH" if not isinstance(info, ReplyError) and _info(info).get("cluster_enabled") == "1" else "SPUBLISH"
 
 
 def _permitted(replies: Mapping[str, Any]) -> Item:

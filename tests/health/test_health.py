@@ -158,6 +158,13 @@ async def test_what_the_acl_refuses_is_named(kind: str):
     assert "XADD, PUBLISH" in found.item("permissions").advice
 
 
+@pytest.mark.parametrize(("clustered", "needed"), [(0, "PUBLISH"), (1, "SPUBLISH")])
+def test_only_the_kind_of_wake_up_that_is_used_must_be_permitted(clustered: int, needed: str):
+    refused = ReplyError("NOPERM no")
+    found = judged(info=f"cluster_enabled:{clustered}\n", PUBLISH=refused, SPUBLISH=refused)
+    assert found.item("permissions").advice.startswith(f"the server's ACL refuses {needed} on")
+
+
 @KINDS
 async def test_a_replica_is_down_because_nothing_can_be_written_there(kind: str):
     with RedisServer(options={"repl-diskless-sync-delay": "0"}) as primary, RedisServer() as replica:
