@@ -30,6 +30,7 @@ from gridsync.errors import UsageError
 from gridsync.limits import AsyncLimiter, Limiter
 from gridsync.locks import (
     AsyncBarrier,
+    AsyncElection,
     AsyncFenceGate,
     AsyncLatch,
     AsyncLock,
@@ -37,6 +38,7 @@ from gridsync.locks import (
     AsyncRWLock,
     AsyncSemaphore,
     Barrier,
+    Election,
     FenceGate,
     Latch,
     Lock,
@@ -334,6 +336,10 @@ class Grid:
         """Return the reader-writer lock *name*: its sides ``read`` and ``write`` are used as a `Lock`."""
         return RWLock(self._io, self.namespace, name, ttl=ttl, max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)
 
+    def election(self, name: str, *, ttl: Seconds = 10.0, value: str = "") -> Election:
+        """Return the election *name*: one leader at a time; *value* is what this candidate tells about itself."""
+        return Election(self._io, self.namespace, name, ttl=ttl, value=value)
+
     def fence_gate(self, key: str) -> FenceGate:
         """Return the gate through which holders of a lock write to the Redis key *key*."""
         return FenceGate(self._io, self.namespace, key)
@@ -592,6 +598,10 @@ class AsyncGrid:
         return AsyncRWLock(
             self._io, self.namespace, name, ttl=ttl, max_hold=max_hold, on_lost=on_lost, reentrant=reentrant
         )
+
+    def election(self, name: str, *, ttl: Seconds = 10.0, value: str = "") -> AsyncElection:
+        """Return the election *name*: one leader at a time; *value* is what this candidate tells about itself."""
+        return AsyncElection(self._io, self.namespace, name, ttl=ttl, value=value)
 
     def fence_gate(self, key: str) -> AsyncFenceGate:
         """Return the gate through which holders of a lock write to the Redis key *key*."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -253,6 +254,31 @@ async def an_extension_of_permits_holds(stage: Stage) -> None:
     await world.do(lease.extend)
     assert float(stage.server.command("ZSCORE", SLOTS.held, lease.owner)) > float(until)
     assert await world.do(lease.release) is True
+
+
+async def _lead_once(stage: Stage) -> None:
+    world = stage.world
+    election = world.locks("Election", stage.broken, "boss", value="me")
+    stage.arm()
+    if world.kind == "sync":
+
+        def lead() -> None:
+            with closing(election.lead()) as leading, next(leading) as term:
+                term.check()
+
+        await asyncio.to_thread(lead)
+    else:
+        async with aclosing(election.lead()) as leading, await anext(leading) as term:
+            term.check()
+
+
+scenario("locks.proclaim")(_lead_once)
+
+
+@scenario("locks.look_at_leader")
+async def whoever_asks_learns_who_leads(stage: Stage) -> None:
+    stage.arm()
+    assert await stage.world.do(stage.world.locks("Election", stage.broken, "boss").leader) is None
 
 
 @scenario("locks.count_down")

@@ -59,10 +59,15 @@ class LockKeys(NamedTuple):
     """sorted set: owner that gave up while a request of its was on its way → until when it may be (server ms)."""
 
 
-def lock(namespace: str, name: str) -> LockKeys:
-    """Return the keys of the lock *name*."""
-    base = tag(namespace, "lock", name)
+def lock(namespace: str, name: str, wing: str = "lock") -> LockKeys:
+    """Return the keys of the lock *name*, or of something else that is held like one; *wing* says what."""
+    base = tag(namespace, wing, name)
     return LockKeys(base, f"{base}:queue", f"{base}:alive", f"{base}:fence", f"{base}:gone")
+
+
+def watchers(namespace: str, name: str) -> str:
+    """Return the key of those who watch the election *name*: a sorted set, watcher → alive until, server ms."""
+    return f"{tag(namespace, 'election', name)}:watchers"
 
 
 class ShareKeys(NamedTuple):

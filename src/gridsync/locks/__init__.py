@@ -5,6 +5,7 @@
 `MultiLock`                       several locks at once, all or none
 `RWLock`                          any number of readers, or one writer
 `Semaphore`                       a number of permits
+`Election`                        one leader at a time, and those who watch
 `Latch`, `Barrier`                wait until things have happened, or for each other
 `FenceGate`, `gridsync.locks.sql`  the other half of fencing: what a lock protects checks the fence
 ================================  ================================================================
@@ -16,6 +17,7 @@ See `gridsync.locks._core` for the states and failure points, and ``lua/`` for w
 from gridsync.locks._api import AsyncLock, Lock
 from gridsync.locks._barrier import AsyncBarrier, Barrier, Passage
 from gridsync.locks._base import current
+from gridsync.locks._election import AsyncElection, AsyncTerm, Election, Leader, Term
 from gridsync.locks._gate import AsyncFenceGate, FenceGate
 from gridsync.locks._latch import AsyncLatch, Latch
 from gridsync.locks._lease import AsyncLease, AsyncLoss, Lease, Loss
@@ -26,6 +28,7 @@ from gridsync.locks._semaphore import AsyncSemaphore, Semaphore
 
 __all__ = [
     "AsyncBarrier",
+    "AsyncElection",
     "AsyncFenceGate",
     "AsyncLatch",
     "AsyncLease",
@@ -36,10 +39,13 @@ __all__ = [
     "AsyncRWLock",
     "AsyncSemaphore",
     "AsyncSide",
+    "AsyncTerm",
     "Barrier",
+    "Election",
     "FenceGate",
     "Holder",
     "Latch",
+    "Leader",
     "Lease",
     "Lock",
     "LockInfo",
@@ -50,6 +56,7 @@ __all__ = [
     "RWLock",
     "Semaphore",
     "Side",
+    "Term",
     "Waiter",
     "current",
 ]

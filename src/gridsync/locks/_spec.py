@@ -75,14 +75,21 @@ class Spec:
 
 
 def lock(
-    namespace: str, name: str, ttl_ms: int, *, wake: Callable[[str], str], fair: bool = True, note: str = ""
+    namespace: str,
+    name: str,
+    ttl_ms: int,
+    *,
+    wake: Callable[[str], str],
+    fair: bool = True,
+    note: str = "",
+    kind: str = "lock",
 ) -> Spec:
-    """Return what the exclusive lock *name* is; *wake* is `IO.wake_prefix`."""
-    keys = lock_keys(namespace, name)
+    """Return what the exclusive lock *name* is, or another *kind* that is held like one; *wake* is `IO.wake_prefix`."""
+    keys = lock_keys(namespace, name, kind)
     patience = str(0 if fair else PATIENCE_MS)
     claim, fence_ttl, prefix = str(min(CLAIM_MS, ttl_ms)), str(FENCE_TTL_MS), wake(keys.state)
     return Spec(
-        kind="lock",
+        kind=kind,
         name=name,
         ttl_ms=ttl_ms,
         ttl_text=str(ttl_ms),
