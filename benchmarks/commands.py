@@ -158,8 +158,8 @@ ROWS = (
         "commands/s",
         aio(partial(ours_aio, tasks=100)),
         (
-            Peer("redis", aio(partial(_redis_aio, tasks=100)), target=8.0),
-            Peer("valkey-glide", aio(partial(_glide, tasks=100)), target=3.0),
+            Peer("redis", aio(partial(_redis_aio, tasks=100)), target=10.0),
+            Peer("valkey-glide", aio(partial(_glide, tasks=100)), target=4.0),
             Peer("coredis", aio(partial(_coredis, tasks=100))),
         ),
     ),
@@ -183,12 +183,12 @@ ROWS = (
         "sync-commands-1",
         "commands/s",
         partial(_ours_sync, threads=1),
-        (Peer("redis", partial(_redis_sync, threads=1), target=1.2),),
+        (Peer("redis", partial(_redis_sync, threads=1), target=1.3),),
     ),
     Row(
         "sync-commands-16",
         "commands/s",
         partial(_ours_sync, threads=16),
-        (Peer("redis", partial(_redis_sync, threads=16), target=3.0),),
+        (Peer("redis", partial(_redis_sync, threads=16), target=4.0),),
     ),
 )

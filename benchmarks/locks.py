@@ -208,7 +208,7 @@ ROWS = (
         "cycles/s",
         _cycles(ours),
         tuple(
-            Peer(package, _cycles(library), target=1.2 if package == "redis" else None)
+            Peer(package, _cycles(library), target=1.3 if package == "redis" else None)
             for package, library in PEERS.items()
         ),
     ),
