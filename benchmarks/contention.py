@@ -149,9 +149,10 @@ def _ending(*processes: Any) -> Iterator[None]:  # noqa: ANN401 - a context's cl
 def _hold(library: Library, bench: Bench, tell: Connection) -> None:
     """Take the lock and keep it until this process is killed."""
     with library(bench) as new:
-        new(NAME, SHORT_TTL)()
+        release = new(NAME, SHORT_TTL)()
         tell.send("held")
         tell.recv()
+        release()
 
 
 def _killed_holder_ms(library: Library, aio_library: AioLibrary, key: str) -> Measure:
