@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from gridsync._io import load
+from tests.sim import election_scenarios as elections
 from tests.sim import fence_scenarios as fences
 from tests.sim import lease_scenarios as leases
 from tests.sim import limit_scenarios as limits
@@ -302,6 +303,30 @@ SEVERAL = [
             several.crossing_in_calm,
         ),
         ("  redis.call('PEXPIRE', S, ARGV[1])\n", "", "a lease ends by itself", several.crossing),
+    )
+]
+
+ELECTIONS = [
+    Mutant("locks", *words, elections.told)
+    for words in (
+        (
+            "proclaim",
+            "string.sub(watcher, 1, 12), watcher)",
+            "string.sub(watcher, 1, 12), watcher .. 'x')",
+            "who watches is woken",
+        ),
+        (
+            "look_at_leader",
+            "  redis.call('ZADD', KEYS[2], string.format('%.0f', now + alive), ARGV[1])\n",
+            "",
+            "who watches is known",
+        ),
+        (
+            "look_at_leader",
+            "if not found[1] then return {0, '', 0, ''} end",
+            "if not found[1] then return {7, '', 0, ''} end",
+            "an end is an end",
+        ),
     )
 ]
 

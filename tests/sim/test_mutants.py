@@ -14,7 +14,7 @@ from gridsync.streams import _consumer as consumer
 from tests.sim import lease_scenarios as leases
 from tests.sim import lock_scenarios as locks
 from tests.sim import stream_scenarios as streams
-from tests.sim.mutants import FENCES, LIMITS, LOCKS, SEEDS_MAX, SEVERAL, SHARES, STREAMS, TOGETHER, Mutant
+from tests.sim.mutants import ELECTIONS, FENCES, LIMITS, LOCKS, SEEDS_MAX, SEVERAL, SHARES, STREAMS, TOGETHER, Mutant
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,9 @@ def find(scenario: Callable[..., Simulation], scripts: dict[str, str] | None = N
 
 
 @pytest.mark.parametrize(
-    "mutant", [*LOCKS, *FENCES, *TOGETHER, *SHARES, *SEVERAL, *LIMITS, *STREAMS], ids=lambda mutant: mutant.id
+    "mutant",
+    [*LOCKS, *FENCES, *TOGETHER, *SHARES, *SEVERAL, *ELECTIONS, *LIMITS, *STREAMS],
+    ids=lambda mutant: mutant.id,
 )
 def test_a_bug_planted_in_a_script_is_found(mutant: Mutant) -> None:
     """The unmodified scripts pass the same seeds: the other tests of this folder."""
