@@ -35,6 +35,7 @@ from gridsync.locks import (
     AsyncLatch,
     AsyncLock,
     AsyncMultiLock,
+    AsyncOncePer,
     AsyncRWLock,
     AsyncSemaphore,
     Barrier,
@@ -43,6 +44,7 @@ from gridsync.locks import (
     Latch,
     Lock,
     MultiLock,
+    OncePer,
     RWLock,
     Semaphore,
 )
@@ -299,6 +301,10 @@ class Grid:
     ) -> MultiLock:
         """Return the locks *names*, to be taken all at once or not at all; the rest as in `Lock`."""
         return MultiLock(self._io, self.namespace, *names, ttl=ttl, max_hold=max_hold, on_lost=on_lost)
+
+    def once_per(self, period: Seconds, name: str) -> OncePer:
+        """Return what lets one run happen per *period* among all processes, as a decorator too; see `OncePer`."""
+        return OncePer(self._io, self.namespace, name, period)
 
     def semaphore(
         self,
@@ -560,6 +566,10 @@ class AsyncGrid:
     ) -> AsyncMultiLock:
         """Return the locks *names*, to be taken all at once or not at all; the rest as in `AsyncLock`."""
         return AsyncMultiLock(self._io, self.namespace, *names, ttl=ttl, max_hold=max_hold, on_lost=on_lost)
+
+    def once_per(self, period: Seconds, name: str) -> AsyncOncePer:
+        """Return what lets one run happen per *period* among all processes, as a decorator too; see `AsyncOncePer`."""
+        return AsyncOncePer(self._io, self.namespace, name, period)
 
     def semaphore(
         self,

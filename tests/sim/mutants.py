@@ -14,6 +14,7 @@ from tests.sim import fence_scenarios as fences
 from tests.sim import lease_scenarios as leases
 from tests.sim import limit_scenarios as limits
 from tests.sim import lock_scenarios as locks
+from tests.sim import once_scenarios as once
 from tests.sim import several_scenarios as several
 from tests.sim import share_scenarios as shares
 from tests.sim import stream_scenarios as streams
@@ -127,6 +128,14 @@ LOCKS = [
          "no more waiters are told than were asked for", leases.looked),
         ("info", "redis.call('HMGET', S, 'o', 't', 's', 'm')", "redis.call('HMGET', S, 'o', 't', 's', 'o')",
          "a holder is told with what it said about itself", leases.looked),
+        ("once", "if last[2] == ARGV[1] then", "if false then",
+         "a run whose reply was lost is told again", once.every_period),
+        ("once", "if last[1] and tonumber(last[1]) >= period then", "if last[1] and tonumber(last[1]) == period then",
+         "a clock that was set back starts no period again", once.changed_clock),
+        ("once", "if last[1] and tonumber(last[1]) >= period then", "if false then",
+         "a period has one run", once.every_period),
+        ("once", "redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.ceil(2 * length / 1000)))\n", "",
+         "a turn does not stay for ever", once.every_period),
         ("renew", "if redis.call('HGET', KEYS[1], 'o') ~= ARGV[1] then return 0 end", "",
          "nobody renews another's lease", locks.clock_set_forward),
     )

@@ -23,6 +23,7 @@ from gridsync._io.keys import latch as latch_keys
 from gridsync._io.keys import lock as lock_keys
 from gridsync._io.keys import share as share_keys
 from gridsync.errors import ServerError, WaitTimeout
+from gridsync.locks import AsyncOncePer, OncePer
 from gridsync.testing.proxy import Break, FaultProxy, Rule
 from gridsync.testing.servers import RedisServer
 from tests.wire.fake import soon
@@ -365,6 +366,15 @@ async def a_lock_is_taken_away_once_and_not_from_the_next_one(stage: Stage) -> N
     assert lease.fence < fence < heir.fence
     await soon(lease.lost.is_set)
     assert await world.do(heir.release) is True
+
+
+@scenario("locks.once")
+async def a_period_is_taken_once_and_its_runner_knows(stage: Stage) -> None:
+    world = stage.world
+    kind = OncePer if world.kind == "sync" else AsyncOncePer
+    stage.arm()
+    assert await world.do(kind(stage.broken, NAMESPACE, "close", 3600).claim) is not None
+    assert await world.do(kind(stage.whole, NAMESPACE, "close", 3600).claim) is None
 
 
 # -- limits ------------------------------------------------------------------------------------------------------

@@ -97,6 +97,11 @@ def share(namespace: str, wing: str, name: str) -> ShareKeys:
     )
 
 
+def once(namespace: str, name: str) -> str:
+    """Return the key of what runs once per period: a hash, which expires."""
+    return tag(namespace, "once", name)
+
+
 class LatchKeys(NamedTuple):
     """The keys of one latch.  All of them expire."""
 

@@ -6,6 +6,7 @@
 `RWLock`                          any number of readers, or one writer
 `Semaphore`                       a number of permits
 `Election`                        one leader at a time, and those who watch
+`OncePer`                         at most one run per period
 `Latch`, `Barrier`                wait until things have happened, or for each other
 `FenceGate`, `gridsync.locks.sql`  the other half of fencing: what a lock protects checks the fence
 ================================  ================================================================
@@ -23,6 +24,7 @@ from gridsync.locks._latch import AsyncLatch, Latch
 from gridsync.locks._lease import AsyncLease, AsyncLoss, Lease, Loss
 from gridsync.locks._look import Holder, LockInfo, Waiter
 from gridsync.locks._multi import AsyncMultiLease, AsyncMultiLock, MultiLease, MultiLock
+from gridsync.locks._once import AsyncOncePer, OncePer, Turn
 from gridsync.locks._rwlock import AsyncRWLock, AsyncSide, RWLock, Side
 from gridsync.locks._semaphore import AsyncSemaphore, Semaphore
 
@@ -36,6 +38,7 @@ __all__ = [
     "AsyncLoss",
     "AsyncMultiLease",
     "AsyncMultiLock",
+    "AsyncOncePer",
     "AsyncRWLock",
     "AsyncSemaphore",
     "AsyncSide",
@@ -52,11 +55,13 @@ __all__ = [
     "Loss",
     "MultiLease",
     "MultiLock",
+    "OncePer",
     "Passage",
     "RWLock",
     "Semaphore",
     "Side",
     "Term",
+    "Turn",
     "Waiter",
     "current",
 ]

@@ -53,6 +53,19 @@ def inside() -> Iterator[Hold]:
             yield hold
 
 
+def refuse(decorator: object, function: object, *, coroutine: bool) -> None:
+    """Refuse to decorate a function of the other world, or a generator, whose body runs after the call.
+
+    Raises:
+        UsageError: It is one of these.
+    """
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise UsageError(f"{function!r} is a generator: its body runs after the call; use {decorator!r} inside it")
+    if inspect.iscoroutinefunction(function) != coroutine:
+        wanted = "a coroutine function" if coroutine else "a plain function"
+        raise UsageError(f"{decorator!r} can only decorate {wanted}, not {function!r}")
+
+
 class LockBase(Generic[AnyLease]):
     """What is taken, and by whose io; its only state is who is inside a ``with`` block of this very object.
 
@@ -119,14 +132,6 @@ class LockBase(Generic[AnyLease]):
         self._entered.remove(lease)
         _inside.set(tuple(other for other in stack if other is not lease))
         return lease
-
-    def _refuse(self, function: object, *, coroutine: bool) -> None:
-        """Refuse to lock a function of the other world, or a generator, whose body runs after the call."""
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise UsageError(f"{function!r} is a generator: its body runs after the call; use `with` inside it")
-        if inspect.iscoroutinefunction(function) != coroutine:
-            wanted = "a coroutine function" if coroutine else "a plain function"
-            raise UsageError(f"{self!r} can only decorate {wanted}, not {function!r}")
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} ttl={self.ttl:g}s>"

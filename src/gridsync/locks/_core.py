@@ -32,7 +32,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gridsync._io.keys import wake_channel
+from gridsync._io import Category, Command
+from gridsync._io.keys import PROCESS_CHARS, wake_channel
 from gridsync.errors import GridsyncError, LockTimeout, OutcomeUnknown
 from gridsync.locks._about import tell
 from gridsync.locks._hold import MARGIN, RENEWALS, Hold
@@ -48,6 +49,8 @@ LOOKS = 3
 LOOK_S = 1.0
 """How long the head of a queue sleeps without a word; a tenth more for each one who came before."""
 LOOK_MAX_S = 15.0
+_SAY = {shard: Command(word, Category.IDEMPOTENT, (word,)) for shard, word in ((True, "SPUBLISH"), (False, "PUBLISH"))}
+"""How a word reaches a waiter of another process; twice is as good as once."""
 ABANDON_S = 1.0
 """How long an abandon may take; without it the lease's end does the same."""
 
@@ -180,8 +183,13 @@ class Seeker:
 async def let_go(io: IO, spec: Spec, owner: str, *, ghost: bool, timeout: float | None = None) -> int:
     """Run the release script, wake whom it leaves to us, and return its code."""
     code, *messages = await io.run(*spec.giving_back(owner, ghost=ghost), timeout=timeout)
+    channel = wake_channel(spec.wake, owner)
     for message in messages:
-        io.wake(wake_channel(spec.wake, owner), message)
+        if io.token().startswith(owner[:PROCESS_CHARS]):
+            io.wake(channel, message)
+        else:
+            # A lease of another process, taken away by an operator or resumed here: its waiters are not ours to wake.
+            await io.run(_SAY[spec.wake.startswith("{")], (channel,), (message,), timeout=timeout)
     return int(code)
 
 

@@ -61,6 +61,7 @@ class Hold:
         "last",
         "leftover",
         "owner",
+        "parted",
         "process",
         "renew_at",
         "scopes",
@@ -100,6 +101,8 @@ class Hold:
         self.fence = fence
         self.ended = False
         self.unconfirmed = False
+        self.parted = "was released already, or its grid was closed"
+        """How it ended if it was not lost."""
         self.leftover = False
         """Whether it was lost though the server may still count it as ours."""
         self.why_lost = ""
@@ -156,8 +159,8 @@ class Hold:
         if self.why_lost:
             raise self.error()
         if self.ended:
-            message = f"the lease of {self.spec} was released already, or its grid was closed"
-            raise LeaseLost(message, name=self.spec.name, fence=self.fence, reason="it was released")
+            message = f"the lease of {self.spec} {self.parted}"
+            raise LeaseLost(message, name=self.spec.name, fence=self.fence, reason=f"it {self.parted}")
 
     def disown(self) -> None:
         """Lose the lease if this is a copy of it in the child of a fork: it belongs to the parent, who renews it."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from gridsync._io import run_sync
 from gridsync.errors import UsageError
-from gridsync.locks import _block, _core
+from gridsync.locks import _block, _core, _resume
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,6 +123,31 @@ class LeaseBase:
             LeaseLost: It was lost, its time is over, or it was released.
         """
         self._hold.check()
+
+    def serialize(self) -> str:
+        """Return this lease as text, for `resume` on a lock of the same name in another process; it is no secret.
+
+        It tells kind, name, key (which has the namespace), owner, fence and ttl.  This process goes on renewing; it is
+        for a process that may crash and wants its lease back.  To hand a lease on, `detach` it.
+
+        Raises:
+            LeaseLost: It has ended.
+        """
+        return _resume.write(self._hold)
+
+    def detach(self) -> str:
+        """Stop renewing without releasing, and return this lease as text, for `resume` in another process.
+
+        From now on this lease counts as ended here: `check` raises, and the end of a block releases nothing.  Nobody
+        renews until it is resumed, for which `expires_in` tells how much time is left: `extend` it first.
+
+        Raises:
+            LeaseLost: It has ended.
+        """
+        text = _resume.write(self._hold)
+        self._hold.parted = "was detached, for another process to resume it"
+        self._hold.end()
+        return text
 
     def __repr__(self) -> str:
         hold = self._hold

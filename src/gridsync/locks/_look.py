@@ -1,18 +1,19 @@
 """Looking in: who holds a lock and who waits, and how an operator takes it away.
 
-Taking away is three steps, each safe to repeat: the fence is raised and the holder told (`revoke.lua`), its lease is
-released in its name, which serves the next waiter, and the words for waiters of the holder's process, which a release
-leaves to its caller, are published.  If it stops half way the lease ends by itself, as its holder does not renew it.
+Taking away is two steps, each safe to repeat: the fence is raised and the holder told (`revoke.lua`), its lease is
+released in its name, which serves the next waiter.  If it stops half way the lease ends by itself, as its holder does
+not renew it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from gridsync._io import Category, Command, load
+from gridsync._io import load
 from gridsync._io.keys import wake_channel
+from gridsync.locks import _core
 from gridsync.locks._about import read
 from gridsync.locks._hold import REVOKED
 from gridsync.locks._spec import FENCE_TTL_MS
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 INFO = load("gridsync.locks", "info")
 REVOKE = load("gridsync.locks", "revoke")
-_SAY = {shard: Command(word, Category.IDEMPOTENT, (word,)) for shard, word in ((True, "SPUBLISH"), (False, "PUBLISH"))}
 REASON_CHARS_MAX = 200
 
 
@@ -107,8 +107,5 @@ async def force_release(io: IO, spec: Spec, owner: str, reason: str) -> int | No
     fence = await io.run(REVOKE, (spec.keys[0], spec.keys[3]), (owner, str(FENCE_TTL_MS), channel, message))
     if not fence:
         return None
-    say: Any = _SAY[spec.wake.startswith("{")]
-    _, *words = await io.run(*spec.giving_back(owner, ghost=True))
-    for word in words:
-        await io.run(say, (channel,), (word,))
+    await _core.let_go(io, spec, owner, ghost=True)
     return int(fence)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from gridsync._io import run_sync
-from gridsync.locks import _core
-from gridsync.locks._base import LockBase
+from gridsync.errors import LockTimeout
+from gridsync.locks import _core, _resume
+from gridsync.locks._base import LockBase, refuse
 from gridsync.locks._lease import AsyncLease, Lease
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ class Takable(LockBase[Lease]):
         Raises:
             UsageError: It is a coroutine function or a generator.
         """
-        self._refuse(function, coroutine=False)
+        refuse(self, function, coroutine=False)
 
         @functools.wraps(function)
         def locked(*args: P.args, **options: P.kwargs) -> R:
@@ -69,6 +71,48 @@ class Takable(LockBase[Lease]):
                 return function(*args, **options)
 
         return locked
+
+    def exclusive(self, *, timeout: _units.Seconds | None = 0) -> Callable[[Callable[P, R]], Callable[P, R | None]]:
+        """Return a decorator: a call runs under this lock, or is skipped and returns ``None`` if another has it.
+
+        Args:
+            timeout: How long a call waits for it before it is skipped, in seconds; ``None`` waits for ever.
+        """
+
+        def decorate(function: Callable[P, R]) -> Callable[P, R | None]:
+            refuse(self, function, coroutine=False)
+
+            @functools.wraps(function)
+            def only(*args: P.args, **options: P.kwargs) -> R | None:
+                try:
+                    lease = self.acquire(timeout=timeout)
+                except LockTimeout:
+                    return None
+                self._enter(lease.__enter__())
+                with ExitStack() as stack:
+                    stack.push(self)  # its end alone
+                    return function(*args, **options)
+
+            return only
+
+        return decorate
+
+    def resume(self, text: str) -> Lease:
+        """Go on with a lease that another process wrote down by `Lease.serialize` or `Lease.detach`.
+
+        The server must still count it as its owner's, which a renewal proves.  From then on this process renews it, and
+        `max_hold` counts anew.
+
+        Raises:
+            UsageError: The text is no lease of this lock.
+            LeaseLost: The lease has ended.
+            Unavailable: The server could not be reached; nothing is held here.
+
+        Not guaranteed: that nobody else goes on with it too.  The text is the lease: let one process resume it, after
+        the other has detached it or ended.
+        Cost: one round trip, O(1).
+        """
+        return Lease(self._io, run_sync(_resume.resume(self._io, self._spec, text)))
 
     def __enter__(self) -> Lease:
         return self._enter(self.acquire().__enter__())
@@ -121,7 +165,7 @@ class AsyncTakable(LockBase[AsyncLease]):
         Raises:
             UsageError: It is no coroutine function.
         """
-        self._refuse(function, coroutine=True)
+        refuse(self, function, coroutine=True)
 
         @functools.wraps(function)
         async def locked(*args: P.args, **options: P.kwargs) -> R:
@@ -129,6 +173,50 @@ class AsyncTakable(LockBase[AsyncLease]):
                 return await function(*args, **options)
 
         return locked
+
+    def exclusive(
+        self, *, timeout: _units.Seconds | None = 0
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Callable[P, Coroutine[Any, Any, R | None]]]:
+        """Return a decorator: a call runs under this lock, or is skipped and returns ``None`` if another has it.
+
+        Args:
+            timeout: How long a call waits for it before it is skipped, in seconds; ``None`` waits for ever.
+        """
+
+        def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R | None]]:
+            refuse(self, function, coroutine=True)
+
+            @functools.wraps(function)
+            async def only(*args: P.args, **options: P.kwargs) -> R | None:
+                try:
+                    lease = await self.acquire(timeout=timeout)
+                except LockTimeout:
+                    return None
+                self._enter(await lease.__aenter__())
+                async with AsyncExitStack() as stack:
+                    stack.push_async_exit(self)  # its end alone
+                    return await function(*args, **options)
+
+            return only
+
+        return decorate
+
+    async def resume(self, text: str) -> AsyncLease:
+        """Go on with a lease that another process wrote down by `AsyncLease.serialize` or `AsyncLease.detach`.
+
+        The server must still count it as its owner's, which a renewal proves.  From then on this process renews it, and
+        `max_hold` counts anew.
+
+        Raises:
+            UsageError: The text is no lease of this lock.
+            LeaseLost: The lease has ended.
+            Unavailable: The server could not be reached; nothing is held here.
+
+        Not guaranteed: that nobody else goes on with it too.  The text is the lease: let one process resume it, after
+        the other has detached it or ended.
+        Cost: one round trip, O(1).
+        """
+        return AsyncLease(self._io, await _resume.resume(self._io, self._spec, text))
 
     async def __aenter__(self) -> AsyncLease:
         lease = await self.acquire()
