@@ -12,6 +12,7 @@
     │   ├── WaitTimeout (TimeoutError) what was waited for did not come in time
     │   │   └── LockTimeout               someone else still held it
     │   ├── BarrierBroken              a party died, or somebody broke the barrier
+    │   ├── NotDurable                 too few servers confirmed a lock in time
     │   ├── RateLimited                the limit is used up
     │   └── WrongVersion               the stream has moved on
     ├── LeaseLost                   you had it, and have it no longer
@@ -41,6 +42,7 @@ __all__ = [
     "LeaseLost",
     "LockTimeout",
     "Misconfigured",
+    "NotDurable",
     "NotNow",
     "OutcomeUnknown",
     "PermissionDenied",
@@ -116,6 +118,21 @@ class BarrierBroken(NotNow):
         super().__init__(message)
         self.name = name
         self.why = why
+
+
+class NotDurable(NotNow):
+    """A lock was granted, too few servers confirmed that they have it, and it was given back.
+
+    Attributes:
+        name: The lock.
+        confirmed: How many replicas did, in time.
+    """
+
+    def __init__(self, message: str, *, name: str, confirmed: int) -> None:
+        """Keep what a handler may want besides the message."""
+        super().__init__(message)
+        self.name = name
+        self.confirmed = confirmed
 
 
 class RateLimited(NotNow):

@@ -278,6 +278,8 @@ class Grid:
         max_hold: Seconds | None = None,
         on_lost: Callable[[LeaseLost], object] | None = None,
         reentrant: bool = False,
+        min_replicas: int = 0,
+        fsync: bool = False,
     ) -> Lock:
         """Return the lock *name*, whose leases live *ttl* seconds without renewal; the rest as in `Lock`."""
         return Lock(
@@ -290,6 +292,8 @@ class Grid:
             max_hold=max_hold,
             on_lost=on_lost,
             reentrant=reentrant,
+            min_replicas=min_replicas,
+            fsync=fsync,
         )
 
     def multilock(
@@ -543,6 +547,8 @@ class AsyncGrid:
         max_hold: Seconds | None = None,
         on_lost: Callable[[LeaseLost], object] | None = None,
         reentrant: bool = False,
+        min_replicas: int = 0,
+        fsync: bool = False,
     ) -> AsyncLock:
         """Return the lock *name*, whose leases live *ttl* seconds without renewal; the rest as in `AsyncLock`."""
         return AsyncLock(
@@ -555,6 +561,8 @@ class AsyncGrid:
             max_hold=max_hold,
             on_lost=on_lost,
             reentrant=reentrant,
+            min_replicas=min_replicas,
+            fsync=fsync,
         )
 
     def multilock(

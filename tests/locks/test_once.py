@@ -14,7 +14,7 @@ from gridsync._io.keys import once as once_key
 from gridsync.errors import UsageError
 from gridsync.locks import AsyncOncePer, OncePer, current
 from tests.wire.fake import soon
-from tests.wire.world import NAMESPACE
+from tests.wire.world import NAMESPACE, NOWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,7 +115,7 @@ async def test_periods_of_short_length_follow_each_other(world: World):
 @pytest.mark.parametrize("wrong", [0, 0.01, -1, "day", None])
 def test_a_bad_period_is_refused(wrong: Any):  # noqa: ANN401
     with pytest.raises(UsageError, match="the period of 'close' must be"):
-        OncePer(None, NAMESPACE, "close", wrong)  # type: ignore[arg-type]
+        OncePer(NOWHERE, NAMESPACE, "close", wrong)
 
 
 async def test_what_cannot_run_once_is_refused(flushed: RedisServer):

@@ -174,12 +174,20 @@ class IO(Protocol):
         """
 
     async def block(
-        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg], *, wait: float, stop: Signal
+        self,
+        operation: Operation,
+        keys: Sequence[str],
+        args: Sequence[Arg],
+        *,
+        wait: float,
+        stop: Signal,
+        ahead: Sequence[Arg] = (),
     ) -> Any:  # noqa: ANN401
         """Run a blocking command on a connection of its own; ``None`` when it timed out or *stop* was thrown.
 
         Never repeated: after `OutcomeUnknown` the caller must look at what it may have received.
-        *wait* is how long the server blocks, in seconds (the caller puts it into *args* too).
+        *wait* is how long the server blocks, in seconds (the caller puts it into *args* too).  *ahead* is a command
+        line that is run before it on the same connection; if it fails, its error is raised.
         """
 
     async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:

@@ -235,7 +235,14 @@ class AsyncIO:
         self._topology.failed(keys, error)
 
     async def block(
-        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg], *, wait: float, stop: Signal
+        self,
+        operation: Operation,
+        keys: Sequence[str],
+        args: Sequence[Arg],
+        *,
+        wait: float,
+        stop: Signal,
+        ahead: Sequence[Arg] = (),
     ) -> Any:  # noqa: ANN401
         """Run a blocking command on a connection of its own; see `IO.block`.
 
@@ -249,7 +256,7 @@ class AsyncIO:
         asking: str | None = None
         for redirects in count():
             try:
-                return await self._block_once(words, keys, asking, wait, stop)
+                return await self._block_once((ahead, words), keys, asking, wait, stop)
             except ReplyError as error:
                 self.failed(keys, error)
                 if error.code == "UNBLOCKED":
@@ -267,7 +274,7 @@ class AsyncIO:
         raise AssertionError  # the loop has no other end
 
     async def _block_once(
-        self, words: tuple[Any, ...], keys: Sequence[str], asking: str | None, wait: float, stop: Signal
+        self, lines: Sequence[Sequence[Any]], keys: Sequence[str], asking: str | None, wait: float, stop: Signal
     ) -> Any:  # noqa: ANN401
         node = self._route.node(keys) if asking is None else self._route.at(asking)
         resting = self._resting.setdefault(node.endpoint, [])
@@ -279,7 +286,10 @@ class AsyncIO:
         drop = stop.on_set(lambda: call_in(self._loop, lambda: self.spawn(self._unblock(wire))))
         post = wire.post if asking is None else wire.post_asking
         try:
-            reply = await post(words, self._time() + wait + BLOCK_GRACE_S)
+            reply = None
+            for line in lines:
+                if line:
+                    reply = await post(tuple(line), self._time() + wait + BLOCK_GRACE_S)
         except ReplyError as error:
             if error.code in ROLE_CHANGED:
                 wire.abort()

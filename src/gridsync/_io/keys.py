@@ -6,6 +6,7 @@ percent sign of a user's name are percent-escaped: a name can never change the s
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from gridsync.errors import UsageError
@@ -95,6 +96,20 @@ def share(namespace: str, wing: str, name: str) -> ShareKeys:
     return ShareKeys(
         base, f"{base}:held", f"{base}:what", f"{base}:queue", f"{base}:alive", f"{base}:fence", f"{base}:gone"
     )
+
+
+def lock_pattern(namespace: str) -> str:
+    """Return a pattern for SCAN that the state of every lock matches, and the names of `lock_name` tell apart."""
+    return re.sub(r"([*?\[\]\\])", r"\\\1", tag(namespace, "lock", "")[:-1]) + "*}"
+
+
+def lock_name(namespace: str, key: str) -> str | None:
+    """Return the name of the lock whose state is *key*, or ``None`` if it is no lock's."""
+    prefix = tag(namespace, "lock", "")[:-1]
+    if not key.startswith(prefix) or not key.endswith("}"):
+        return None
+    name = key[len(prefix) : -1]
+    return name.replace("%7B", "{").replace("%7D", "}").replace("%25", "%") or None
 
 
 def once(namespace: str, name: str) -> str:

@@ -99,10 +99,12 @@ class Command:
     head: tuple[str, ...]
     """The words before the keys."""
     repeat_index: None = None
+    keyed: bool = True
+    """Whether the keys are written; if not, they only say which server is asked."""
 
     def words(self, keys: Sequence[object], args: Sequence[object]) -> tuple[Any, ...]:
         """Return the command line."""
-        return (*self.head, *keys, *args)
+        return (*self.head, *keys, *args) if self.keyed else (*self.head, *args)
 
 
 Operation = Script | Command

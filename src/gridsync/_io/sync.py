@@ -219,7 +219,14 @@ class SyncIO:
         self._topology.failed(keys, error)
 
     async def block(
-        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg], *, wait: float, stop: Signal
+        self,
+        operation: Operation,
+        keys: Sequence[str],
+        args: Sequence[Arg],
+        *,
+        wait: float,
+        stop: Signal,
+        ahead: Sequence[Arg] = (),
     ) -> Any:  # noqa: ANN401
         """Run a blocking command on a connection of its own; see `IO.block`."""
         if stop.is_set():
@@ -228,7 +235,7 @@ class SyncIO:
         asking: str | None = None
         for redirects in count():
             try:
-                reply = self._block_once(words, keys, asking, wait, stop)
+                reply = self._block_once((ahead, words), keys, asking, wait, stop)
             except Fault as error:
                 self.failed(keys, error)
                 telemetry.failed(self.counts, operation, error)
@@ -247,7 +254,7 @@ class SyncIO:
         raise AssertionError  # the loop has no other end
 
     def _block_once(
-        self, words: tuple[Any, ...], keys: Sequence[str], asking: str | None, wait: float, stop: Signal
+        self, lines: Sequence[Sequence[Any]], keys: Sequence[str], asking: str | None, wait: float, stop: Signal
     ) -> Any:  # noqa: ANN401
         pool = self._blocking.pool(keys) if asking is None else self._blocking.at(asking)
         wire = pool.take(self._timeout)
@@ -259,9 +266,12 @@ class SyncIO:
             if stop.is_set():
                 return None
             limit = wait + BLOCK_GRACE_S
-            if asking is None:
-                return wire.exchange(_pack(words), limit)
-            return wire.exchange_many((ASKING, words), limit)[1]
+            # ASKING holds for the next command only.
+            requests = [
+                tuple(each) for line in lines if line for each in ((line,) if asking is None else (ASKING, line))
+            ]
+            replies = wire.exchange_many(requests, limit)
+            return next((reply for reply in replies if isinstance(reply, ReplyError)), replies[-1])
         finally:
             drop()
             self._blocked.discard(wire)

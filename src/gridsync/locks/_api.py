@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gridsync import _units
@@ -19,16 +20,30 @@ if TYPE_CHECKING:
     from gridsync.locks._look import LockInfo
 
 __all__ = ["AsyncLock", "Lock"]
+REPLICAS_MAX = 100
 WAITERS_MAX = 1000
 """How many waiters `info` tells of at most: no reply grows with the queue."""
 
 
-def _of(io: IO, namespace: str, name: str, ttl: _units.Seconds, *, fair: bool, note: str) -> _spec.Spec:
+def _of(
+    io: IO,
+    namespace: str,
+    name: str,
+    ttl: _units.Seconds,
+    *,
+    fair: bool,
+    note: str,
+    min_replicas: int,
+    fsync: bool,
+) -> _spec.Spec:
     name = _units.name(name, "a lock's name")
     length = ttl_ms(ttl, f"lock {name!r}")
     if not isinstance(note, str):
         raise UsageError(f"the note of lock {name!r} must be text, not {note!r}")
-    return _spec.lock(namespace, name, length, wake=io.wake_prefix, fair=fair, note=note)
+    if min_replicas:
+        _units.count(min_replicas, f"min_replicas of lock {name!r}", REPLICAS_MAX)
+    spec = _spec.lock(namespace, name, length, wake=io.wake_prefix, fair=fair, note=note)
+    return replace(spec, min_replicas=min_replicas, fsync=bool(fsync))
 
 
 def _most(waiters: int) -> int:
@@ -60,6 +75,10 @@ class Lock(Takable):
         on_lost: Called once with a `LeaseLost` when a lease is lost, by the watchdog's thread, or by the thread whose
             `check` finds out first.  What it raises is logged.
         reentrant: Whether the thread that holds it may take it again.  The same fence; the last release frees it.
+        min_replicas: How many replicas must confirm a grant before `acquire` returns (WAIT); else it is given back and
+            raises `NotDurable`.
+        fsync: Whether a grant must also be on disk, on the primary and on those replicas (WAITAOF; Redis 7.2, an append
+            log).  Both make a lease that a failover or a restart forgets less likely, not impossible.
 
     Guarantee: at most one valid lease at a time on one primary; the fence rises with every holder; a waiter that dies
     delays the others by at most 1 s once it is its turn, until they look.
@@ -80,8 +99,10 @@ class Lock(Takable):
         max_hold: _units.Seconds | None = None,
         on_lost: Callable[[LeaseLost], object] | None = None,
         reentrant: bool = False,
+        min_replicas: int = 0,
+        fsync: bool = False,
     ) -> None:
-        spec = _of(io, namespace, name, ttl, fair=fair, note=note)
+        spec = _of(io, namespace, name, ttl, fair=fair, note=note, min_replicas=min_replicas, fsync=fsync)
         super().__init__(io, spec, max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)
 
     def info(self, *, waiters_max: int = 100) -> LockInfo:
@@ -136,6 +157,10 @@ class AsyncLock(AsyncTakable):
             raises is logged.
         reentrant: Whether the task that holds it may take it again; a task that it started may not.  The same fence;
             the last release frees it.
+        min_replicas: How many replicas must confirm a grant before `acquire` returns (WAIT); else it is given back and
+            raises `NotDurable`.
+        fsync: Whether a grant must also be on disk, on the primary and on those replicas (WAITAOF; Redis 7.2, an append
+            log).  Both make a lease that a failover or a restart forgets less likely, not impossible.
 
     Guarantee: at most one valid lease at a time on one primary; the fence rises with every holder; a waiter that dies
     delays the others by at most 1 s once it is its turn, until they look;
@@ -157,8 +182,10 @@ class AsyncLock(AsyncTakable):
         max_hold: _units.Seconds | None = None,
         on_lost: Callable[[LeaseLost], object] | None = None,
         reentrant: bool = False,
+        min_replicas: int = 0,
+        fsync: bool = False,
     ) -> None:
-        spec = _of(io, namespace, name, ttl, fair=fair, note=note)
+        spec = _of(io, namespace, name, ttl, fair=fair, note=note, min_replicas=min_replicas, fsync=fsync)
         super().__init__(io, spec, max_hold=max_hold, on_lost=on_lost, reentrant=reentrant)
 
     async def info(self, *, waiters_max: int = 100) -> LockInfo:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from gridsync import _units
 from gridsync.errors import UsageError
-from gridsync.locks import _again, _core
+from gridsync.locks import _again, _core, _durable
 from gridsync.locks._lease import LeaseBase
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class LockBase(Generic[AnyLease]):
             spec = replace(spec, max_hold_s=_units.seconds(max_hold, f"max_hold of {spec}", least=TTL_LEAST_S))
         self._spec = spec if on_lost is None else replace(spec, on_lost=on_lost)
         self._reentrant = reentrant
+        self._durable = bool(spec.min_replicas or spec.fsync)
         self._entered: list[AnyLease] = []
 
     @property
@@ -108,7 +109,10 @@ class LockBase(Generic[AnyLease]):
     async def _take(self, timeout: _units.Seconds | None) -> Hold | None:
         limit = None if timeout is None else _units.seconds(timeout, f"the timeout for {self._spec}")
         acquire = _again.acquire if self._reentrant else _core.acquire
-        return await acquire(self._io, self._spec, limit)
+        hold = await acquire(self._io, self._spec, limit)
+        if hold is not None and self._durable and not hold.handles:
+            await _durable.confirm(self._io, hold)
+        return hold
 
     def _enter(self, lease: AnyLease) -> AnyLease:
         self._entered.append(lease)

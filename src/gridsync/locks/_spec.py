@@ -63,6 +63,10 @@ class Spec:
     """What the user wants others to read about a holder."""
     max_hold_s: float = float("inf")
     """After this the watchdog renews no more."""
+    min_replicas: int = 0
+    """How many replicas must confirm a grant."""
+    fsync: bool = False
+    """Whether a grant must be on disk there, and on the primary's."""
     on_lost: Callable[[LeaseLost], object] | None = None
     """Called once when a lease is lost."""
 

@@ -36,6 +36,7 @@ class Takable(LockBase[Lease]):
 
         Raises:
             LockTimeout: Someone else still held it after *timeout* seconds.
+            NotDurable: Too few servers confirmed it, where `min_replicas` or `fsync` asks for that; nothing is held.
             OutcomeUnknown: The server stopped answering; the owner id may hold the lock until its ttl ends.
             Unavailable: The server could not be reached; nothing is held.
 
@@ -49,6 +50,7 @@ class Takable(LockBase[Lease]):
         """Take this lock if it is free and nobody waits for it; never blocks for it.
 
         Raises:
+            NotDurable: Too few servers confirmed it, where `min_replicas` or `fsync` asks for that; nothing is held.
             OutcomeUnknown: The server stopped answering; the owner id may hold the lock until its ttl ends.
             Unavailable: The server could not be reached; nothing is held.
 
@@ -138,6 +140,7 @@ class AsyncTakable(LockBase[AsyncLease]):
 
         Raises:
             LockTimeout: Someone else still held it after *timeout* seconds.
+            NotDurable: Too few servers confirmed it, where `min_replicas` or `fsync` asks for that; nothing is held.
             OutcomeUnknown: The server stopped answering; the owner id may hold the lock until its ttl ends.
             Unavailable: The server could not be reached; nothing is held.
 
@@ -151,6 +154,7 @@ class AsyncTakable(LockBase[AsyncLease]):
         """Take this lock if it is free and nobody waits for it; never waits for it.
 
         Raises:
+            NotDurable: Too few servers confirmed it, where `min_replicas` or `fsync` asks for that; nothing is held.
             OutcomeUnknown: The server stopped answering; the owner id may hold the lock until its ttl ends.
             Unavailable: The server could not be reached; nothing is held.
 

@@ -170,7 +170,14 @@ class SimIO:
             connection.break_client()
 
     async def block(
-        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg], *, wait: float, stop: Signal
+        self,
+        operation: Operation,
+        keys: Sequence[str],
+        args: Sequence[Arg],
+        *,
+        wait: float,
+        stop: Signal,
+        ahead: Sequence[Arg] = (),
     ) -> Any:  # noqa: ANN401
         """Run a blocking command on a connection of its own; see `IO.block`."""
         self._must_live()
@@ -186,7 +193,10 @@ class SimIO:
             return None
         drop = stop.on_set(lambda: self.spawn(self._unblock(connection)))
         try:
+            first = connection.send(tuple(ahead)) if ahead else None
             sent = connection.send(operation.words(tuple(keys), tuple(args)))
+            if first is not None and await self.settled(first, wait + BLOCK_GRACE_S):
+                first.result()
             if not await self.settled(sent, wait + BLOCK_GRACE_S):
                 raise OutcomeUnknown(f"{operation.name}: no answer; what it may have received is still pending")
             return sent.result()
