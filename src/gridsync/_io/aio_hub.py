@@ -29,8 +29,15 @@ def see(future: asyncio.Future[None]) -> None:
         future.exception()
 
 
+def _end(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
+
+
 class TaskEar:
     """Where one task hears its wake-ups."""
+
+    __slots__ = ("_heard", "_hub", "_waiting", "_woken", "channel", "message", "token")
 
     def __init__(self, hub: AsyncHub, token: str, channel: str) -> None:
         """Register with *hub*."""
@@ -39,29 +46,37 @@ class TaskEar:
         self.channel = channel
         self.message = ""
         self._heard = ""
-        self._event = asyncio.Event()
+        self._woken = False
+        self._waiting: asyncio.Future[None] | None = None
         hub.ears.add(self)
 
     async def open(self) -> None:
         """Return when the subscription is confirmed."""
-        await self._hub.open(self.channel)
+        if self.channel not in self._hub.ears.heard:
+            await self._hub.open(self.channel)
 
     async def wait(self, timeout: float) -> bool:
         """Wait until a wake-up comes, at most *timeout* seconds."""
-        try:
-            async with asyncio.timeout(max(timeout, 0)):
-                await self._event.wait()
-        except TimeoutError:
-            self.message = ""
-            return False
-        self.message = self._heard
-        self._event.clear()
-        return True
+        if not self._woken:
+            # A future and a timer, where `asyncio.timeout` and an Event cost three times as much.
+            loop = asyncio.get_running_loop()
+            waiting = self._waiting = loop.create_future()
+            timer = loop.call_later(timeout, _end, waiting)
+            try:
+                await waiting
+            finally:
+                timer.cancel()
+                self._waiting = None
+        heard, self._woken = self._woken, False
+        self.message = self._heard if heard else ""
+        return heard
 
     def wake(self, message: str = "") -> None:
         """End a `wait`."""
-        self._heard = "" if self._event.is_set() else message
-        self._event.set()
+        self._heard = "" if self._woken else message
+        self._woken = True
+        if self._waiting is not None:
+            _end(self._waiting)
 
     def close(self) -> None:
         """Stop listening."""
