@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from gridsync._io.keys import lock as lock_keys
+from gridsync._io.keys import wake_channel, wake_prefix
 from tests.wire.world import KINDS, NAMESPACE, World
 
 if TYPE_CHECKING:
@@ -31,6 +32,10 @@ class Look:
     def waiters(self) -> list[str]:
         """Return who waits, first come first."""
         return [name.decode() for name in self._server.command("ZRANGE", KEYS.queue, 0, -1)]
+
+    def hears(self, waiter: str) -> bool:
+        """Tell whether the server has a connection on which *waiter* listens."""
+        return self._server.command("PUBSUB", "NUMSUB", wake_channel(wake_prefix(KEYS.state), waiter))[1] > 0
 
     def free(self) -> bool:
         """Tell whether nobody holds it or waits for it."""

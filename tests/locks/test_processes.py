@@ -78,7 +78,10 @@ async def test_a_killed_waiter_is_passed_over(world: World, look: Look):
     await soon(lambda: len(look.waiters()) == 2)
     dead.kill()
     await asyncio.to_thread(end, dead)
+    gone, heir = look.waiters()
+    await soon(lambda: not look.hears(gone))
     await world.do(held.release)
+    assert look.owner() == heir, "nobody waits for the dead"
     lease = await world.ended(behind, 60)
     lease.check()
     await world.do(lease.release)

@@ -57,6 +57,28 @@ def test_each_of_several_dead_waiters_costs_no_more_than_its_claim(seed: int) ->
     scenarios.fallen_queue(seed)
 
 
+def test_the_waiters_of_a_dead_process_cost_nobody_anything(seed: int) -> None:
+    """Each of them would cost a claim: a crashed machine with forty waiters would stop a lock for as many seconds."""
+    scenarios.mass_death(seed)
+
+
+def test_a_long_queue_asks_seldom(seed: int) -> None:
+    """A thousand waiters would keep the server busy with nothing but signs of life."""
+    scenarios.long_queue(seed)
+
+
+def test_who_stands_still_with_its_connection_open_costs_a_claim(seed: int) -> None:
+    """The server cannot tell it from the living."""
+    scenarios.stopped_waiters(seed)
+
+
+def test_who_could_not_hear_keeps_its_place(seed: int) -> None:
+    """A broken connection for wake-ups would send a waiter to the end of the queue."""
+    scenarios.deaf_waiter(seed)
+    scenarios.deaf_head(seed)
+    scenarios.deaf_alone(seed)
+
+
 def test_a_newcomer_never_overtakes_a_queue_whose_holder_died(seed: int) -> None:
     """Whoever arrives at the right millisecond would be served first."""
     scenarios.crashed_holder(seed)

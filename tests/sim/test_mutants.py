@@ -133,6 +133,7 @@ CORES = {
         locks.leap_before_a_word,
     ),
     "who gives up says that a request may come late": (locks_spec, "GONE_MS", 0, locks.late_requests),
+    "who stands far behind looks seldom": (locks_core, "LOOK_MAX_S", 2.0, locks.long_queue),
     "a waiter shows that it lives": (locks_core, "LOOKS", 0.2, locks.calm_queue),
     "what is in work is renewed": (consumer.Holding, "request", consumer.Holding._renewed, streams.calm_group),
     "a lost read is looked for in our own list": (consumer, "_START", None, streams.lost_reads),

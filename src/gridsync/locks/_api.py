@@ -80,8 +80,8 @@ class Lock(Takable):
         fsync: Whether a grant must also be on disk, on the primary and on those replicas (WAITAOF; Redis 7.2, an append
             log).  Both make a lease that a failover or a restart forgets less likely, not impossible.
 
-    Guarantee: at most one valid lease at a time on one primary; the fence rises with every holder; a waiter that dies
-    delays the others by at most 1 s once it is its turn, until they look.
+    Guarantee: at most one valid lease at a time on one primary; the fence rises with every holder; a waiter
+    whose process died delays nobody.
     Not guaranteed: exclusion across a failover that lost the write, or for a holder that goes on after its lease was
     lost; check the fence where you write.
     Unless it is reentrant, a thread that asks again for what it holds waits for itself.
@@ -162,8 +162,8 @@ class AsyncLock(AsyncTakable):
         fsync: Whether a grant must also be on disk, on the primary and on those replicas (WAITAOF; Redis 7.2, an append
             log).  Both make a lease that a failover or a restart forgets less likely, not impossible.
 
-    Guarantee: at most one valid lease at a time on one primary; the fence rises with every holder; a waiter that dies
-    delays the others by at most 1 s once it is its turn, until they look;
+    Guarantee: at most one valid lease at a time on one primary; the fence rises with every holder; a waiter
+    whose process died delays nobody;
     a cancelled `acquire` leaves nothing behind; a block whose lease is lost is cancelled.
     Not guaranteed: exclusion across a failover that lost the write, or for a holder that goes on after its lease was
     lost; check the fence where you write.

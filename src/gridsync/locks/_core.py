@@ -22,8 +22,9 @@ reply to release*: the repeat answers 2, which counts as released, and tells the
 waiter looks by itself.  *A word that comes twice, or two words*: ask.  *A caller cancelled while its acquire is under
 way*: an abandon follows on the same connection, so it runs after it; should the connection break between the two, the
 request may come later than the abandon, which therefore leaves a mark that refuses it (`GONE_MS`).  *A repeated
-request, whose first copy comes after the release*: the same mark.  *A waiter dies*: it stops counting as alive, or does
-not take up what it was handed.  *The holder dies*: the head of the queue wakes when the holder's lease ends.
+request, whose first copy comes after the release*: the same mark.  *A waiter dies*: nobody
+listens where it would be called, so it is passed over; if it only stands still, it stops counting as alive, or does not
+take up what it was handed.  *The holder dies*: the head of the queue wakes when the holder's lease ends.
 
 Invariant: at most one owner in the state hash, and the fence rises with every new owner.
 """

@@ -40,8 +40,8 @@ class Takable(LockBase[Lease]):
             OutcomeUnknown: The server stopped answering; the owner id may hold the lock until its ttl ends.
             Unavailable: The server could not be reached; nothing is held.
 
-        Cost: one round trip when free; else one more to join the queue, one each time this waiter is woken, and one
-        every 3.3 s to show that it lives.  None if it is reentrant and ours already.
+        Cost: one round trip when free; else one more to join the queue the first time that this process waits, and one
+        every 1 to 15 s, by the place in the queue, to show that it lives.  None if it is reentrant and ours already.
         Source: https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/
         """
         return Lease(self._io, _core.held(run_sync(self._take(timeout)), self._spec))
@@ -144,8 +144,8 @@ class AsyncTakable(LockBase[AsyncLease]):
             OutcomeUnknown: The server stopped answering; the owner id may hold the lock until its ttl ends.
             Unavailable: The server could not be reached; nothing is held.
 
-        Cost: one round trip when free; else one more to join the queue, one each time this waiter is woken, and one
-        every 3.3 s to show that it lives.  None if it is reentrant and ours already.
+        Cost: one round trip when free; else one more to join the queue the first time that this process waits, and one
+        every 1 to 15 s, by the place in the queue, to show that it lives.  None if it is reentrant and ours already.
         Source: https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/
         """
         return AsyncLease(self._io, _core.held(await self._take(timeout), self._spec))

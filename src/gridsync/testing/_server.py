@@ -58,7 +58,7 @@ class Server:
         self.up = True
         self.connections: list[Connection] = []
         self.watchers: list[Callable[[Call], None]] = []
-        self.engine = Engine(self.now_us, self._publish, strict=strict)
+        self.engine = Engine(self.now_us, self._publish, self._listeners, strict=strict)
         self._blocked: list[Blocked] = []
 
     def now_us(self) -> int:
@@ -140,6 +140,9 @@ class Server:
         if connection in self.connections:
             self.connections.remove(connection)
         self._blocked = [blocked for blocked in self._blocked if blocked.connection is not connection]
+
+    def _listeners(self, channel: bytes) -> int:
+        return sum(channel in connection.channels for connection in self.connections)
 
     def _publish(self, channel: bytes, message: bytes) -> int:
         heard = [connection for connection in self.connections if channel in connection.channels]

@@ -39,6 +39,7 @@ class Engine:
         self,
         clock: Callable[[], int],
         publish: Callable[[bytes, bytes], int] = lambda _channel, _message: 0,
+        listeners: Callable[[bytes], int] = lambda _channel: 0,
         *,
         strict: bool = False,
     ) -> None:
@@ -47,11 +48,13 @@ class Engine:
         Args:
             clock: Returns the server's wall clock, in microseconds; it is asked once per command and may jump.
             publish: Takes channel and message, returns how many heard it.
+            listeners: Takes a channel, returns how many listen.
             strict: Refuse scripts that touch a key they did not declare, as Redis Cluster would.
         """
         self._clock = clock
         self._now = clock()
         self.publish = publish
+        self.listeners = listeners
         self.strict = strict
         self.data: Keyspace = Keyspace(lambda: self._now)
         self._scripts: dict[str, Any] = {}

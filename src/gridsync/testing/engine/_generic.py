@@ -67,6 +67,14 @@ def spublish(engine: Engine, args: list[bytes]) -> Reply:
     return engine.publish(args[0], args[1])
 
 
+@command("PUBSUB", 1, -1, no_key)
+def pubsub(engine: Engine, args: list[bytes]) -> Reply:
+    """Tell how many listen on channels."""
+    if args[0].upper() not in {b"NUMSUB", b"SHARDNUMSUB"}:
+        raise ReplyError(f"ERR unknown subcommand '{args[0].decode(errors='replace')}'. Try PUBSUB HELP.")
+    return [word for channel in args[1:] for word in (channel, engine.listeners(channel))]
+
+
 @command("GET", 1)
 def get(engine: Engine, args: list[bytes]) -> Reply:
     """Return a string."""
