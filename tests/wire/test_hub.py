@@ -135,7 +135,7 @@ async def test_a_server_that_is_away_fails_the_waiter_by_its_deadline(world: Wor
     await ear_do(world, ear_of(io), "open")
     proxy.refuse()
     proxy.cut()
-    await soon(lambda: not [one for one in io._hub._subscribers.values() if one.subscribed])
+    await soon(lambda: not io._hub.ears.heard)
     with pytest.raises(Unavailable, match="cannot connect"):
         await ear_do(world, ear_of(io), "open")
 
