@@ -139,12 +139,16 @@ class RateLimited(NotNow):
     """The limit is used up.
 
     Attributes:
+        name: The limiter.
+        key: Who is limited.
         retry_after: Seconds after which the same call would be admitted, or ``None`` for never.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None) -> None:
+    def __init__(self, message: str, *, name: str, key: str, retry_after: float | None) -> None:
         """Keep what a handler may want besides the message."""
         super().__init__(message)
+        self.name = name
+        self.key = key
         self.retry_after = retry_after
 
 

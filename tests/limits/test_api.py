@@ -12,11 +12,12 @@ from gridsync._io.aio import AsyncIO
 from gridsync._io.keys import limit
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import parse
-from gridsync.errors import InvalidLimit, ServerError, UsageError
+from gridsync.errors import InvalidLimit, RateLimited, ServerError, UsageError
 from gridsync.limits import AsyncLimiter, Decision, Limiter, Rate
+from tests.wire.world import KINDS, NAMESPACE, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
 
     import redis
 
@@ -175,3 +176,74 @@ def test_a_limiter_needs_a_name_and_rules(io: PlainIO) -> None:
     with pytest.raises(InvalidLimit, match="at most 16"):
         Limiter(io, "t", "orders", *["5/s"] * 17)
     assert repr(Limiter(io, "t", "orders", "5/s", "10 per 30 s")) == "<Limiter 'orders' 5/second, 10 per 30 seconds>"
+
+
+# -- raising ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=KINDS)
+async def world(request: pytest.FixtureRequest, flushed: RedisServer) -> AsyncIterator[World]:
+    world = World(request.param, flushed.url)
+    yield world
+    await world.close()
+
+
+async def test_enforce_raises_where_a_hit_denies_and_takes_nothing_then(world: World, client: redis.Redis) -> None:
+    limiter = world.limiter(world.io(), "3/minute")
+    assert (await world.do(limiter.enforce, "ada", 2)).remaining == 1
+    before = client.zrange(limit(NAMESPACE, "calls", "ada"), 0, -1, withscores=True)
+    with pytest.raises(RateLimited, match="'calls' denies 'ada' by its rule 3/minute: 2 asked for, 1 left") as caught:
+        await world.do(limiter.enforce, "ada", 2)
+    assert (caught.value.name, caught.value.key) == ("calls", "ada")
+    assert caught.value.retry_after is not None
+    assert 0 < caught.value.retry_after <= 60
+    with pytest.raises(RateLimited, match="a cost of 4 is above the limit and never fits") as caught:
+        await world.do(limiter.enforce, "ada", 4)
+    assert caught.value.retry_after is None
+    assert client.zrange(limit(NAMESPACE, "calls", "ada"), 0, -1, withscores=True) == before
+
+
+async def test_a_decorated_function_is_not_called_when_its_caller_is_denied(world: World) -> None:
+    """Others run the function all the same, and only wait before."""
+    limiter = world.limiter(world.io(), "2/minute")
+    called: list[str] = []
+
+    def plain(member: str, *, amount: int) -> int:
+        """Place an order."""
+        called.append(member)
+        return amount
+
+    async def coroutine(member: str, *, amount: int) -> int:
+        """Place an order."""
+        return plain(member, amount=amount)
+
+    function = plain if world.kind == "sync" else coroutine
+    place = limiter.limited(key=lambda member, **_: member)(function)
+    assert (place.__name__, place.__doc__) == (function.__name__, "Place an order.")
+    assert [await world.do(place, "ada", amount=n) for n in (4, 7)] == [4, 7]
+    with pytest.raises(RateLimited, match="'ada'"):
+        await world.do(place, "ada", amount=9)
+    assert await world.do(place, "bob", amount=9) == 9
+    assert called == ["ada", "ada", "bob"]
+    costly = limiter.limited("all", cost=2)(function)
+    await world.do(costly, "ada", amount=1)
+    with pytest.raises(RateLimited, match="'all'"):
+        await world.do(costly, "ada", amount=1)
+
+
+async def test_what_cannot_be_limited_is_not_decorated(world: World) -> None:
+    limiter = world.limiter(world.io(), "2/minute")
+
+    async def coroutine() -> None:
+        """Do nothing."""
+
+    def generator() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(UsageError, match="generator"):
+        limiter.limited("all")(generator)
+    with pytest.raises(UsageError, match="can only decorate"):
+        limiter.limited("all")(coroutine if world.kind == "sync" else len)
+    for key, cost in (("", 1), ("all", 0)):
+        with pytest.raises(UsageError):
+            limiter.limited(key, cost=cost)

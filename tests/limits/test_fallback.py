@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from gridsync import AsyncGrid, Grid, Settings
 from gridsync._io import local
 from gridsync._io.local import LocalWindows
-from gridsync.errors import OutcomeUnknown, ServerError, Unavailable, UsageError
+from gridsync.errors import OutcomeUnknown, RateLimited, ServerError, Unavailable, UsageError
 from gridsync.limits import Decision, Rate
 from tests.limits.oracle import Oracle
 from tests.wire.fake import until
@@ -179,6 +179,8 @@ async def test_deny_denies(away: Away):
     assert decision.degraded
     assert decision.retry_after == 1.0
     assert not await away.ask(limiter.peek, "k")
+    with pytest.raises(RateLimited, match="the server is away, and on_error='deny'; ask again in 1 s"):
+        await away.ask(limiter.enforce, "k")
     away.server.start()
     assert await away.ask(limiter.hit, "k") or await back(away, limiter)
 

@@ -11,7 +11,8 @@ what is answered while the server is away, and ``lua/`` what is atomic: ``hit_on
 ``peek`` to look.
 """
 
-from gridsync.limits._api import AsyncLimiter, Decision, Limiter
+from gridsync.limits._api import AsyncLimiter, Limiter
+from gridsync.limits._decision import Decision
 from gridsync.limits._fallback import OnError
 from gridsync.limits._rate import Rate
 

@@ -5,135 +5,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from functools import wraps
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from gridsync._io import run_sync
 from gridsync._units import read_from as source
-from gridsync._units import seconds
-from gridsync.errors import InvalidLimit, OutcomeUnknown, Unavailable, UsageError
-from gridsync.limits._core import Windows
-from gridsync.limits._fallback import Fallback
-from gridsync.limits._rate import LIMIT_MAX, Rate
+from gridsync.errors import OutcomeUnknown, Unavailable
+from gridsync.limits._base import BaseLimiter
 
 if TYPE_CHECKING:
-    from gridsync._io import IO, ReadFrom
-    from gridsync._units import Seconds
-    from gridsync.errors import GridsyncError
-    from gridsync.limits._core import Verdict
-    from gridsync.limits._fallback import OnError
+    from collections.abc import Callable, Coroutine
 
-RULES_MAX = 16
-BUDGET_MIN_S = 0.001
+    from gridsync._io import ReadFrom
+    from gridsync.limits._decision import Decision
 
-
-class Decision(NamedTuple):
-    """The answer to one call.  It is true if the call is admitted.
-
-    With several rules the numbers are those of the rule that binds: the one that keeps the caller out longest, or,
-    if the call is admitted, the one that has least left.
-    """
-
-    allowed: bool
-    """Whether the call is admitted."""
-    limit: int
-    """Units that the binding rule admits in its window."""
-    remaining: int
-    """Units left for now in the binding rule's window, after this decision."""
-    retry_after: float | None
-    """Seconds after which the same call will be admitted if nobody else hits in between; 0.0 if it was admitted now,
-    ``None`` if it never will be because the cost is above the limit.  Minimal: a microsecond less does not do."""
-    reset_after: float
-    """Seconds after which the binding rule's window is empty if nobody hits in between."""
-    rule: Rate
-    """The binding rule."""
-    source: Literal["server", "local", "policy"] = "server"
-    """Who decided: the server; this process alone (``on_error="local"``, and `limit` is its share); or the policy
-    (``"allow"`` or ``"deny"``), which knows nothing of what is used: `remaining` is 0 then."""
-
-    @property
-    def degraded(self) -> bool:
-        """Whether the server was away, so that this is an answer of the limiter's ``on_error``."""
-        return self.source != "server"
-
-    def __bool__(self) -> bool:
-        """Whether the call is admitted."""
-        return self.allowed
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class _Limiter:
-    """What both worlds share: the checks of arguments and the way from integers to a decision."""
-
-    __slots__ = ("_fallback", "_name", "_rules", "_windows")
-
-    def __init__(
-        self,
-        io: IO,
-        namespace: str,
-        name: str,
-        *rules: str | Rate,
-        on_error: OnError = "raise",
-        budget: Seconds | None = None,
-        share: float = 1.0,
-    ) -> None:
-        if not isinstance(name, str) or not name:
-            raise UsageError(f"a limiter needs a name, not {name!r}")
-        if not rules:
-            raise InvalidLimit(f"limiter {name!r} has no rule; pass one or more such as '100/second'")
-        if len(rules) > RULES_MAX:
-            raise InvalidLimit(f"limiter {name!r} has {len(rules)} rules; at most {RULES_MAX} are checked at once")
-        self._name = name
-        self._rules = tuple(rule if isinstance(rule, Rate) else Rate.parse(rule) for rule in rules)
-        windows = [(rate.limit, rate.window_us) for rate in self._rules]
-        timeout = None if budget is None else seconds(budget, f"budget of limiter {name!r}", least=BUDGET_MIN_S)
-        self._windows = Windows(io, namespace, name, windows, timeout=timeout)
-        self._fallback = Fallback(io, name, windows, on_error, share)
-
-    @property
-    def name(self) -> str:
-        """The name under which processes share this limiter."""
-        return self._name
-
-    @property
-    def rules(self) -> tuple[Rate, ...]:
-        """The rules, in the order in which they were given."""
-        return self._rules
-
-    def __repr__(self) -> str:
-        rules = ", ".join(str(rule) for rule in self._rules)
-        return f"<{type(self).__name__} {self._name!r} {rules}>"
-
-    def _check(self, key: str, cost: int = 1) -> None:
-        if not isinstance(key, str) or not key:
-            raise UsageError(f"limiter {self._name!r} needs the key of whom it limits, a string, not {key!r}")
-        if not key.isascii():
-            _check_unicode(self._name, key)
-        if type(cost) is not int or not 1 <= cost <= LIMIT_MAX:
-            raise UsageError(f"the cost of a hit on limiter {self._name!r} must be a whole number from 1, not {cost!r}")
-
-    def _decision(self, verdict: Verdict) -> Decision:
-        retry_us, remaining, reset_us, index = verdict
-        rule = self._rules[index]
-        retry_after = retry_us / 1_000_000 if retry_us >= 0 else None
-        return Decision(retry_us == 0, rule.limit, remaining, retry_after, reset_us / 1_000_000, rule)
-
-    def _degraded(self, error: GridsyncError, key: str, cost: int, *, take: bool) -> Decision:
-        """Answer in place of a server that is away, or raise *error*."""
-        fallback = self._fallback
-        if fallback.policy == "raise":
-            raise error
-        decision = self._decision(fallback.answer(key, cost, take=take))
-        source: Literal["local", "policy"] = "local" if fallback.policy == "local" else "policy"
-        return decision._replace(source=source, limit=fallback.limits[self._rules.index(decision.rule)])
-
-
-def _check_unicode(name: str, key: str) -> None:
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"limiter {name!r} was given the key {key!r}, which is not valid Unicode") from None
-
-
-class Limiter(_Limiter):
+class Limiter(BaseLimiter):
     """A limit that all processes share, exact in every window; made by `Grid.limiter`.
 
     It may be used by any number of threads, and holds no state but what ``on_error="local"`` counts.
@@ -194,6 +84,57 @@ class Limiter(_Limiter):
             return self._degraded(error, key, cost, take=True)
         return self._decision(verdict)
 
+    def enforce(self, key: str, cost: int = 1) -> Decision:
+        """Take *cost* units for *key* as `hit` does, or raise.
+
+        Args:
+            key: As `hit`.
+            cost: As `hit`.
+
+        Returns:
+            The decision, which admits.
+
+        Raises:
+            RateLimited: The call is denied and nothing was taken; `RateLimited.retry_after` says when to come again.
+            UsageError: As `hit`; and so are `Unavailable`, `OutcomeUnknown` and `ServerError`.
+
+        Cost: as `hit`.
+        """
+        decision = self.hit(key, cost)
+        if not decision.allowed:
+            raise self._refusal(decision, key, cost)
+        return decision
+
+    def limited(self, key: str | Callable[..., str], *, cost: int = 1) -> Callable[[Callable[P, T]], Callable[P, T]]:
+        """Return a decorator: each call of the function is enforced first, and is not made if that raises.
+
+        ::
+
+            @limiter.limited(key=lambda order: order.member)
+            def place(order): ...
+
+        Args:
+            key: Whom to limit, or a function that tells it from the arguments of the call.
+            cost: Units that each call takes.
+
+        Raises:
+            UsageError: What is decorated is a coroutine function or a generator; or *cost* is no whole number from 1.
+            RateLimited: By the decorated function, and whatever else `enforce` raises.
+        """
+        self._check("-" if callable(key) else key, cost)
+
+        def decorate(function: Callable[P, T]) -> Callable[P, T]:
+            self._refuse(function, coroutine=False)
+
+            @wraps(function)
+            def call(*args: P.args, **kwargs: P.kwargs) -> T:
+                self.enforce(key(*args, **kwargs) if callable(key) else key, cost)
+                return function(*args, **kwargs)
+
+            return call
+
+        return decorate
+
     def peek(self, key: str, cost: int = 1, *, read_from: ReadFrom = "primary") -> Decision:
         """Say what `hit` would answer now, and take nothing; `Decision.remaining` is what is left without this call.
 
@@ -235,7 +176,7 @@ class Limiter(_Limiter):
         run_sync(self._windows.reset(key))
 
 
-class AsyncLimiter(_Limiter):
+class AsyncLimiter(BaseLimiter):
     """The asyncio twin of `Limiter`: the same arguments, answers, errors and guarantees; made by `AsyncGrid.limiter`.
 
     It may be used by any number of tasks, and holds no state but what ``on_error="local"`` counts.  A cancelled `hit`
@@ -252,6 +193,31 @@ class AsyncLimiter(_Limiter):
         except (Unavailable, OutcomeUnknown) as error:
             return self._degraded(error, key, cost, take=True)
         return self._decision(verdict)
+
+    async def enforce(self, key: str, cost: int = 1) -> Decision:
+        """Take *cost* units for *key* as `hit` does, or raise; see `Limiter.enforce`."""
+        decision = await self.hit(key, cost)
+        if not decision.allowed:
+            raise self._refusal(decision, key, cost)
+        return decision
+
+    def limited(
+        self, key: str | Callable[..., str], *, cost: int = 1
+    ) -> Callable[[Callable[P, Coroutine[Any, Any, T]]], Callable[P, Coroutine[Any, Any, T]]]:
+        """Return a decorator for a coroutine function: each call is enforced first; see `Limiter.limited`."""
+        self._check("-" if callable(key) else key, cost)
+
+        def decorate(function: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+            self._refuse(function, coroutine=True)
+
+            @wraps(function)
+            async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+                await self.enforce(key(*args, **kwargs) if callable(key) else key, cost)
+                return await function(*args, **kwargs)
+
+            return call
+
+        return decorate
 
     async def peek(self, key: str, cost: int = 1, *, read_from: ReadFrom = "primary") -> Decision:
         """Say what `hit` would answer now, and take nothing; see `Limiter.peek`."""

@@ -1,0 +1,115 @@
+"""What limiters of both worlds share: the checks of arguments, and the way from integers to a decision or an error."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Literal
+
+from gridsync._units import seconds
+from gridsync.errors import InvalidLimit, RateLimited, UsageError
+from gridsync.limits._core import Windows
+from gridsync.limits._decision import Decision
+from gridsync.limits._fallback import Fallback
+from gridsync.limits._rate import LIMIT_MAX, Rate
+
+if TYPE_CHECKING:
+    from gridsync._io import IO
+    from gridsync._units import Seconds
+    from gridsync.errors import GridsyncError
+    from gridsync.limits._core import Verdict
+    from gridsync.limits._fallback import OnError
+
+RULES_MAX = 16
+BUDGET_MIN_S = 0.001
+
+
+class BaseLimiter:
+    """A limiter of no world yet."""
+
+    __slots__ = ("_fallback", "_name", "_rules", "_windows")
+
+    def __init__(
+        self,
+        io: IO,
+        namespace: str,
+        name: str,
+        *rules: str | Rate,
+        on_error: OnError = "raise",
+        budget: Seconds | None = None,
+        share: float = 1.0,
+    ) -> None:
+        if not isinstance(name, str) or not name:
+            raise UsageError(f"a limiter needs a name, not {name!r}")
+        if not rules:
+            raise InvalidLimit(f"limiter {name!r} has no rule; pass one or more such as '100/second'")
+        if len(rules) > RULES_MAX:
+            raise InvalidLimit(f"limiter {name!r} has {len(rules)} rules; at most {RULES_MAX} are checked at once")
+        self._name = name
+        self._rules = tuple(rule if isinstance(rule, Rate) else Rate.parse(rule) for rule in rules)
+        windows = [(rate.limit, rate.window_us) for rate in self._rules]
+        timeout = None if budget is None else seconds(budget, f"budget of limiter {name!r}", least=BUDGET_MIN_S)
+        self._windows = Windows(io, namespace, name, windows, timeout=timeout)
+        self._fallback = Fallback(io, name, windows, on_error, share)
+
+    @property
+    def name(self) -> str:
+        """The name under which processes share this limiter."""
+        return self._name
+
+    @property
+    def rules(self) -> tuple[Rate, ...]:
+        """The rules, in the order in which they were given."""
+        return self._rules
+
+    def __repr__(self) -> str:
+        rules = ", ".join(str(rule) for rule in self._rules)
+        return f"<{type(self).__name__} {self._name!r} {rules}>"
+
+    def _check(self, key: str, cost: int = 1) -> None:
+        if not isinstance(key, str) or not key:
+            raise UsageError(f"limiter {self._name!r} needs the key of whom it limits, a string, not {key!r}")
+        if not key.isascii():
+            _check_unicode(self._name, key)
+        if type(cost) is not int or not 1 <= cost <= LIMIT_MAX:
+            raise UsageError(f"the cost of a hit on limiter {self._name!r} must be a whole number from 1, not {cost!r}")
+
+    def _decision(self, verdict: Verdict) -> Decision:
+        retry_us, remaining, reset_us, index = verdict
+        rule = self._rules[index]
+        retry_after = retry_us / 1_000_000 if retry_us >= 0 else None
+        return Decision(retry_us == 0, rule.limit, remaining, retry_after, reset_us / 1_000_000, rule)
+
+    def _degraded(self, error: GridsyncError, key: str, cost: int, *, take: bool) -> Decision:
+        """Answer in place of a server that is away, or raise *error*."""
+        fallback = self._fallback
+        if fallback.policy == "raise":
+            raise error
+        decision = self._decision(fallback.answer(key, cost, take=take))
+        source: Literal["local", "policy"] = "local" if fallback.policy == "local" else "policy"
+        return decision._replace(source=source, limit=fallback.limits[self._rules.index(decision.rule)])
+
+    def _refusal(self, decision: Decision, key: str, cost: int) -> RateLimited:
+        """Say in words why a call is denied."""
+        if decision.retry_after is None:
+            why = f"a cost of {cost} is above the limit and never fits; split the call, or raise the limit"
+        elif decision.source == "policy":
+            why = f"the server is away, and on_error='deny'; ask again in {decision.retry_after:g} s"
+        else:
+            why = f"{cost} asked for, {decision.remaining} left; come again in {decision.retry_after:g} s"
+        message = f"limiter {self._name!r} denies {key!r} by its rule {decision.rule}: {why}"
+        return RateLimited(message, name=self._name, key=key, retry_after=decision.retry_after)
+
+    def _refuse(self, function: object, *, coroutine: bool) -> None:
+        """Refuse to limit a function of the other world, or a generator, whose body runs after the call."""
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise UsageError(f"{function!r} is a generator: its body runs after the call; use enforce() inside it")
+        if inspect.iscoroutinefunction(function) != coroutine:
+            wanted = "a coroutine function" if coroutine else "a plain function"
+            raise UsageError(f"{self!r} can only decorate {wanted}, not {function!r}")
+
+
+def _check_unicode(name: str, key: str) -> None:
+    try:
+        key.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"limiter {name!r} was given the key {key!r}, which is not valid Unicode") from None
