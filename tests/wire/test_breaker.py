@@ -281,6 +281,17 @@ def test_a_server_that_was_never_met_is_unavailable_also_to_those_who_may_not_tr
         stage.breaker.admit()
 
 
+def test_a_server_that_was_met_is_no_wrong_address_to_those_who_may_not_try():
+    """What connects for the first time while a server restarts must not keep the others from bridging that."""
+    stage = Stage()
+    stage.reconnect()
+    for _ in range(ATTEMPTS_FREE):
+        stage.breaker.judged(Unavailable("is a server running there?"), stage.breaker.admit())
+    stage.breaker.admit()
+    with pytest.raises(Fault, match="running there"):
+        stage.breaker.admit()
+
+
 @pytest.mark.parametrize("probes", [1, 2, 5])
 def test_no_more_probes_than_allowed_are_under_way(probes: int):
     stage = Stage(probes=probes)

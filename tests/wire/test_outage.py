@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gridsync import AsyncGrid, Grid, Settings
 from gridsync._io import Category, Command
+from gridsync._io.aio import AsyncIO
 from gridsync._io.breaker import State, StateChange
+from gridsync._io.guard import Policy
+from gridsync._io.wire.endpoint import parse
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 from gridsync.testing.proxy import Break, FaultProxy
 from tests.wire.fake import HELLO, FakeServer, Peer, Words, soon, until
-from tests.wire.outage import LONG_S, Outage, bounded
+from tests.wire.outage import LONG_S, PING, Outage, bounded
 from tests.wire.world import KINDS, World
 
 if TYPE_CHECKING:
@@ -112,6 +116,39 @@ async def test_of_many_callers_after_the_pause_one_probes(outage: Outage):
         assert outage.path[-2:] == ["half-open", "closed"]
         assert await outage.ping() == b"PONG"
         await outage.world.close()
+
+
+async def test_a_probe_outlives_the_call_that_sent_it():
+    """A server may need longer to greet than a call may take: then some probe must be let to its end."""
+    slow = threading.Event()
+    greeted_late: list[Peer] = []
+
+    def answer(peer: Peer, words: Words) -> None:
+        if words[0] != b"HELLO":
+            peer.send(b"+PONG\r\n")
+        elif slow.is_set():
+            greeted_late.append(peer)
+        else:
+            peer.send(HELLO)
+
+    with FakeServer(answer, greeting=None) as server:
+        endpoint = parse(server.url, connect_timeout=LONG_S)
+        endpoint.guard.govern(Policy(pause_s=0.05), [])
+        io = AsyncIO(endpoint, inflight_max=100, timeout=0.2)
+        assert await io.run(PING, ()) == b"PONG"
+        (breaker,) = endpoint.guard._breakers.values()
+        slow.set()
+        server.peers[0].close()
+        while breaker.state is not State.HALF_OPEN:
+            with pytest.raises(Unavailable):
+                await io.run(PING, ())
+        with pytest.raises(Unavailable, match="a probe is under way"):
+            await io.run(PING, (), timeout=LONG_S)
+        await soon(lambda: len(greeted_late) > 1)
+        greeted_late[-1].send(HELLO)
+        await soon(lambda: breaker.state is State.CLOSED)
+        assert await io.run(PING, ()) == b"PONG"
+        await io.close()
 
 
 async def test_refused_connections_cost_one_timeout(outage: Outage, flushed: RedisServer):

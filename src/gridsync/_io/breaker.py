@@ -102,6 +102,7 @@ class Breaker:
         self._reason = ""
         self._permits = 0
         self._hurried = False
+        self._met = False
         self._stumbles = 0
         self._stumble: Exception = Fault("", applied=False)
         self._attempted_at = float("-inf")
@@ -153,12 +154,15 @@ class Breaker:
             with self._lock:
                 if now < self._attempted_at + ATTEMPT_PAUSE_S:
                     text = f"{self._stumble}; {self._stumbles} attempts have failed so far"
-                    raise Unavailable(text) if isinstance(self._stumble, Unavailable) else Fault(text, applied=False)
+                    # Who stumbled may be new here, and take the server for a wrong address that others have met.
+                    known = self._met or not isinstance(self._stumble, Unavailable)
+                    raise Fault(text, applied=False) if known else Unavailable(text)
                 self._attempted_at = now
         return now
 
     def connected(self) -> None:
         """Take note that a connection was set up: the node is there, whatever went wrong before."""
+        self._met = True
         self._stumbles = 0
         if self.state is State.CLOSED and not self._buckets:
             return

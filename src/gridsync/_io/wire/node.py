@@ -6,7 +6,7 @@ import asyncio
 import weakref
 from typing import TYPE_CHECKING
 
-from gridsync._io.breaker import Rejected
+from gridsync._io.breaker import Rejected, State
 from gridsync._io.signals import call_in
 from gridsync._io.wire.faults import Fault
 from gridsync._io.wire.mux import DRAIN_S, MuxWire, connect
@@ -78,7 +78,8 @@ class Node:
                         await asyncio.wait([attempt])
                 except TimeoutError:
                     late = Fault(f"no connection to {self.endpoint} in time", applied=False)
-                    breaker.failed(began, str(late))
+                    if breaker.state is not State.HALF_OPEN:  # what a probe finds, it tells itself
+                        breaker.failed(began, str(late))
                     raise late from None
                 if attempt.cancelled():
                     continue
