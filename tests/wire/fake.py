@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 Words = tuple[bytes, ...]
+GARBAGE = [
+    b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    b"\x15\x03\x01\x00\x02\x02\x46",
+    b"\r\n",
+    b"*1\r\n" * 10_000,
+    b"$?\r\n;2\r\nOK\r\n;0\r\n",
+    b"%1\r\n*1\r\n:1\r\n:2\r\n",
+]
+"""What is no RESP, what no parser takes: depth without end, strings in pieces, maps whose keys are lists."""
 HELLO = b"%2\r\n$2\r\nid\r\n:7\r\n$5\r\nproto\r\n:3\r\n"
 
 

@@ -18,7 +18,7 @@ from gridsync._io.wire.faults import Fault, ReplyError
 from gridsync._io.wire.pool import IDLE_CHECK_S
 from gridsync.errors import OutcomeUnknown, Unavailable, UsageError
 from gridsync.testing.proxy import Break
-from tests.wire.fake import FakeServer, Peer, Words, eventually
+from tests.wire.fake import GARBAGE, FakeServer, Peer, Words, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -105,8 +105,9 @@ def test_an_end_inside_a_reply_is_an_unknown_outcome(cut: int):
         assert wire.closed
 
 
-def test_garbage_closes_the_wire():
-    with FakeServer(lambda peer, _: peer.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
+@pytest.mark.parametrize("garbage", GARBAGE)
+def test_garbage_closes_the_wire(garbage: bytes):
+    with FakeServer(lambda peer, _: peer.send(garbage)) as server:
         wire = blocking.connect(server.endpoint, timeout=5, met_before=True)
         with pytest.raises(Fault):
             wire.call(("GET", "k"), 5)

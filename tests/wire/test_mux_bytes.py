@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gridsync._io.wire.mux import MuxWire
 
 from gridsync._io.wire.faults import Fault, ReplyError
-from tests.wire.fake import FakeTransport, wire_in_memory
+from tests.wire.fake import GARBAGE, FakeTransport, wire_in_memory
 
 PARTS = [
     b"+OK\r\n",
@@ -111,7 +111,7 @@ async def test_an_end_at_any_byte_fails_exactly_those_without_a_reply():
         assert wire.load == 0
 
 
-@pytest.mark.parametrize("garbage", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x15\x03\x01\x00\x02\x02\x46", b"\r\n"])
+@pytest.mark.parametrize("garbage", GARBAGE)
 async def test_bytes_that_are_not_resp_end_the_connection(garbage: bytes):
     wire, transport = wire_in_memory()
     futures = post(wire, 2)

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from gridsync._io.wire.place import Place
 
 _BUFFER_BYTES = 1 << 16
+_BROKEN = (OSError, EOFError, ProtocolError, TypeError)
+"""What reading may raise; the parser's ``TypeError`` is a map whose keys are lists."""
 _LEAST_S = 0.001
 """The shortest time that a connection attempt is given once the server was found."""
 
@@ -146,7 +148,7 @@ class BlockingWire:
                 reply = self._read_on(deadline, pushes=False)
             if reader.has_data():
                 self.close()  # a push, or a reply that nobody asked for: it must not meet the next request
-        except (OSError, EOFError, ProtocolError) as error:
+        except _BROKEN as error:
             self.close()
             raise self._fault(error, deadline, timeout, sent=sent) from error
         except BaseException:
@@ -163,7 +165,7 @@ class BlockingWire:
         try:
             self._socket.sendall(b"".join([hiredis.pack_command(request) for request in requests]))
             replies = [self._read_on(deadline, pushes=False) for _ in requests]
-        except (OSError, EOFError, ProtocolError) as error:
+        except _BROKEN as error:
             self.close()
             raise self._fault(error, deadline, timeout, sent=True) from error
         except BaseException:
@@ -258,7 +260,7 @@ def _connect(endpoint: Endpoint, *, timeout: float, met_before: bool) -> Blockin
     except BlockingIOError:
         _close(connection)
         raise connect_failed(endpoint, TimeoutError(), met_before=met_before) from None
-    except (OSError, EOFError, ProtocolError) as error:
+    except _BROKEN as error:
         _close(connection)
         raise connect_failed(endpoint, hung_up(endpoint, error), met_before=met_before) from error
     except BaseException:

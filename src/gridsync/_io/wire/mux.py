@@ -358,8 +358,9 @@ class MuxWire(asyncio.BufferedProtocol):
                     future.set_exception(reply)
                 else:
                     future.set_result(reply)
-        except (ProtocolError, IndexError) as error:
-            # Bytes that are not RESP, or a reply that nobody asked for: nothing on this wire can be trusted.
+        except (ProtocolError, IndexError, TypeError) as error:
+            # Bytes that are not RESP, a map whose keys are lists, or a reply that nobody asked for: nothing on this
+            # wire can be trusted.
             self._lose(error)
             return
         self._made_room()
