@@ -36,7 +36,7 @@ async def aio(flushed: RedisServer) -> AsyncIterator[AsyncIO]:
 
 
 def job(io: Any, name: str = "job", **options: Any) -> AsyncLock:  # noqa: ANN401 - a driver; any option
-    return AsyncLock(io, NAMESPACE, name, **{"ttl": 0.5, **options})
+    return AsyncLock(io, NAMESPACE, name, **{"ttl": 1.5, **options})
 
 
 async def test_a_block_whose_lease_is_lost_is_cancelled(aio: AsyncIO, look: Look):
@@ -269,7 +269,7 @@ async def test_on_lost_is_called_once_with_what_was_lost(world: World, look: Loo
     told: list[tuple[LeaseLost, str]] = []
     kind: Callable[..., Any] = Lock if world.kind == "sync" else AsyncLock
     lock = kind(
-        world.io(), NAMESPACE, "job", ttl=0.5, on_lost=lambda loss: told.append((loss, threading.current_thread().name))
+        world.io(), NAMESPACE, "job", ttl=1.5, on_lost=lambda loss: told.append((loss, threading.current_thread().name))
     )
     lease = await world.do(lock.acquire)
     look.take_away()
@@ -300,7 +300,7 @@ async def test_what_on_lost_raises_is_logged_and_stops_no_watchdog(
     kind: Callable[..., Any] = Lock if world.kind == "sync" else AsyncLock
     io = world.io()
     other = await world.do(kind(io, NAMESPACE, "other", ttl=1.5).acquire)
-    lease = await world.do(kind(io, NAMESPACE, "job", ttl=0.5, on_lost=fail).acquire)
+    lease = await world.do(kind(io, NAMESPACE, "job", ttl=1.5, on_lost=fail).acquire)
     look.take_away()
     await soon(lease.lost.is_set)
     await soon(lambda: "ZeroDivisionError" in caplog.text)
@@ -319,7 +319,7 @@ def test_a_coroutine_function_is_no_on_lost():
 
 
 async def test_a_thread_waits_for_the_loss(world: World, look: Look):
-    lease = await world.do(world.lock(world.io(), ttl=0.5).acquire)
+    lease = await world.do(world.lock(world.io(), ttl=1.5).acquire)
     assert await world.do(lease.lost.wait, 0.001) is False
     waiting = world.start(lease.lost.wait, FOREVER_S)
     look.take_away()

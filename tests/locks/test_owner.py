@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def make(world: World, **options: Any) -> Any:  # noqa: ANN401 - either kind
     kind: Callable[..., Any] = Lock if world.kind == "sync" else AsyncLock
-    return kind(world.io(), NAMESPACE, "job", **{"ttl": 0.5, **options})
+    return kind(world.io(), NAMESPACE, "job", **{"ttl": 1.5, **options})
 
 
 async def test_after_max_hold_a_lease_is_lost_with_that_reason(world: World, look: Look):
