@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import datetime as dt
 import inspect
 import threading
@@ -16,8 +17,11 @@ from pydantic import BaseModel
 from redis.credentials import CredentialProvider
 
 from gridsync import AsyncGrid, AuthenticationFailed, Grid, Settings, TLSFailed, Unavailable
+from gridsync._io.guard import ASKING_MAX
+from gridsync._io.wire import credentials
+from gridsync._io.wire.faults import Fault
 from gridsync.testing.servers import RedisServer, server_kinds
-from tests.wire.fake import soon
+from tests.wire.fake import endpoint, soon
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -224,6 +228,44 @@ async def test_a_provider_that_blocks_is_named_and_blocks_no_loop(kind: str, gua
     assert turns > 5
     turning.cancel()
     provider.released.set()
+
+
+@KINDS
+async def test_a_provider_that_never_answers_is_not_asked_by_more_and_more_threads(kind: str):
+    def threads() -> int:
+        return sum(thread.name == "gridsync-credentials" for thread in threading.enumerate())
+
+    async def ask() -> object:
+        if kind == "asyncio":
+            return await credentials.aask(server, met_before=True)
+        return await asyncio.to_thread(credentials.ask, server, server.connect_timeout, met_before=True)
+
+    provider = Stuck()
+    server = dataclasses.replace(endpoint(connect_timeout=0.01), credentials=provider)
+    for _ in range(ASKING_MAX + 20):
+        with pytest.raises(Fault, match="credential provider Stuck did not answer within"):
+            await ask()
+    assert threads() == ASKING_MAX
+    provider.released.set()
+    await soon(lambda: not threads())
+    server = dataclasses.replace(server, connect_timeout=20)
+    assert await ask() == ("app", "first")
+
+
+@dataclasses.dataclass
+class Plain(CredentialProvider):
+    """Compares by value, and so has no hash."""
+
+    password: str
+
+    def get_credentials(self) -> tuple[str, str]:
+        return "app", self.password
+
+
+@KINDS
+async def test_a_provider_needs_no_hash(kind: str, guarded: RedisServer):
+    async with opened(kind, f"redis://{guarded.host}:{guarded.port}", credentials=Plain("first")) as grid:
+        assert await do(grid.limiter("orders", "5/second").hit, "me")
 
 
 @pytest.fixture

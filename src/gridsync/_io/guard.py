@@ -17,6 +17,9 @@ from gridsync._io.budget import Budget
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+ASKING_MAX = 100
+"""How many threads may wait for the credential provider of one grid; as many as connect at once, and then some."""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -66,6 +69,8 @@ class Guard:
         self._breakers: WeakValueDictionary[object, Breaker] = WeakValueDictionary()
         self._members: WeakSet[Member] = WeakSet()
         self._lock = threading.Lock()
+        self.asking = threading.Semaphore(ASKING_MAX)
+        """Held by each thread that waits for the credential provider."""
         self.budget = Budget(ratio=self.policy.retry_ratio, burst=self.policy.retry_burst, answered=self.answered)
 
     def serve(self, timeout_s: float, tally: Callable[[str, str], None]) -> None:
@@ -108,5 +113,6 @@ class Guard:
     def after_fork(self) -> None:
         """Forget what the parent knew; its threads may have held a lock."""
         self._lock = threading.Lock()
+        self.asking = threading.Semaphore(ASKING_MAX)
         self._breakers = WeakValueDictionary()
         self.budget.reset()

@@ -2,7 +2,8 @@
 
 A redis-py `CredentialProvider` may ask a vault or a cloud, so it may block or fail.  It is asked in a thread that can
 be left behind, unless it brings a coroutine of its own: redis-py's default for `get_credentials_async` calls the
-blocking method in the event loop.
+blocking method in the event loop.  Of such threads there are `ASKING_MAX` at most: while so many wait for a provider
+that does not answer, nobody asks it anew.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from redis.credentials import CredentialProvider, UsernamePasswordCredentialProvider
 
+from gridsync._io.clock import monotonic
 from gridsync._io.wire.faults import Fault
 from gridsync.errors import Unavailable
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from gridsync._io.wire.endpoint import Endpoint
 
     User = tuple[str | None, str | None]
+
+_PAUSE_S = 0.01
 
 
 def ask(endpoint: Endpoint, timeout: float, *, met_before: bool) -> User:
@@ -39,9 +43,11 @@ def ask(endpoint: Endpoint, timeout: float, *, met_before: bool) -> User:
     if type(provider) is UsernamePasswordCredentialProvider:
         return _pair(provider.get_credentials())  # type: ignore[no-untyped-call] # redis-py's
     answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    _in_a_thread(provider, answers.put)
+    asking, deadline = endpoint.guard.asking, monotonic() + timeout
+    if asking.acquire(timeout=timeout):
+        _in_a_thread(provider, answers.put, asking)
     try:
-        return _understand(answers.get(timeout=timeout))
+        return _understand(answers.get(timeout=max(deadline - monotonic(), 0)))
     except queue.Empty:
         why = f"did not answer within {timeout:g} s"
     except Exception as error:  # noqa: BLE001 - somebody else's code
@@ -61,7 +67,9 @@ async def aask(endpoint: Endpoint, *, met_before: bool) -> User:
         async with asyncio.timeout(endpoint.connect_timeout * 0.9):
             if type(provider).get_credentials_async is not CredentialProvider.get_credentials_async:
                 return _pair(await provider.get_credentials_async())
-            return _understand(await _aside(provider))
+            while not endpoint.guard.asking.acquire(blocking=False):  # noqa: ASYNC110 - threads give it back
+                await asyncio.sleep(_PAUSE_S)
+            return _understand(await _aside(provider, endpoint.guard.asking))
     except TimeoutError:
         why = f"did not answer within {endpoint.connect_timeout * 0.9:g} s"
     except Exception as error:  # noqa: BLE001 - somebody else's code
@@ -69,7 +77,7 @@ async def aask(endpoint: Endpoint, *, met_before: bool) -> User:
     raise _failed(provider, why, met_before=met_before)
 
 
-async def _aside(provider: CredentialProvider) -> Any:  # noqa: ANN401
+async def _aside(provider: CredentialProvider, asking: threading.Semaphore) -> Any:  # noqa: ANN401
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Any] = loop.create_future()
 
@@ -81,16 +89,17 @@ async def _aside(provider: CredentialProvider) -> Any:  # noqa: ANN401
         with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
             loop.call_soon_threadsafe(take, given)
 
-    _in_a_thread(provider, hand_over)
+    _in_a_thread(provider, hand_over, asking)
     return await answer
 
 
-def _in_a_thread(provider: CredentialProvider, hand_over: Callable[[Any], None]) -> None:
+def _in_a_thread(provider: CredentialProvider, hand_over: Callable[[Any], None], asking: threading.Semaphore) -> None:
     def work() -> None:
         try:
             given: Any = provider.get_credentials()
         except BaseException as error:  # noqa: BLE001 - raised by whoever waits
             given = error
+        asking.release()
         hand_over(given)
 
     # A daemon, as no executor's threads are: a provider that blocks for ever does not keep the program from ending.

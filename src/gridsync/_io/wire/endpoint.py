@@ -79,7 +79,7 @@ class Endpoint:
     port: int
     path: str | None
     db: int
-    credentials: CredentialProvider | None
+    credentials: CredentialProvider | None = field(hash=False)
     tls: ssl.SSLContext | None
     connect_timeout: float
     client_name: str = "gridsync"
