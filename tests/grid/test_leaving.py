@@ -69,7 +69,7 @@ def test_a_lease_keeps_its_grid(flushed: RedisServer):
     """Who holds a lease need not hold the grid: its watchdog lives until the lease is released."""
     lease = Grid(flushed.url).lock("job", ttl=30.0).acquire()
     gc.collect()
-    assert threads() == ["gridsync-keeper"]
+    assert "gridsync-keeper" in threads()
     lease.check()
     assert lease.release()
     del lease

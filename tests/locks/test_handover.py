@@ -11,7 +11,7 @@ import pytest
 from gridsync.errors import OutcomeUnknown, UsageError
 from gridsync.locks import AsyncLock, Lock
 from gridsync.locks._about import BYTES_MAX, read, tell
-from gridsync.locks._spec import ACQUIRE
+from gridsync.locks._spec import ACQUIRE, RELEASE
 from gridsync.testing.proxy import Break, FaultProxy
 from tests.locks.conftest import KEYS
 from tests.wire.fake import soon
@@ -36,6 +36,8 @@ async def test_a_contended_cycle_costs_two_commands(world: World, flushed: Redis
         await soon(lambda: flushed.command("ZCARD", KEYS.queue) == 1)
         await world.do(held.release)
         held = await world.ended(first)
+        # On a slow machine a lease lives long enough to be renewed and to listen; the cycle is what is counted.
+        scripts = {ACQUIRE.sha.encode(), RELEASE.sha.encode()}
         before = len(proxy.requests())
         for _ in range(5):
             waiting = world.start(lock.acquire)
@@ -43,7 +45,8 @@ async def test_a_contended_cycle_costs_two_commands(world: World, flushed: Redis
             await world.do(held.release)
             held = await world.ended(waiting)
         # Where order does not matter the one who is woken asks, since another may have been faster.
-        assert [words[0] for words in proxy.requests()[before:]] == [b"EVALSHA"] * 5 * (2 if fair else 3)
+        asked = [words for words in proxy.requests()[before:] if words[0] == b"EVALSHA" and words[1] in scripts]
+        assert len(asked) == 5 * (2 if fair else 3)
         await world.do(held.release)
         await world.close()
 

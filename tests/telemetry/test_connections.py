@@ -10,13 +10,22 @@ import pytest
 
 from gridsync import AsyncGrid, Grid, Settings, Unavailable
 from gridsync._io.breaker import State
+from gridsync.testing.servers import RedisServer
 from tests.wire.fake import eventually, soon
 
 if TYPE_CHECKING:
-    from gridsync.testing.servers import RedisServer
+    from collections.abc import Iterator
+
     from tests.telemetry.conftest import Sdk
 
 COUNT = "db.client.connection.count"
+
+
+@pytest.fixture
+def alone(server: RedisServer) -> Iterator[RedisServer]:
+    """A server of its own: what other tests have not closed yet is counted for theirs."""
+    with RedisServer(server.kind) as running:
+        yield running
 
 
 def by_state(sdk: Sdk, name: str, server: RedisServer) -> dict[str, int]:
@@ -26,23 +35,23 @@ def by_state(sdk: Sdk, name: str, server: RedisServer) -> dict[str, int]:
     return {point.attributes.get("db.client.connection.state", ""): point.value for point in points}
 
 
-def test_connections_of_threads_are_counted_and_waiting_is_measured(flushed: RedisServer, sdk: Sdk):
+def test_connections_of_threads_are_counted_and_waiting_is_measured(alone: RedisServer, sdk: Sdk):
     sdk.listen()
-    settings = Settings(redis_url=flushed.url, redis_pool_size=1, redis_command_timeout=30)
+    settings = Settings(redis_url=alone.url, redis_pool_size=1, redis_command_timeout=30)
     with Grid(settings=settings) as grid:
         limiter = grid.limiter("orders", "50/second")
         limiter.hit("me")
-        assert by_state(sdk, COUNT, flushed) == {"idle": 1, "used": 0}
-        assert by_state(sdk, "db.client.connection.max", flushed) == {"": 1}
-        flushed.pause()
+        assert by_state(sdk, COUNT, alone) == {"idle": 1, "used": 0}
+        assert by_state(sdk, "db.client.connection.max", alone) == {"": 1}
+        alone.pause()
         threads = [threading.Thread(target=limiter.hit, args=("me",)) for _ in range(3)]
         for thread in threads:
             thread.start()
         try:
-            eventually(lambda: by_state(sdk, COUNT, flushed) == {"idle": 0, "used": 1})
-            eventually(lambda: by_state(sdk, "db.client.connection.pending_requests", flushed) == {"": 2})
+            eventually(lambda: by_state(sdk, COUNT, alone) == {"idle": 0, "used": 1})
+            eventually(lambda: by_state(sdk, "db.client.connection.pending_requests", alone) == {"": 2})
         finally:
-            flushed.resume()
+            alone.resume()
         for thread in threads:
             thread.join()
         assert sum(point.count for point in sdk.points("db.client.connection.wait_time")) == 2
@@ -52,30 +61,30 @@ def test_connections_of_threads_are_counted_and_waiting_is_measured(flushed: Red
     assert units["db.client.connection.wait_time"] == units["db.client.connection.create_time"] == "s"
 
 
-async def test_connections_of_tasks_are_counted_and_waiting_is_measured(flushed: RedisServer, sdk: Sdk):
+async def test_connections_of_tasks_are_counted_and_waiting_is_measured(alone: RedisServer, sdk: Sdk):
     sdk.listen()
-    settings = Settings(redis_url=flushed.url, gridsync_inflight_max=2, redis_command_timeout=30)
+    settings = Settings(redis_url=alone.url, gridsync_inflight_max=2, redis_command_timeout=30)
     async with AsyncGrid(settings=settings) as grid:
         limiter = grid.limiter("orders", "50/second")
         await limiter.hit("me")
-        assert by_state(sdk, COUNT, flushed) == {"idle": 1}
-        flushed.pause()
+        assert by_state(sdk, COUNT, alone) == {"idle": 1}
+        alone.pause()
         tasks = [asyncio.create_task(limiter.hit("me")) for _ in range(5)]
         try:
-            await soon(lambda: by_state(sdk, COUNT, flushed) == {"used": 1})
-            assert by_state(sdk, "db.client.connection.pending_requests", flushed) == {"": 3}
+            await soon(lambda: by_state(sdk, COUNT, alone) == {"used": 1})
+            assert by_state(sdk, "db.client.connection.pending_requests", alone) == {"": 3}
         finally:
-            flushed.resume()
+            alone.resume()
         await asyncio.gather(*tasks)
         assert sum(point.count for point in sdk.points("db.client.connection.wait_time")) == 3
         assert sum(point.count for point in sdk.points("db.client.connection.create_time")) == 1
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
-async def test_waiting_in_vain_is_counted(kind: str, flushed: RedisServer, sdk: Sdk):
+async def test_waiting_in_vain_is_counted(kind: str, alone: RedisServer, sdk: Sdk):
     sdk.listen()
     settings = Settings(
-        redis_url=flushed.url,
+        redis_url=alone.url,
         redis_pool_size=1,
         gridsync_inflight_max=1,
         redis_command_timeout=30,
@@ -85,7 +94,7 @@ async def test_waiting_in_vain_is_counted(kind: str, flushed: RedisServer, sdk: 
         async with AsyncGrid(settings=settings) as agrid:
             sync, impatient = (grid.limiter("a", "5/s", budget=b) for b in (30, 0.02))
             task, hasty = (agrid.limiter("a", "5/s", budget=b) for b in (30, 0.02))
-            flushed.pause()
+            alone.pause()
             if kind == "sync":
                 first = asyncio.ensure_future(asyncio.to_thread(sync.hit, "me"))
                 await soon(lambda: grid.stats().in_flight == 1)
@@ -96,15 +105,15 @@ async def test_waiting_in_vain_is_counted(kind: str, flushed: RedisServer, sdk: 
                 await soon(lambda: agrid.stats().in_flight == 1)
                 with pytest.raises(Unavailable):
                     await hasty.hit("me")
-            flushed.resume()
+            alone.resume()
             await first
-            assert sum(by_state(sdk, "db.client.connection.timeouts", flushed).values()) >= 1
+            assert sum(by_state(sdk, "db.client.connection.timeouts", alone).values()) >= 1
 
 
-def test_the_state_of_each_breaker_is_a_gauge(flushed: RedisServer, sdk: Sdk):
+def test_the_state_of_each_breaker_is_a_gauge(alone: RedisServer, sdk: Sdk):
     sdk.listen()
-    with Grid(flushed.url) as grid:
-        name = f"{flushed.host}:{flushed.port}"
+    with Grid(alone.url) as grid:
+        name = f"{alone.host}:{alone.port}"
 
         def states() -> dict[str, str]:
             points = sdk.points("gridsync.breaker.state")
@@ -118,7 +127,7 @@ def test_the_state_of_each_breaker_is_a_gauge(flushed: RedisServer, sdk: Sdk):
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
-async def test_renewals_are_measured_and_have_no_spans(kind: str, flushed: RedisServer, sdk: Sdk):
+async def test_renewals_are_measured_and_have_no_spans(kind: str, alone: RedisServer, sdk: Sdk):
     """A span each third of a ttl, without a parent, would fill any trace store; a number tells as much."""
     sdk.listen()
 
@@ -126,10 +135,10 @@ async def test_renewals_are_measured_and_have_no_spans(kind: str, flushed: Redis
         return {point.attributes["gridsync.outcome"]: point.value for point in sdk.points("gridsync.lease.renewals")}
 
     if kind == "sync":
-        with Grid(flushed.url) as grid, grid.lock("job", ttl=1.5):
+        with Grid(alone.url) as grid, grid.lock("job", ttl=1.5):
             await soon(lambda: renewed().get("answered", 0) >= 2)
     else:
-        async with AsyncGrid(flushed.url) as agrid, agrid.lock("job", ttl=1.5):
+        async with AsyncGrid(alone.url) as agrid, agrid.lock("job", ttl=1.5):
             await soon(lambda: renewed().get("answered", 0) >= 2)
     assert "failed" not in renewed()
     assert sdk.spans("EVALSHA locks.renew") == []
