@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from gridsync._io.keys import wake_prefix
 from gridsync.errors import GridsyncError, LeaseLost, LockTimeout, OutcomeUnknown, Unavailable
 from gridsync.locks import _core, _share
+from gridsync.testing.checkers import permits_held
 from gridsync.testing.faults import Faults
 from gridsync.testing.sim import Simulation
 
@@ -48,7 +49,7 @@ def permits(number: int) -> Spec:
 
 async def work(io: SimIO, spec: Spec, *, steps: int = 3, step_s: float = 0.3) -> None:
     """Take what it says, act while the lease is surely ours, give it back."""
-    io.note("asks", name=spec.kind)
+    io.note("asks", name=spec.name)
     hold = await _core.acquire(io, spec, 20.0)
     if hold is None:
         return
@@ -67,7 +68,7 @@ async def work(io: SimIO, spec: Spec, *, steps: int = 3, step_s: float = 0.3) ->
 
 def _note(io: SimIO, kind: str, hold: Hold) -> None:
     number = int(hold.spec.acquire_args[0])
-    io.note(kind, name=hold.spec.kind, owner=hold.owner, fence=hold.fence, permits=number)
+    io.note(kind, name=hold.spec.name, owner=hold.owner, fence=hold.fence, permits=number)
 
 
 async def _give_back(io: SimIO, hold: Hold) -> None:
@@ -89,31 +90,6 @@ async def keep_working(io: SimIO, specs: list[Spec], until: float) -> None:
             io.note("stopped", why=type(error).__name__)
 
 
-def taken(sim: Simulation, limit: int) -> int:
-    """Check that those who surely held never held more than *limit* together; returns how many were served.
-
-    A holder surely holds from each note that it makes after a check of its lease to its next one, or to its release.
-    """
-    live: dict[str, int] = {}
-    served = 0
-    checks: list[tuple[int, int, str, int]] = []
-    by_owner: dict[str, list[tuple[int, str, int]]] = {}
-    for event in sim.history.of("acquired", "working", "released"):
-        by_owner.setdefault(event.owner, []).append((event.at_us, event.kind, event.permits))
-        served += event.kind == "acquired"
-    for owner, notes in by_owner.items():
-        for (begin, _, number), (end, _, _) in pairwise(notes):
-            checks += [(begin, 1, owner, number), (end, 0, owner, number)]
-    for _, begins, owner, number in sorted(checks):
-        if begins:
-            live[owner] = number
-        else:
-            live.pop(owner, None)
-        if sum(live.values()) > limit:
-            raise sim.history.fail(f"{live} together hold more than {limit}")
-    return served
-
-
 def rough_permits(seed: int, scripts: Scripts = None) -> Simulation:
     """Workers take one, two or four permits in bad weather; in the calm after it somebody takes all of them."""
     sim = Simulation(seed, faults=ROUGH, scripts=scripts)
@@ -122,7 +98,7 @@ def rough_permits(seed: int, scripts: Scripts = None) -> Simulation:
     sim.at(25.0, lambda: sim.kill("f"))
     sim.at(80.0, lambda: sim.start("z", work, permits(LIMIT)))
     sim.run(until=95.0)
-    if taken(sim, LIMIT) < 20:
+    if permits_held(sim.history, LIMIT) < 20:
         raise sim.history.fail("hardly anybody was served")
     check_end(sim)
     return sim
@@ -146,7 +122,7 @@ def crowded(seed: int, scripts: Scripts = None) -> Simulation:
     sim.at(sim.random.uniform(3.0, 15.0), lambda: sim.kill("c"))
     sim.at(50.0, lambda: sim.start("z", work, permits(LIMIT - 1)))
     sim.run(until=70.0)
-    taken(sim, LIMIT)
+    permits_held(sim.history, LIMIT)
     if not sim.history.of("held on"):
         raise sim.history.fail("a permit that was renewed was lost")
     check_end(sim)
@@ -161,7 +137,7 @@ def rough_book(seed: int, scripts: Scripts = None) -> Simulation:
     sim.at(25.0, lambda: sim.kill("f"))
     sim.at(80.0, lambda: sim.start("z", work, WRITE))
     sim.run(until=95.0)
-    if taken(sim, _share.WHOLE) < 20:
+    if permits_held(sim.history, _share.WHOLE) < 20:
         raise sim.history.fail("hardly anybody was served")
     check_end(sim)
     return sim
@@ -202,7 +178,7 @@ def in_order(seed: int, scripts: Scripts = None) -> Simulation:
         for name in after:
             if not 900_000 < when[name] - start < 1_200_000:
                 raise sim.history.fail(f"{name} came {(when[name] - start) / 1e6:.3f} s after {group}")
-    taken(sim, _share.WHOLE)
+    permits_held(sim.history, _share.WHOLE)
     return sim
 
 
@@ -222,7 +198,7 @@ def dead_reader(seed: int, scripts: Scripts = None) -> Simulation:
     sim.start("w", write_late)
     sim.at(sim.random.uniform(0.6, 3.0), lambda: sim.kill("a"))
     sim.run(until=30.0)
-    taken(sim, _share.WHOLE)
+    permits_held(sim.history, _share.WHOLE)
     (written,) = (event.at_us for event in sim.history.of("acquired") if event.process == "w")
     ended = max(event.at_us for event in sim.history.of("released") if event.process == "b")
     if not ended <= written < ended + 1_500_000:
@@ -274,7 +250,9 @@ def downgraded(seed: int, scripts: Scripts = None) -> Simulation:
         io.note("downgraded")
         for _ in range(6):
             hold.check()
-            io.note("acquired" if not _ else "working", name="reads", owner=hold.owner, fence=hold.fence, permits=1)
+            io.note(
+                "acquired" if not _ else "working", name=hold.spec.name, owner=hold.owner, fence=hold.fence, permits=1
+            )
             await io.sleep(0.5)
         await _give_back(io, hold)
 
@@ -290,7 +268,7 @@ def downgraded(seed: int, scripts: Scripts = None) -> Simulation:
         sim.start(name, come, 0.5, READ)
     sim.start("w", come, 0.7, WRITE)
     sim.run(until=40.0)
-    taken(sim, _share.WHOLE)
+    permits_held(sim.history, _share.WHOLE)
     at = sim.history.of("downgraded")[0].at_us
     when = {event.process: event.at_us for event in sim.history.of("acquired")}
     if not sim.history.of("stopped"):

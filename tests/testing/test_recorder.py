@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync.errors import OutcomeUnknown, Unavailable
-from gridsync.testing.checkers import appended, counted, mutual_exclusion, window_bounds
+from gridsync.testing.checkers import (
+    appended,
+    counted,
+    fences_in_order,
+    mutual_exclusion,
+    permits_held,
+    window_bounds,
+)
 from gridsync.testing.history import History, Violation
 from gridsync.testing.linear import counter, linearizable
 from gridsync.testing.operations import Outcome, operations
@@ -157,3 +164,40 @@ def test_windows_are_judged_by_what_is_sure():
         window_bounds(made_of((0, 10, (1,), True), (40, 50, (1,), False), **hit), 2, 1000)
     with pytest.raises(Violation, match="was denied though its window held 0 of 2 at most"):
         window_bounds(made_of(*full, (3000, 3010, (1,), False), **hit), 2, 1000)
+
+
+def held_by(*leases: tuple[str, int, list[int]]) -> History:
+    """Write a history of leases: owner, permits, and the moments at which it surely held them."""
+    now = 0
+    made = History("by hand", lambda: now)
+    events = [(at, owner, permits, at == moments[0]) for owner, permits, moments in leases for at in moments]
+    for now, owner, permits, first in sorted(events):  # noqa: B007 - the clock reads it
+        kind = "acquired" if first else "working"
+        made.add(owner, kind, {"name": "slots", "owner": owner, "fence": 1, "permits": permits})
+    return made
+
+
+def test_permits_that_surely_overlap_are_no_more_than_there_are():
+    """What a holder does not do it can't do wrongly: it counts from one event to the next."""
+    assert permits_held(held_by(("a", 2, [0, 10, 20]), ("b", 1, [5, 15]), ("c", 2, [20, 30])), limit=3) == 3
+    assert permits_held(held_by(("a", 3, [0, 10]), ("b", 3, [10, 20])), limit=3) == 2
+    with pytest.raises(Violation, match=r"4 of 'slots' were held at 0\.000009 s, by c too, not 3"):
+        permits_held(held_by(("a", 2, [0, 10]), ("b", 1, [5, 15]), ("c", 1, [9, 11])), limit=3)
+
+
+@pytest.mark.parametrize(
+    ("fences", "complaint"), [((1, 2, 3), ""), ((2, 1, 3), ""), ((1, 3, 2), "came after fence 3"), ((1, 2, 2), "came")]
+)
+def test_who_asks_after_another_was_served_has_the_larger_fence(fences: tuple[int, ...], complaint: str):
+    """The first two ask side by side, the third after both."""
+    made = made_of((0, 5, (), fences[0]), (1, 4, (), fences[1]), (6, 7, (), fences[2]), what="acquire")
+    if not complaint:
+        assert fences_in_order(made) == 3
+        return
+    with pytest.raises(Violation, match=complaint):
+        fences_in_order(made)
+
+
+def test_a_fence_that_two_got_is_a_violation():
+    with pytest.raises(Violation, match="given out twice"):
+        fences_in_order(made_of((0, 5, (), 1), (1, 4, (), 1), what="acquire"))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from gridsync.testing.operations import Outcome, operations
@@ -65,6 +66,64 @@ def rising_fences(history: History) -> None:
         if event.fence <= highest.get(event.name, 0):
             raise history.fail(f"the fence of {event.name!r} went from {highest[event.name]} to {event.fence}")
         highest[event.name] = event.fence
+
+
+def permits_held(history: History, limit: int) -> int:
+    """Check that those who surely hold permits of one name never hold more than *limit* together; count the leases.
+
+    Expects the events of `mutual_exclusion` with one more fact, *permits*: how many from that event on.  Readers of a
+    reader-writer lock hold one each, its writer holds all, which is *limit*.  A holder surely holds from each of its
+    events to the next one: it may have lost the lease right after the last.
+
+    Args:
+        history: Of a simulation or a recorder.
+        limit: How many there are, of each name.
+    """
+    leases: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)
+    for event in history.of("acquired", "working", "released"):
+        leases[event.name, event.owner].append((event.at_us, event.permits))
+    # An interval that ends where another begins does not overlap it, so ends come first.
+    steps = [
+        step
+        for lease, events in leases.items()
+        for (begin_us, permits), (end_us, _) in pairwise(events)
+        for step in ((begin_us, 1, permits, *lease), (end_us, 0, -permits, *lease))
+        if end_us > begin_us
+    ]
+    held: dict[str, int] = defaultdict(int)
+    for at_us, _, change, name, owner in sorted(steps):
+        held[name] += change
+        if held[name] > limit:
+            raise history.fail(
+                f"{held[name]} of {name!r} were held at {at_us / 1e6:.6f} s, by {owner} too, not {limit}"
+            )
+    return len(leases)
+
+
+def fences_in_order(history: History, *, what: str = "acquire") -> int:
+    """Check that whoever asked after another one was served got a larger fence, and nobody the same; count them.
+
+    For what several hold at a time, where `rising_fences` does not apply: of two who ask together either may be first.
+
+    Args:
+        history: With operations *what* whose reply is the fence.
+        what: What acquiring is called.
+    """
+    served = [call for call in operations(history, what) if call.outcome is Outcome.DONE]
+    ended = sorted(served, key=lambda call: call.returned_us or 0)
+    highest: dict[str, int] = defaultdict(int)
+    given: set[tuple[str, int]] = set()
+    first = 0
+    for call in served:  # in order of their calls
+        while (ended[first].returned_us or 0) < call.called_us:
+            highest[ended[first].key] = max(highest[ended[first].key], ended[first].reply)
+            first += 1
+        if call.reply <= highest[call.key]:
+            raise history.fail(f"{call} came after fence {highest[call.key]} had been given out")
+        if (call.key, call.reply) in given:
+            raise history.fail(f"{call}: this fence was given out twice")
+        given.add((call.key, call.reply))
+    return len(served)
 
 
 def never_more_than(history: History, limit: int, window_us: int, admitted: Iterable[tuple[int, int]]) -> int:
