@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 from gridsync._io import Category, Command
 from gridsync._io.keys import PROCESS_CHARS, wake_channel
-from gridsync.errors import GridsyncError, LockTimeout, OutcomeUnknown
+from gridsync.errors import GridsyncError, LockTimeout, Misconfigured, OutcomeUnknown, ServerError
 from gridsync.locks._about import tell
 from gridsync.locks._hold import MARGIN, RENEWALS, Hold
 
@@ -71,9 +71,10 @@ async def acquire(io: IO, spec: Spec, timeout: float | None) -> Hold | None:
                 return hold
         return await seeker.wait(timeout)
     except GridsyncError as error:
-        # Unknown means that the owner may hold it; any other refusal means that there is nothing to undo but a place
-        # in the queue, which goes by itself.
-        if isinstance(error, OutcomeUnknown):
+        # Unknown means that the owner may hold it.  A server that refuses one who waits would go on to hand it what
+        # nobody takes up.  Of one that is away nothing can be asked: a place in the queue goes by itself.
+        refused = seeker.asked and isinstance(error, ServerError | Misconfigured)
+        if refused or isinstance(error, OutcomeUnknown):
             io.spawn(seeker.abandon())
         raise
     except BaseException:
@@ -97,6 +98,11 @@ class Seeker:
         self._under_way = False
         self._reply: Any = None
         self._sent = self._started = io.monotonic()
+
+    @property
+    def asked(self) -> bool:
+        """Whether the server was asked and said no, so that it may have us in its queue."""
+        return self._reply is not None
 
     async def ask(self, alive_s: float) -> Hold | None:
         """Run the acquire script once; *alive_s* of 0 does not join the queue."""

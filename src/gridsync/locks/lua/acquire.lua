@@ -102,7 +102,7 @@ if not owner then
   if waiter == me then return give(me, ARGV[4], ARGV[2]) end
   give(waiter, about, claim)
   local word = waiter .. ' ' .. text .. ' ' .. string.format('%.0f', us) .. ' ' .. ARGV[6]
-  redis.call(sharded and 'SPUBLISH' or 'PUBLISH', ARGV[7] .. string.sub(waiter, 1, 12), word)
+  redis.pcall(sharded and 'SPUBLISH' or 'PUBLISH', ARGV[7] .. string.sub(waiter, 1, 12), word)
 end
 local rank = alive > 0 and redis.call('ZRANK', Q, me) or -1
 return {0, redis.call('PTTL', S), rank, us, last, again}

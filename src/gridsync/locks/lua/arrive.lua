@@ -30,7 +30,7 @@ if joined >= 0 and joined ~= generation then return {2, joined, 'it was reset, o
 local function wake()
   local command = string.sub(ARGV[6], 1, 1) == '{' and 'SPUBLISH' or 'PUBLISH'
   local all = redis.call('ZRANGE', A, 0, -1)
-  for _, party in ipairs(all) do redis.call(command, ARGV[6] .. string.sub(party, 1, 12), party) end
+  for _, party in ipairs(all) do redis.pcall(command, ARGV[6] .. string.sub(party, 1, 12), party) end
   redis.call('DEL', A)
   return all
 end
@@ -47,12 +47,14 @@ if dead then
 end
 local place = redis.call('ZCARD', A)
 if place < tonumber(parties) then return {0, generation, place, tonumber(parties)} end
+-- Whoever passed has looked, or asked again after a lost reply, long before it would count as dead.  Read before the
+-- first write: a foreign value there must not let some pass and not others.
+local long_gone = redis.call('ZRANGEBYSCORE', T, '-inf', now - 2 * alive, 'LIMIT', 0, 1000)
 for n, party in ipairs(wake()) do
   redis.call('HSET', P, party, string.format('%d %d', generation, n))
   redis.call('ZADD', T, now, party)
 end
--- Whoever passed has looked, or asked again after a lost reply, long before it would count as dead.
-for _, party in ipairs(redis.call('ZRANGEBYSCORE', T, '-inf', now - 2 * alive, 'LIMIT', 0, 1000)) do
+for _, party in ipairs(long_gone) do
   redis.call('HDEL', P, party)
   redis.call('ZREM', T, party)
 end

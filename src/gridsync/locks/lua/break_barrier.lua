@@ -23,6 +23,6 @@ end
 redis.call('PEXPIRE', S, ARGV[4])
 local command = string.sub(ARGV[5], 1, 1) == '{' and 'SPUBLISH' or 'PUBLISH'
 local all = redis.call('ZRANGE', A, 0, -1)
-for _, party in ipairs(all) do redis.call(command, ARGV[5] .. string.sub(party, 1, 12), party) end
+for _, party in ipairs(all) do redis.pcall(command, ARGV[5] .. string.sub(party, 1, 12), party) end
 redis.call('DEL', A)
 return #all

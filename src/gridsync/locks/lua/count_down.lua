@@ -18,14 +18,14 @@ local count, rest = tonumber(redis.call('HGET', S, 'c')), tonumber(redis.call('H
 redis.call('PEXPIRE', S, ARGV[2])
 if count ~= tonumber(ARGV[1]) then return {rest, count} end
 -- What counts down an open latch need not be remembered, so the ids are never more than the count.
-if rest > 0 and redis.call('HSETNX', B, ARGV[3], ARGV[4]) == 1 then
+if rest > 0 and redis.call('HEXISTS', B, ARGV[3]) == 0 then
   rest = math.max(0, rest - tonumber(ARGV[4]))
+  local waiters = rest == 0 and redis.call('ZRANGE', W, 0, -1) or {}
+  redis.call('HSET', B, ARGV[3], ARGV[4])
   redis.call('HSET', S, 'n', rest)
   if rest == 0 then
     local command = string.sub(ARGV[5], 1, 1) == '{' and 'SPUBLISH' or 'PUBLISH'
-    for _, waiter in ipairs(redis.call('ZRANGE', W, 0, -1)) do
-      redis.call(command, ARGV[5] .. string.sub(waiter, 1, 12), waiter)
-    end
+    for _, waiter in ipairs(waiters) do redis.pcall(command, ARGV[5] .. string.sub(waiter, 1, 12), waiter) end
     redis.call('DEL', W)
   end
 end

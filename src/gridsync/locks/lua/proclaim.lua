@@ -9,5 +9,5 @@ local time = redis.call('TIME')
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', math.floor((time[1] * 1000000 + time[2]) / 1000))
 local all = redis.call('ZRANGE', KEYS[1], 0, -1)
 local command = string.byte(ARGV[1]) == 123 and 'SPUBLISH' or 'PUBLISH'
-for _, watcher in ipairs(all) do redis.call(command, ARGV[1] .. string.sub(watcher, 1, 12), watcher) end
+for _, watcher in ipairs(all) do redis.pcall(command, ARGV[1] .. string.sub(watcher, 1, 12), watcher) end
 return #all

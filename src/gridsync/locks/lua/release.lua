@@ -91,5 +91,5 @@ if patience == 0 then
   word = word .. ' ' .. fence .. ' ' .. string.format('%.0f', us) .. ' ' .. ARGV[2]
 end
 if heir[3] == process then return {code, word} end
-redis.call(sharded and 'SPUBLISH' or 'PUBLISH', ARGV[4] .. heir[3], word)
+redis.pcall(sharded and 'SPUBLISH' or 'PUBLISH', ARGV[4] .. heir[3], word)
 return {code}

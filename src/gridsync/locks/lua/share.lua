@@ -100,7 +100,7 @@ if redis.call('EXISTS', Q) == 1 or used + wants > limit then
       local fence = give(head, tonumber(permits), about, head == me and lease or tonumber(ARGV[8]))
       if head ~= me then
         local word = head .. ' ' .. whole(fence) .. ' ' .. whole(us) .. ' ' .. ARGV[8]
-        redis.call(string.byte(ARGV[9]) == 123 and 'SPUBLISH' or 'PUBLISH', ARGV[9] .. string.sub(head, 1, 12), word)
+        redis.pcall(string.byte(ARGV[9]) == 123 and 'SPUBLISH' or 'PUBLISH', ARGV[9] .. string.sub(head, 1, 12), word)
       end
     end
     head = redis.call('ZRANGE', Q, 0, 0)[1]

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- step_back: leave the barrier before it opened.
 -- KEYS[1] here zset: party, by the server ms until which it counts as alive
 -- KEYS[2] passed hash: party, "generation place" of what it passed

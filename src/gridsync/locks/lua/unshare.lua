@@ -88,7 +88,7 @@ while head do
     keep(P, tonumber(ARGV[4]))
     used = used + permits
     local word = head .. ' ' .. fence .. ' ' .. whole(us) .. ' ' .. ARGV[4]
-    redis.call(string.byte(ARGV[6]) == 123 and 'SPUBLISH' or 'PUBLISH', ARGV[6] .. string.sub(head, 1, 12), word)
+    redis.pcall(string.byte(ARGV[6]) == 123 and 'SPUBLISH' or 'PUBLISH', ARGV[6] .. string.sub(head, 1, 12), word)
   end
   head = redis.call('ZRANGE', Q, 0, 0)[1]
 end
