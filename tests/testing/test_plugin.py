@@ -39,6 +39,14 @@ def test_the_program_under_test_finds_the_server(gridsync_url):
         assert grid.embedded is None
 
 
+def test_that_ends_with_a_frozen_server(gridsync_server, grid):
+    gridsync_server.pause()
+
+
+def test_after_it(grid):
+    assert grid.client.dbsize() == 0
+
+
 def test_a_server_for_this_test_alone(embedded_redis):
     with gridsync.Grid(embedded_redis.url) as grid:
         assert grid.client.dbsize() == 0
@@ -82,5 +90,5 @@ def test_a_users_tests_get_an_empty_server_each(tmp_path: Path):
         check=False,
         timeout=60,
     )
-    assert "8 passed, 1 error" in ended.stdout, ended.stdout + ended.stderr
+    assert "10 passed, 1 error" in ended.stdout, ended.stdout + ended.stderr
     assert "keys without a TTL: ['leak']" in ended.stdout

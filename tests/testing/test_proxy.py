@@ -13,6 +13,7 @@ import pytest
 from gridsync._io.wire.blocking import connect
 from gridsync._io.wire.endpoint import parse
 from gridsync._io.wire.faults import Fault
+from gridsync.errors import UsageError
 from gridsync.testing.proxy import Break, FaultProxy
 from gridsync.testing.servers import RedisServer
 
@@ -335,3 +336,13 @@ def test_a_unix_socket_can_be_behind_it():
 def test_tls_cannot_be_behind_it():
     with pytest.raises(ValueError, match="rediss://"):
         FaultProxy("rediss://localhost")
+
+
+def test_a_fault_that_would_never_happen_is_refused(proxy: FaultProxy):
+    """A test whose fault was misspelt, or planned for the request before the first, would pass and show nothing."""
+    with pytest.raises(UsageError, match=r"Break\.REPLY.*not 'reply'"):
+        proxy.on("reply", "SET")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="nth counts requests from 1"):
+        proxy.on(Break.REPLY, "SET", nth=0)
+    with pytest.raises(UsageError, match="times counts requests from 1"):
+        proxy.on(Break.REPLY, "SET", times=0)

@@ -11,7 +11,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from gridsync import Grid
 from gridsync._io import keys
+from gridsync.errors import TLSFailed, UsageError
 from gridsync.testing.leaks import leaked_keys
 from gridsync.testing.servers import RedisServer, ServerKind, server_kinds
 
@@ -123,6 +125,33 @@ def test_tls_is_trusted_through_the_authority_of_the_server_only(kind: ServerKin
             pytest.raises(redis.ConnectionError, match="certificate verify failed"),
         ):
             stranger.ping()
+
+
+@KINDS
+def test_a_client_without_a_certificate_is_turned_away_where_one_is_asked_for(kind: ServerKind):
+    """A test of mutual TLS that let everybody in would show nothing."""
+    if not kind.tls:
+        with pytest.raises(UsageError, match="built without TLS"):
+            RedisServer(kind, tls=True, client_certificates=True)
+        return
+    with RedisServer(kind, tls=True, client_certificates=True) as server, Grid(server.url) as grid:
+        assert grid.limiter("orders", "5/second").hit("me")
+        assert grid.client.ping()
+        with pytest.raises(TLSFailed, match="ssl_certfile=… and ssl_keyfile=…"):
+            Grid(server.url.partition("&")[0])
+
+
+def test_client_certificates_without_tls_are_refused():
+    with pytest.raises(UsageError, match="needs tls=True"):
+        RedisServer(client_certificates=True)
+
+
+@pytest.mark.parametrize("users", [(), ("user reader on >other ~* +@read",)], ids=["requirepass", "ACL file"])
+def test_a_password_may_have_spaces_and_quotes(users: tuple[str, ...]):
+    with RedisServer(password='two "words" \\ #1', users=users) as server:
+        assert server.command("PING")
+        with Grid(server.url) as grid:
+            assert grid.client.ping()
 
 
 def test_a_server_that_cannot_start_says_why():

@@ -9,9 +9,10 @@ if TYPE_CHECKING:
 
 
 def write_certificates(directory: Path) -> Path:
-    """Make an authority and a server certificate in *directory*; returns the authority's file.
+    """Make an authority and two certificates in *directory*; returns the authority's file.
 
-    ``server.pem`` and ``server.key`` serve ``127.0.0.1`` and ``localhost``.
+    ``server.pem`` and ``server.key`` serve ``127.0.0.1`` and ``localhost``; a client presents ``client.pem`` and
+    ``client.key``.
 
     Raises:
         ModuleNotFoundError: The package trustme is missing.
@@ -21,8 +22,9 @@ def write_certificates(directory: Path) -> Path:
     except ModuleNotFoundError as missing:
         raise ModuleNotFoundError("TLS servers need trustme: pip install 'gridsync-redis[testing]'") from missing
     authority = trustme.CA()
-    server = authority.issue_cert("127.0.0.1", "localhost")
     authority.cert_pem.write_to_path(directory / "ca.pem")
-    server.cert_chain_pems[0].write_to_path(directory / "server.pem")
-    server.private_key_pem.write_to_path(directory / "server.key")
+    server = authority.issue_cert("127.0.0.1", "localhost")
+    for name, certificate in (("server", server), ("client", authority.issue_cert("client@example.org"))):
+        certificate.cert_chain_pems[0].write_to_path(directory / f"{name}.pem")
+        certificate.private_key_pem.write_to_path(directory / f"{name}.key")
     return directory / "ca.pem"

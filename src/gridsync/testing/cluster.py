@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
@@ -11,11 +11,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from gridsync.testing.servers import RedisServer, ServerKind, free_port, trust_each_other
+from gridsync.testing.servers import RedisServer, ServerKind, free_port, quoted, trust_each_other
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
+
+    _Run = Callable[..., Any]
 
 __all__ = ["SLOTS", "RedisCluster"]
 
@@ -74,7 +76,7 @@ class RedisCluster:
             "cluster-replica-validity-factor": "0",
             "repl-diskless-sync-delay": "0",
             **({"tls-cluster": "yes"} if tls else {}),
-            **({"masterauth": password} if password is not None else {}),
+            **({"masterauth": quoted(password)} if password is not None else {}),
             **(options or {}),
         }
         self.nodes = [
@@ -174,7 +176,11 @@ class RedisCluster:
 
     def owner(self, slot: int) -> RedisServer:
         """Return the primary that serves *slot*, as most of the living nodes see it."""
-        seen = [_owner_of(slot, node) for node in self._living()]
+        with self._connected() as run:
+            return self._owner(slot, run)
+
+    def _owner(self, slot: int, run: _Run) -> RedisServer:
+        seen = [_owner_of(slot, run(node, "CLUSTER", "SLOTS")) for node in self._living()]
         return self._ids[max(set(seen), key=seen.count)]
 
     def replica_of(self, primary: RedisServer) -> RedisServer:
@@ -196,41 +202,52 @@ class RedisCluster:
 
         At the end of the block the remaining keys are moved, and *to* owns the slot.
         """
-        source = self.owner(slot)
+        with self._connected() as run, self._migrating(slot, to, run) as source:
+            yield source
+
+    @contextmanager
+    def _migrating(self, slot: int, to: RedisServer, run: _Run) -> Iterator[RedisServer]:
+        source = self._owner(slot, run)
         if source is to:
             yield source
             return
-        to.command("CLUSTER", "SETSLOT", slot, "IMPORTING", self.id(source))
-        source.command("CLUSTER", "SETSLOT", slot, "MIGRATING", self.id(to))
+        run(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.id(source))
+        run(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.id(to))
         try:
             yield source
         finally:
-            self.move_keys(slot, source, to)
+            self._move_keys(slot, source, to, run)
             # The new owner first: between the two the old one points to a node that knows about it.
             others = [node for node in self._living() if node not in (source, to)]
             for node in (to, source, *others):
-                if _is_primary(node):
-                    node.command("CLUSTER", "SETSLOT", slot, "NODE", self.id(to))
+                if _says_primary(run(node, "ROLE")):
+                    run(node, "CLUSTER", "SETSLOT", slot, "NODE", self.id(to))
 
     def move_keys(self, slot: int, source: RedisServer, to: RedisServer, *, at_most: int | None = None) -> int:
         """Move up to *at_most* keys of a `migrating` slot, by default all; returns how many there were."""
+        with self._connected() as run:
+            return self._move_keys(slot, source, to, run, at_most=at_most)
+
+    def _move_keys(
+        self, slot: int, source: RedisServer, to: RedisServer, run: _Run, *, at_most: int | None = None
+    ) -> int:
         moved = 0
         login = () if self.password is None else ("AUTH", self.password)
-        with source.client() as client:
-            while at_most is None or moved < at_most:
-                count = _MIGRATED_AT_ONCE if at_most is None else min(at_most - moved, _MIGRATED_AT_ONCE)
-                keys: Any = client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, count)
-                if not keys:
-                    break
-                client.execute_command("MIGRATE", to.host, to.port, "", 0, 5000, *login, "KEYS", *keys)
-                moved += len(keys)
+        while at_most is None or moved < at_most:
+            count = _MIGRATED_AT_ONCE if at_most is None else min(at_most - moved, _MIGRATED_AT_ONCE)
+            keys = run(source, "CLUSTER", "GETKEYSINSLOT", slot, count)
+            if not keys:
+                break
+            run(source, "MIGRATE", to.host, to.port, "", 0, 5000, *login, "KEYS", *keys)
+            moved += len(keys)
         return moved
 
     def reshard(self, slots: Iterable[int], to: RedisServer) -> None:
         """Move *slots* with their keys to the primary *to*, one after the other, while clients go on."""
-        for slot in slots:
-            with self.migrating(slot, to):
-                pass
+        with self._connected() as run:
+            for slot in slots:
+                with self._migrating(slot, to, run):
+                    pass
 
     def failover(self, primary: RedisServer) -> RedisServer:
         """Let a replica take over from the living *primary*, losing nothing; returns the new primary.
@@ -266,6 +283,19 @@ class RedisCluster:
         """
         _until(lambda: _is_primary(replica), "the replica was not promoted")
         self.wait(without=without)
+
+    @contextmanager
+    def _connected(self) -> Iterator[_Run]:
+        """Lend a function that runs a command on a node, over one connection to each: setting one up takes the most."""
+        with ExitStack() as stack:
+            clients: dict[RedisServer, Any] = {}
+
+            def run(node: RedisServer, *words: str | bytes | int) -> Any:  # noqa: ANN401 - as `command`
+                if node not in clients:
+                    clients[node] = stack.enter_context(node.client())
+                return clients[node].execute_command(*words)
+
+            yield run
 
     def _living(self) -> list[RedisServer]:
         return [node for node in self.nodes if node.running]
@@ -305,15 +335,19 @@ def _complete(node: RedisServer) -> bool:
     return bool(info["cluster_state"] == "ok" and int(info["cluster_slots_ok"]) == SLOTS and in_step)
 
 
-def _owner_of(slot: int, node: RedisServer) -> str:
-    for first, last, primary, *_ in node.command("CLUSTER", "SLOTS"):
+def _owner_of(slot: int, table: Any) -> str:  # noqa: ANN401 - a server's reply
+    for first, last, primary, *_ in table:
         if first <= slot <= last:
             return str(primary[2].decode())
     return ""
 
 
 def _is_primary(node: RedisServer) -> bool:
-    return bool(node.command("ROLE")[0] in (b"master", "master"))
+    return _says_primary(node.command("ROLE"))
+
+
+def _says_primary(role: Any) -> bool:  # noqa: ANN401 - a server's reply
+    return bool(role[0] in (b"master", "master"))
 
 
 def _until(condition: Callable[[], bool], complaint: str) -> None:

@@ -46,6 +46,7 @@ def gridsync_server() -> Iterator[RedisServer]:
 def gridsync_url(gridsync_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> str:
     """Return the URL of the server, emptied for this test, and put it into ``REDIS_URL`` for the program under test."""
     gridsync_server.start()
+    gridsync_server.resume()  # a test that failed with the server frozen must not take those after it along
     gridsync_server.command("FLUSHALL")
     monkeypatch.setenv("REDIS_URL", gridsync_server.url)
     return gridsync_server.url

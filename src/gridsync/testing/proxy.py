@@ -29,6 +29,7 @@ from urllib.parse import unquote, urlsplit
 
 import hiredis
 
+from gridsync.errors import UsageError
 from gridsync.testing._ports import hold_port
 
 if TYPE_CHECKING:
@@ -76,6 +77,13 @@ class Rule:
         nth: int,
         times: int,
     ) -> None:
+        named: object = fault
+        if not (isinstance(named, Break) or callable(named)):
+            known = ", ".join(str(each) for each in Break)
+            raise UsageError(f"a fault is one of {known}, or a function that is called, not {fault!r}")
+        for name, number in (("nth", nth), ("times", times)):
+            if number < 1:
+                raise UsageError(f"{name} counts requests from 1, and {number} would never happen")
         self.fault = fault
         self.hits = 0
         self._error: Exception | None = None
@@ -132,6 +140,9 @@ class FaultProxy:
     Args:
         url: The server behind it: ``redis://…`` or ``unix://…``, not TLS.
 
+    Raises:
+        UsageError: It cannot be put in front of that.
+
     Attributes:
         delay_s: How long each piece of data is held back, each way, in seconds.
         jitter_s: How much longer than that, at most and at random, in seconds.
@@ -150,7 +161,7 @@ class FaultProxy:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme not in {"redis", "valkey", "unix"}:
-            raise ValueError(f"a FaultProxy forwards to redis://… or unix://…, not to {parts.scheme}://…")
+            raise UsageError(f"a FaultProxy forwards to redis://… or unix://…, not to {parts.scheme}://…")
         self._unix = unquote(parts.path) if parts.scheme == "unix" else None
         self._target = (parts.hostname or "localhost", parts.port or 6379)
         login, at, _ = parts.netloc.rpartition("@")
@@ -222,6 +233,9 @@ class FaultProxy:
 
         Returns:
             The rule, which counts its `hits`.
+
+        Raises:
+            UsageError: *fault* is neither a `Break` nor a function, or *nth* or *times* is below 1.
         """
         rule = Rule(fault, command, nth=nth, times=times)
         self._rules.append(rule)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import redis
 
 from gridsync.errors import UsageError
-from gridsync.testing.servers import RedisServer, ServerKind, server_kinds, trust_each_other
+from gridsync.testing.servers import RedisServer, ServerKind, quoted, server_kinds, trust_each_other
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,7 +51,7 @@ class Sentinel(RedisServer):
             super()._write_config(file)
 
     def _directives(self) -> list[tuple[str, str]]:
-        login = [("requirepass", self.password)] if self.password is not None else []
+        login = [("requirepass", quoted(self.password))] if self.password is not None else []
         return [*self._listening(), *login, *self._options.items()]
 
 
@@ -104,7 +104,7 @@ class SentinelSet:
         self.sentinel_password = sentinel_password
         self._down_after_ms = int(down_after * 1000)
         self._failover_timeout_ms = int(failover_timeout * 1000)
-        login = {"masterauth": password} if password is not None else {}
+        login = {"masterauth": quoted(password)} if password is not None else {}
         self._options = {"repl-diskless-sync-delay": "0", **login, **(options or {})}
         self._replicas = replicas
         self.servers = [

@@ -6,6 +6,7 @@ directory of its own, on a free loopback port or a unix socket.  Nothing is shar
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import signal
@@ -104,10 +105,12 @@ class RedisServer:
         users: Lines of an ACL file, such as ``"user reader on >secret ~* +@read"``.
         tls: Speak TLS, with a certificate for ``127.0.0.1`` and ``localhost`` from an authority made for this server
             (`ca_file`).
+        client_certificates: Ask every client for a certificate of that authority; `url` presents one.
         options: Further configuration directives, such as ``{"appendonly": "yes"}``.
 
     Raises:
-        UsageError: No server program was found, or `tls` is asked of one that was built without it.
+        UsageError: No server program was found, `tls` is asked of one that was built without it, or
+            `client_certificates` without `tls`.
     """
 
     host = "127.0.0.1"
@@ -121,8 +124,11 @@ class RedisServer:
         password: str | None = None,
         users: Sequence[str] = (),
         tls: bool = False,
+        client_certificates: bool = False,
         options: Mapping[str, str] | None = None,
     ) -> None:
+        if client_certificates and not tls:
+            raise UsageError("client_certificates=True needs tls=True: certificates are a part of TLS")
         if kind is None:
             kind = next(iter(server_kinds()), None)
         if kind is None:
@@ -136,6 +142,7 @@ class RedisServer:
         self.directory = Path(tempfile.mkdtemp(prefix="gridsync-"))
         self.socket_path = self.directory / "s" if unix else None
         self.ca_file = write_certificates(self.directory) if tls else None
+        self._client_certificates = client_certificates
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -153,7 +160,11 @@ class RedisServer:
         if self.socket_path is not None:
             return f"unix://{login}{self.socket_path}"
         if self.ca_file is not None:
-            return f"rediss://{login}{self.host}:{self.port}/0?ssl_ca_certs={quote(str(self.ca_file))}"
+            files = {"ssl_ca_certs": self.ca_file}
+            if self._client_certificates:
+                files |= {"ssl_certfile": self.directory / "client.pem", "ssl_keyfile": self.directory / "client.key"}
+            query = "&".join(f"{name}={quote(str(file))}" for name, file in files.items())
+            return f"rediss://{login}{self.host}:{self.port}/0?{query}"
         return f"redis://{login}{self.host}:{self.port}/0"
 
     @property
@@ -286,20 +297,22 @@ class RedisServer:
                 ("tls-ca-cert-file", str(self.ca_file)),
                 ("tls-cert-file", str(self.directory / "server.pem")),
                 ("tls-key-file", str(self.directory / "server.key")),
-                ("tls-auth-clients", "no"),
+                ("tls-auth-clients", "yes" if self._client_certificates else "no"),
             ]
         return lines
 
     def _directives(self) -> list[tuple[str, str]]:
         lines = [*self._listening(), ("save", '""')]
         if self._users:
-            # An ACL file and requirepass exclude each other, so the password becomes a line of the file.
-            default = f"user default on {f'>{self.password}' if self.password else 'nopass'} ~* &* +@all"
+            # An ACL file and requirepass exclude each other, so the password becomes a line of the file; as its hash,
+            # since the file has no quotes and a password may have spaces.
+            digest = hashlib.sha256((self.password or "").encode()).hexdigest()
+            default = f"user default on {f'#{digest}' if self.password else 'nopass'} ~* &* +@all"
             file = self.directory / "users.acl"
             file.write_text("\n".join([default, *self._users, ""]), encoding="utf-8")
             lines.append(("aclfile", str(file)))
         elif self.password is not None:
-            lines.append(("requirepass", self.password))
+            lines.append(("requirepass", quoted(self.password)))
         return [*lines, *self._options.items()]
 
     def _ready(self) -> bool:
@@ -322,6 +335,11 @@ def trust_each_other(servers: Sequence[RedisServer]) -> Path:
         server.ca_file = together
         server._options["tls-replication"] = "yes"  # noqa: SLF001 - same module
     return together
+
+
+def quoted(word: str) -> str:
+    """Return *word* as a configuration file takes it, spaces and quotes included."""
+    return '"' + word.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def free_port() -> int:
