@@ -18,7 +18,7 @@ from gridsync._io.wire.faults import Fault, ReplyError
 from gridsync._io.wire.pool import IDLE_CHECK_S
 from gridsync.errors import OutcomeUnknown, Unavailable, UsageError
 from gridsync.testing.proxy import Break
-from tests.wire.fake import GARBAGE, FakeServer, Peer, Words, eventually
+from tests.wire.fake import GARBAGE, FakeServer, Peer, Words, endpoint, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -112,6 +112,17 @@ def test_garbage_closes_the_wire(garbage: bytes):
         with pytest.raises(Fault):
             wire.call(("GET", "k"), 5)
         assert wire.closed
+
+
+@pytest.mark.parametrize(
+    ("timeout", "words"),
+    [(0.05, r"within 0.05 s \(what the call had left"), (0.2, r"within 0.2 s \(REDIS_CONNECTION_")],
+)
+def test_a_greeting_that_never_comes_says_how_long_it_was_waited_for(timeout: float, words: str):
+    with FakeServer(lambda *_: None, greeting=None) as server:
+        silent = endpoint(port=server.port, connect_timeout=0.2)
+        with pytest.raises(Fault, match=words):
+            blocking.connect(silent, timeout=timeout, met_before=True)
 
 
 def test_a_silent_server_fails_the_call_by_its_deadline(sync_io: Callable[..., SyncIO]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -209,6 +210,18 @@ def test_pauses_grow_and_stay_bounded():
     assert max(attempts.pauses) <= 0.5
     assert sum(attempts.pauses[-20:]) > sum(attempts.pauses[:5])
     assert len(attempts.sent) < 1000, "a server that is away is not hammered"
+
+
+def test_the_pauses_of_callers_that_failed_together_do_not_coincide():
+    """Full jitter: each is drawn between nothing and a bound, so that no wave of repeats follows an outage."""
+    fifth = []
+    for _ in range(30):
+        attempts = Attempts([Fault("x", applied=False)])
+        with pytest.raises(Unavailable):
+            repeat(attempts, command(Category.READ), Fault("x", applied=False), deadline=1.0)
+        fifth.append(attempts.pauses[4])
+    assert len(set(fifth)) == len(fifth)
+    assert max(fifth) - min(fifth) > 0.05
 
 
 def test_a_repeat_says_since_when_it_is_one():
@@ -460,6 +473,23 @@ async def test_a_driver_asks_a_server_again_that_refuses_for_the_moment(world: W
         assert await run(world, io, Command("test.incr", Category.ACCUMULATING, ("INCR",)), "n") == 7
         assert len(server.requests) == 3
         assert len(server.peers) == 1, "the connection was in step and is kept"
+        await world.close()
+
+
+async def test_a_repeat_has_what_is_left_of_the_calls_time_and_no_more(world: World):
+    """The second attempt meets silence: the call's own timeout ends it, not that of the driver."""
+    asked = threading.Event()
+
+    def answer(peer: Peer, _: Words) -> None:
+        if not asked.is_set():
+            asked.set()
+            peer.close()
+
+    with FakeServer(answer) as server:
+        io = world.io(server.url, timeout=3600.0)
+        with pytest.raises(Unavailable, match="no success in"):
+            await asyncio.wait_for(run(world, io, command(Category.READ), "k", timeout=0.5), 30)
+        assert len(server.requests) == 2
         await world.close()
 
 

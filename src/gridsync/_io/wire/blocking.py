@@ -259,10 +259,10 @@ def _connect(endpoint: Endpoint, *, timeout: float, met_before: bool) -> Blockin
         replies = [wire.read(timeout) for _ in requests]
     except BlockingIOError:
         _close(connection)
-        raise connect_failed(endpoint, TimeoutError(), met_before=met_before) from None
+        raise connect_failed(endpoint, TimeoutError(), met_before=met_before, timeout=timeout) from None
     except _BROKEN as error:
         _close(connection)
-        raise connect_failed(endpoint, hung_up(endpoint, error), met_before=met_before) from error
+        raise connect_failed(endpoint, hung_up(endpoint, error), met_before=met_before, timeout=timeout) from error
     except BaseException:
         _close(connection)
         raise

@@ -33,6 +33,8 @@ TLS_PATIENCE_S = 0.3
 ROLE = ("ROLE",)
 PATIENCE_SHARE = 0.3
 """How much of the time for the connection that may be at most: the question after it takes as long."""
+_ALL_SHARE = 0.9
+"""An attempt that had so much of the connect timeout had all of it: finding the server takes a moment."""
 NO_REPLY = object()
 """What a reader returns when it needs more bytes; a reply may be ``None`` or ``False``."""
 
@@ -347,12 +349,14 @@ def _refused_by_peer(endpoint: Endpoint, reason: str) -> TLSFailed:
     return TLSFailed(f"{endpoint} ended the TLS handshake ({said}); {advice}")
 
 
-def connect_failed(endpoint: Endpoint, error: BaseException, *, met_before: bool) -> Exception:
+def connect_failed(
+    endpoint: Endpoint, error: BaseException, *, met_before: bool, timeout: float | None = None
+) -> Exception:
     """Say what a failed connection attempt means.
 
     A server that was never met is reported at once, since a wrong address does not heal; one that was met before, or
     that another server named, may be restarting, so the failure is a `Fault` that the retry layer repeats until the
-    deadline.
+    deadline.  *timeout* is what the attempt was given, if that is not the endpoint's connect timeout.
     """
     if isinstance(error, GridsyncError | Fault):
         return error
@@ -369,7 +373,11 @@ def connect_failed(endpoint: Endpoint, error: BaseException, *, met_before: bool
     if isinstance(error, ProtocolError):
         return TLSFailed(f"{endpoint} did not answer in RESP ({error}); is it a TLS port? then use rediss://")
     if isinstance(error, TimeoutError):
-        text = f"{endpoint} did not answer within {endpoint.connect_timeout:g} s (REDIS_CONNECTION_TIMEOUT)"
+        given = endpoint.connect_timeout if timeout is None else timeout
+        whose = (
+            "what the call had left" if given < _ALL_SHARE * endpoint.connect_timeout else "REDIS_CONNECTION_TIMEOUT"
+        )
+        text = f"{endpoint} did not answer within {given:.3g} s ({whose})"
     elif isinstance(error, _HANGING_UP):
         text = f"{endpoint} closed the connection during the greeting; if it is a TLS port, use rediss://"
     elif isinstance(error, socket.gaierror):
