@@ -11,11 +11,11 @@ from redis.crc import key_slot
 
 from gridsync import AsyncGrid, Grid, Settings
 from gridsync._io.wire.endpoint import parse
-from gridsync.errors import AuthenticationFailed, InvalidURL, Misconfigured, Unavailable, UsageError
+from gridsync.errors import AuthenticationFailed, InvalidURL, Misconfigured, PermissionDenied, Unavailable, UsageError
 from gridsync.testing.cluster import RedisCluster
 from gridsync.testing.servers import RedisServer, ServerKind, free_port, server_kinds
 from tests.cluster.conftest import GET, SET, run
-from tests.wire.fake import eventually, soon
+from tests.wire.fake import FakeServer, eventually, soon
 
 if TYPE_CHECKING:
     from tests.wire.world import World
@@ -75,6 +75,17 @@ async def test_a_server_alone_and_a_cluster_are_not_taken_for_each_other(flushed
         limiter = grid.limiter("calls", "5/minute")
         with pytest.raises(Misconfigured, match=r"write redis\+cluster://"):
             await asyncio.gather(*(limiter.hit(f"k{n}") for n in range(20)))
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+async def test_who_may_not_read_the_slots_is_told_so(kind: str):
+    """A right that is missing does not come back by itself, as a server that is away does."""
+    text = "NOPERM this user has no permissions to run the 'cluster|slots' command"
+    with FakeServer(lambda peer, _: peer.send(b"-%s\r\n" % text.encode())) as server:
+        url = f"redis+cluster://127.0.0.1:{server.port}"
+        opening = asyncio.to_thread(Grid, url) if kind == "sync" else AsyncGrid(url).open()
+        with pytest.raises(PermissionDenied, match="refused CLUSTER SLOTS, asked of"):
+            await opening
 
 
 async def test_a_cluster_that_is_put_together_late_is_waited_for(flushed: RedisCluster):

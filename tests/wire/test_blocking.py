@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync._io import Category, Command, run_sync
+from gridsync._io.keys import PROCESS_CHARS
 from gridsync._io.wire import blocking
 from gridsync._io.wire.faults import Fault, ReplyError
 from gridsync._io.wire.pool import IDLE_CHECK_S
@@ -324,6 +325,17 @@ def test_the_child_of_a_fork_has_connections_of_its_own(flushed: RedisServer, sy
     assert all(run_sync(io.run(ECHO, [f"parent {n}"])) == f"parent {n}".encode() for n in range(100))
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert io._route.pool(())._idle[0].id == ours
+
+
+def test_the_child_of_a_fork_has_a_name_of_its_own(sync_io: Callable[..., SyncIO]):
+    """The same name twice would let one process release, or repeat, what the other one holds."""
+    io = sync_io("redis://localhost")
+    ours = io.token()[:PROCESS_CHARS]
+    child = os.fork()
+    if child == 0:
+        os._exit(io.token()[:PROCESS_CHARS] == ours)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert io.token()[:PROCESS_CHARS] == ours
 
 
 def test_the_child_of_a_fork_keeps_no_connection_of_its_parent_open(proxy: FaultProxy, sync_io: Callable[..., SyncIO]):

@@ -36,7 +36,7 @@ from gridsync._io.route.cluster_nodes import ClusterNodes, ClusterPools
 from gridsync._io.route.lanes import slot_of
 from gridsync._io.route.replica import Replica
 from gridsync._io.wire import blocking
-from gridsync._io.wire.faults import Fault, ReplyError
+from gridsync._io.wire.faults import Fault, ReplyError, as_public
 from gridsync.errors import Misconfigured, Unavailable
 
 if TYPE_CHECKING:
@@ -313,6 +313,8 @@ def _explained(address: str, error: Exception) -> Exception:
         return Misconfigured(
             f"{address} is not a node of a cluster ({error}); write redis:// instead of redis+cluster://"
         )
+    if isinstance(error, ReplyError) and error.code == "NOPERM":
+        return as_public(error, f"CLUSTER SLOTS, asked of {address}")
     return error
 
 
