@@ -35,9 +35,10 @@ class Verdict(NamedTuple):
     rule: int = 0
 
 
-def ask(question: Coroutine[Any, Any, list[int]]) -> Verdict:
+def ask(question: Coroutine[Any, Any, list[int] | tuple[list[int], str]]) -> Verdict:
     """Run a hit or a peek."""
-    return Verdict(*run_sync(question))
+    answer = run_sync(question)
+    return Verdict(*(answer[0] if isinstance(answer, tuple) else answer))
 
 
 class PlainIO:

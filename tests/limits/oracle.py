@@ -41,6 +41,10 @@ class Oracle:
         last = max((at for at, _ in self.admitted), default=None)
         return [0 if last is None else max(0, last + window - now) for _, window in self.rules]
 
+    def refund(self, at: int) -> None:
+        """Forget the hit of that time."""
+        self.admitted = [(then, spent) for then, spent in self.admitted if then != at]
+
     def hit(self, cost: int, now: int) -> None:
         """Admit it."""
         at = self.clock(now)

@@ -35,11 +35,16 @@ def driver(flushed: RedisServer) -> Iterator[SyncIO]:
 def test_a_decision_tells_what_is_left_and_when_to_come_back(driver: SyncIO) -> None:
     limiter = Limiter(driver, "t", "orders", "2 per 10 seconds")
     first = limiter.hit("ada")
-    assert first == Decision(allowed=True, limit=2, remaining=1, retry_after=0.0, reset_after=10.0, rule=Rate(2, 10))
+    assert first.ticket is not None
+    assert (first.ticket.key, first.ticket.cost) == ("ada", 1)
+    assert first._replace(ticket=None) == Decision(
+        allowed=True, limit=2, remaining=1, retry_after=0.0, reset_after=10.0, rule=Rate(2, 10)
+    )
     assert limiter.hit("ada").remaining == 0
     denied = limiter.hit("ada")
     assert not denied
     assert denied.allowed is False
+    assert denied.ticket is None
     assert denied.retry_after is not None
     assert 0 < denied.retry_after <= denied.reset_after <= 10.0
     assert limiter.hit("bob"), "each key has windows of its own"

@@ -44,7 +44,7 @@ async def _work(io: SimIO, rules: list[tuple[int, int]], calls: int) -> None:
     for _ in range(calls):
         cost = io.process.random.choice((1, 1, 1, 2, 5))
         try:
-            retry_us, *_ = await windows.hit("k", cost)
+            (retry_us, *_), _ = await windows.hit("k", cost)
         except (OutcomeUnknown, Unavailable):
             io.note("unsure", cost=cost)
             continue

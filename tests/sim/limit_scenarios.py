@@ -61,15 +61,32 @@ class Model:
         self.hits.append((at, cost, hit))
         return True, min(left) - cost
 
+    def given_back(self, now_us: int, hit: bytes, told: int, *, is_repeat: bool) -> bool:
+        """Forget the hit, and return whether *told* is a right answer to that.
+
+        A hit whose late copy was counted as well is there twice: then the newer one goes.
+        """
+        longest = max(window for _, window in self.rules)
+        found = [each for each in self.hits if each[2] == hit and each[0] > now_us - longest]
+        if found:
+            self.hits.remove(found[-1])
+        return told == bool(found) or (is_repeat and told == 1)
+
 
 def decisions(seed: int, scripts: Scripts = None) -> Simulation:
-    """Three processes hit one subject of one rule (even seeds) or two (odd seeds) in bad weather."""
+    """Three processes hit one subject of one rule (even seeds) or two (odd seeds) in bad weather; some give back."""
     sim = Simulation(seed, scripts=scripts, faults=BAD_DAY)
     rules: Rules = TWO if seed % 2 else TWO[:1]
     model = Model(rules)
     shas = {sim.scripts.get(script.name, script).sha.encode() for script in (_core._HIT, _core._HIT_ONE)}
 
+    refunds = sim.scripts.get("limits.refund", _core._REFUND).sha.encode()
+
     def look(call: Call) -> None:
+        if call.words[0] == b"EVALSHA" and call.words[1] == refunds and isinstance(call.reply, int):
+            if not model.given_back(call.at_us, call.words[4], call.reply, is_repeat=call.words[5] != b"0"):
+                raise sim.history.fail(f"a refund of {call.words[4]!r} was answered with {call.reply}")
+            return
         if call.words[0] != b"EVALSHA" or call.words[1] not in shas or not isinstance(call.reply, list):
             return
         hit, repeat_us, cost = call.words[4], int(call.words[5]), int(call.words[6])
@@ -94,12 +111,19 @@ def decisions(seed: int, scripts: Scripts = None) -> Simulation:
     async def work(io: SimIO) -> None:
         windows = _core.Windows(io, "sim", "w", rules)
         random = io.process.random
+        given: list[tuple[str, int]] = []
         for _ in range(80):
             try:
-                retry_us = (await windows.hit("k", random.choice((1, 1, 1, 2, 5, 20))))[0]
+                cost = random.choice((1, 1, 1, 2, 5, 20))
+                (retry_us, *_), hit = await windows.hit("k", cost)
                 wait = random.expovariate(6)
                 if retry_us > 0 and random.random() < 0.3:
                     wait = retry_us / 1e6
+                elif retry_us == 0:
+                    given.append((hit, cost))
+                if given and random.random() < 0.2:
+                    await io.sleep(random.choice((0.0, 0.1, 3.0)))
+                    await windows.refund("k", *random.choice(given[-3:]))
             except (OutcomeUnknown, Unavailable):
                 wait = 0.1
             await io.sleep(wait)

@@ -408,3 +408,16 @@ LIMITS = [
          "the log outlives its hits"),
     )
 ]  # fmt: skip
+REFUNDS = [
+    Mutant("limits", "refund", *words, limits.decisions)
+    for words in (
+        ("if string.sub(log[i], -10) == hit then", "if i == 1 then",
+         "no other hit is given back"),
+        ("rewrite(later[i], cost,", "rewrite(later[i], 0,",
+         "what is given back is free"),
+        ("redis.call('ZREM', key, given)\n", "",
+         "a hit is given back once"),
+        ("if at <= now - tonumber(ARGV[4]) then return 0 end", "",
+         "what has left every window is not given back"),
+    )
+]  # fmt: skip

@@ -14,7 +14,19 @@ from gridsync.streams import _consumer as consumer
 from tests.sim import lease_scenarios as leases
 from tests.sim import lock_scenarios as locks
 from tests.sim import stream_scenarios as streams
-from tests.sim.mutants import ELECTIONS, FENCES, LIMITS, LOCKS, SEEDS_MAX, SEVERAL, SHARES, STREAMS, TOGETHER, Mutant
+from tests.sim.mutants import (
+    ELECTIONS,
+    FENCES,
+    LIMITS,
+    LOCKS,
+    REFUNDS,
+    SEEDS_MAX,
+    SEVERAL,
+    SHARES,
+    STREAMS,
+    TOGETHER,
+    Mutant,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +46,7 @@ def find(scenario: Callable[..., Simulation], scripts: dict[str, str] | None = N
 
 @pytest.mark.parametrize(
     "mutant",
-    [*LOCKS, *FENCES, *TOGETHER, *SHARES, *SEVERAL, *ELECTIONS, *LIMITS, *STREAMS],
+    [*LOCKS, *FENCES, *TOGETHER, *SHARES, *SEVERAL, *ELECTIONS, *LIMITS, *REFUNDS, *STREAMS],
     ids=lambda mutant: mutant.id,
 )
 def test_a_bug_planted_in_a_script_is_found(mutant: Mutant) -> None:

@@ -401,6 +401,18 @@ async def a_hit_on_several_windows_counts_once(stage: Stage) -> None:
     await _hit(stage, "10/minute", "100/hour")
 
 
+@scenario("limits.refund")
+async def a_hit_is_given_back_once(stage: Stage) -> None:
+    world = stage.world
+    limiter = world.limiter(stage.broken, "10/minute")
+    decision = await world.do(limiter.hit, "ada", cost=3)
+    await world.do(limiter.hit, "ada", cost=2)
+    stage.arm()
+    assert await world.do(limiter.refund, decision.ticket) is True
+    assert (await world.do(limiter.peek, "ada")).remaining == 8
+    assert await world.do(limiter.refund, decision.ticket) is False
+
+
 @scenario("limits.peek")
 async def a_peek_counts_nothing(stage: Stage) -> None:
     world = stage.world

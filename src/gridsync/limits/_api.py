@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from gridsync._io import ReadFrom
-    from gridsync.limits._decision import Decision
+    from gridsync.limits._decision import Decision, Ticket
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -79,10 +79,10 @@ class Limiter(BaseLimiter):
         """
         self._check(key, cost)
         try:
-            verdict = run_sync(self._windows.hit(key, cost))
+            verdict, hit = run_sync(self._windows.hit(key, cost))
         except (Unavailable, OutcomeUnknown) as error:
             return self._degraded(error, key, cost, take=True)
-        return self._decision(verdict)
+        return self._decision(verdict, key, cost, hit)
 
     def enforce(self, key: str, cost: int = 1) -> Decision:
         """Take *cost* units for *key* as `hit` does, or raise.
@@ -159,6 +159,32 @@ class Limiter(BaseLimiter):
             return self._degraded(error, key, cost, take=False)
         return self._decision(verdict)
 
+    def refund(self, ticket: Ticket | None) -> bool:
+        """Give a hit back, as if it had never been counted: for work that was paid for and not done.
+
+        Args:
+            ticket: The `Decision.ticket` of the hit; ``None``, of a call that took nothing, gives nothing back.
+
+        Returns:
+            True if it was given back; false if it is not counted any more: it was given back before, it has left every
+            window, or the key was reset; or if more than 1,000 hits on the key came after it.
+
+        Raises:
+            UsageError: *ticket* is no ticket.
+            Unavailable: The server could not be reached in time; nothing was given back.
+            OutcomeUnknown: No answer came, after repeats; it may have been given back.
+            ServerError: The key holds something else, or the server refused.
+
+        Guarantee: however often it is called or repeated, a hit is given back once, and no other hit is touched
+            (tests/limits/test_refund.py).
+        Not guaranteed: that the answer is true only once, if a reply was lost.
+        Cost: one round trip and one script of O(m log n) for the m hits that came after it.
+        """
+        if ticket is None:
+            return False
+        self._check_ticket(ticket)
+        return run_sync(self._windows.refund(*ticket))
+
     def reset(self, key: str) -> None:
         """Forget what *key* has used.
 
@@ -189,10 +215,10 @@ class AsyncLimiter(BaseLimiter):
         """Take *cost* units for *key* if every rule has room for them now; see `Limiter.hit`."""
         self._check(key, cost)
         try:
-            verdict = await self._windows.hit(key, cost)
+            verdict, hit = await self._windows.hit(key, cost)
         except (Unavailable, OutcomeUnknown) as error:
             return self._degraded(error, key, cost, take=True)
-        return self._decision(verdict)
+        return self._decision(verdict, key, cost, hit)
 
     async def enforce(self, key: str, cost: int = 1) -> Decision:
         """Take *cost* units for *key* as `hit` does, or raise; see `Limiter.enforce`."""
@@ -227,6 +253,13 @@ class AsyncLimiter(BaseLimiter):
         except (Unavailable, OutcomeUnknown) as error:
             return self._degraded(error, key, cost, take=False)
         return self._decision(verdict)
+
+    async def refund(self, ticket: Ticket | None) -> bool:
+        """Give a hit back, as if it had never been counted; see `Limiter.refund`."""
+        if ticket is None:
+            return False
+        self._check_ticket(ticket)
+        return await self._windows.refund(*ticket)
 
     async def reset(self, key: str) -> None:
         """Forget what *key* has used; see `Limiter.reset`."""

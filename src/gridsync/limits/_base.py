@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from gridsync._units import seconds
 from gridsync.errors import InvalidLimit, RateLimited, UsageError
 from gridsync.limits._core import Windows
-from gridsync.limits._decision import Decision
+from gridsync.limits._decision import Decision, Ticket
 from gridsync.limits._fallback import Fallback
 from gridsync.limits._rate import LIMIT_MAX, Rate
 
@@ -73,11 +73,17 @@ class BaseLimiter:
         if type(cost) is not int or not 1 <= cost <= LIMIT_MAX:
             raise UsageError(f"the cost of a hit on limiter {self._name!r} must be a whole number from 1, not {cost!r}")
 
-    def _decision(self, verdict: Verdict) -> Decision:
+    def _decision(self, verdict: Verdict, key: str = "", cost: int = 1, hit: str = "") -> Decision:
         retry_us, remaining, reset_us, index = verdict
         rule = self._rules[index]
         retry_after = retry_us / 1_000_000 if retry_us >= 0 else None
-        return Decision(retry_us == 0, rule.limit, remaining, retry_after, reset_us / 1_000_000, rule)
+        ticket = Ticket(key, hit, cost) if hit and retry_us == 0 else None
+        return Decision(retry_us == 0, rule.limit, remaining, retry_after, reset_us / 1_000_000, rule, "server", ticket)
+
+    def _check_ticket(self, ticket: Ticket) -> None:
+        if not isinstance(ticket, Ticket):
+            raise UsageError(f"limiter {self._name!r} gives back what a Decision.ticket names, not {ticket!r}")
+        self._check(ticket.key, ticket.cost)
 
     def _degraded(self, error: GridsyncError, key: str, cost: int, *, take: bool) -> Decision:
         """Answer in place of a server that is away, or raise *error*."""

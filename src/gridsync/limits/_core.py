@@ -11,6 +11,8 @@ head was trimmed.  The hit is ten characters that name the call: a repeat after 
 entries since its first attempt, and is not counted again when it finds them.
 
 An entry takes 26 bytes while a log holds at most 128 of them and about 100 above that (Redis 8.2, MEMORY USAGE).
+A hit that is given back leaves the log, and every newer entry counts its cost less.
+
 Entries may be merged into their newer neighbour without ever admitting more, which is how a log can be kept short at
 the price of precision.
 """
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 _HIT_ONE = load("gridsync.limits", "hit_one")
 _HIT = load("gridsync.limits", "hit")
 _PEEK = load("gridsync.limits", "peek")
+_REFUND = load("gridsync.limits", "refund")
 _RESET = Command("limits.reset", Category.LAST_WINS, ("UNLINK",))
 
 Verdict = list[int]
@@ -57,13 +60,13 @@ class Windows:
         self._peek_args = (str(longest), *flat)
         self._hit, self._rule_args = (_HIT_ONE, flat) if len(rules) == 1 else (_HIT, self._peek_args)
 
-    async def hit(self, subject: str, cost: int) -> Verdict:
-        """Take *cost*, or nothing."""
+    async def hit(self, subject: str, cost: int) -> tuple[Verdict, str]:
+        """Take *cost*, or nothing; returns the hit's id too."""
         # Ids only have to differ from those of the last seconds on the same key, so the end of a token is enough: its
         # counter, and before it as much of the process's random name as fits: four characters after 16 million hits.
-        args: tuple[Arg, ...] = (self._io.token()[-10:], "0", str(cost), *self._rule_args)
-        verdict: Verdict = await self._io.run(self._hit, (self._key(subject),), args, timeout=self._timeout)
-        return verdict
+        hit = self._io.token()[-10:]
+        args: tuple[Arg, ...] = (hit, "0", str(cost), *self._rule_args)
+        return await self._io.run(self._hit, (self._key(subject),), args, timeout=self._timeout), hit
 
     async def peek(self, subject: str, cost: int, read_from: ReadFrom = "primary") -> Verdict:
         """Tell what `hit` would say, and take nothing."""
@@ -71,6 +74,11 @@ class Windows:
         keys = (self._key(subject),)
         verdict: Verdict = await self._io.read(_PEEK, keys, args, read_from=read_from, timeout=self._timeout)
         return verdict
+
+    async def refund(self, subject: str, hit: str, cost: int) -> bool:
+        """Give a hit back; false if it is not counted any more."""
+        args = (hit, "0", str(cost), self._peek_args[0])
+        return bool(await self._io.run(_REFUND, (self._key(subject),), args, timeout=self._timeout))
 
     async def reset(self, subject: str) -> None:
         """Forget the subject."""

@@ -8,6 +8,17 @@ if TYPE_CHECKING:
     from gridsync.limits._rate import Rate
 
 
+class Ticket(NamedTuple):
+    """What a limiter needs to know to give a hit back: `Limiter.refund`.  It may be stored and used elsewhere."""
+
+    key: str
+    """Who was limited."""
+    hit: str
+    """The hit's id in the log of *key*."""
+    cost: int
+    """What it took, in units."""
+
+
 class Decision(NamedTuple):
     """The answer to one call.  It is true if the call is admitted.
 
@@ -31,6 +42,8 @@ class Decision(NamedTuple):
     source: Literal["server", "local", "policy"] = "server"
     """Who decided: the server; this process alone (``on_error="local"``, and `limit` is its share); or the policy
     (``"allow"`` or ``"deny"``), which knows nothing of what is used: `remaining` is 0 then."""
+    ticket: Ticket | None = None
+    """What `refund` takes to give the hit back; ``None`` if the server took nothing."""
 
     @property
     def degraded(self) -> bool:
