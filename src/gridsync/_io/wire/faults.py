@@ -6,6 +6,8 @@ A `Fault` is a request without a reply: *not applied* (it never left, or the ser
 
 from __future__ import annotations
 
+import re
+
 from gridsync.errors import (
     AuthenticationFailed,
     GridsyncError,
@@ -36,8 +38,14 @@ class ReplyError(Exception):
 
     @property
     def code(self) -> str:
-        """The first word, such as ``NOSCRIPT``."""
-        return str(self).split(" ", 1)[0]
+        """The first word, such as ``NOSCRIPT``; ``ERR`` for a redirect that leads nowhere."""
+        text = str(self)
+        word = text.split(" ", 1)[0]
+        if word in REDIRECTS:
+            leads = _REDIRECT.fullmatch(text)
+            if leads is None or int(leads[1]) > _SLOT_MAX:
+                return "ERR"
+        return word
 
     @property
     def slot(self) -> int:
@@ -54,6 +62,8 @@ ASKING = ("ASKING",)
 """Makes a node serve the connection's next command although it does not own the slot yet."""
 REDIRECTS = frozenset({"MOVED", "ASK"})
 """The node of a cluster says that it did nothing, and which other node would: for good, or for this once."""
+_REDIRECT = re.compile(r"[A-Z]+ (\d{1,5}) \S*:\d{1,5}")
+_SLOT_MAX = 16_383
 
 ROLE_CHANGED = frozenset({"READONLY", "UNBLOCKED"})
 """What a primary that was demoted says to a blocking command."""
