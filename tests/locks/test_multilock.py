@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync._io.keys import lock as lock_keys
-from gridsync.errors import LeaseLost, LockTimeout, UsageError
+from gridsync.errors import LeaseLost, LockTimeout, OutcomeUnknown, Unavailable, UsageError
+from gridsync.testing.proxy import FaultProxy
 from tests.wire.fake import soon
 from tests.wire.world import NAMESPACE
 
@@ -123,3 +124,32 @@ async def test_names_must_be_different_and_some(world: World):
         multi(world, "")
     assert repr(multi(world, "b", "a")).endswith("MultiLock 'a', 'b' ttl=10s>")
     assert multi(world, "b", "a").names == ("a", "b")
+
+
+async def test_none_is_renewed_after_a_release_that_did_not_reach_the_server(world: World, flushed: RedisServer):
+    """Else one failure would keep the others for as long as the program lives."""
+    with FaultProxy(flushed.url) as proxy:
+        io = world.io(proxy.url, timeout=0.3)
+        lease = await world.do(world.locks("MultiLock", io, "a", "b", "c", ttl=1.0).acquire)
+        await asyncio.to_thread(proxy.blackhole)
+        with pytest.raises((Unavailable, OutcomeUnknown)):
+            await world.do(lease.release)
+        assert [one.expires_in() for one in lease.leases.values()] == [0.0, 0.0, 0.0]
+        await asyncio.to_thread(proxy.heal)
+        await soon(lambda: held(flushed, "a", "b", "c") == [0, 0, 0])
+
+
+async def test_none_is_renewed_after_a_wait_whose_locks_could_not_be_given_back(world: World, flushed: RedisServer):
+    """Nobody has a handle to them, so nobody else could stop it."""
+    first = await world.do(multi(world, "c").acquire)
+    with FaultProxy(flushed.url) as proxy:
+        io = world.io(proxy.url, timeout=0.3)
+        turn = world.start(world.locks("MultiLock", io, "a", "b", "c", ttl=1.0).acquire, timeout=60)
+        await soon(lambda: flushed.command("ZCARD", keys("c").queue) == 1)
+        assert held(flushed, "a", "b") == [1, 1]
+        await asyncio.to_thread(proxy.blackhole)
+        with pytest.raises((Unavailable, OutcomeUnknown, LeaseLost)):
+            await world.ended(turn)
+        await asyncio.to_thread(proxy.heal)
+        await soon(lambda: held(flushed, "a", "b") == [0, 0])
+    await world.do(first.release)

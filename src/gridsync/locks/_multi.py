@@ -114,7 +114,15 @@ class MultiLease(_MultiLeaseBase[Lease]):
 
         Cost: one round trip for each lock.
         """
-        kept = [lease.release() for lease in reversed(self._leases)]
+        kept: list[bool] = []
+
+        def give_back(lease: Lease) -> None:
+            kept.append(lease.release())
+
+        # Each one is given back, whatever became of the one before: else the watchdog would go on renewing it.
+        with ExitStack() as stack:
+            for lease in self._leases:
+                stack.callback(give_back, lease)
         return all(kept)
 
     def extend(self) -> None:
@@ -160,7 +168,15 @@ class AsyncMultiLease(_MultiLeaseBase[AsyncLease]):
 
         Cost: one round trip for each lock.
         """
-        kept = [await lease.release() for lease in reversed(self._leases)]
+        kept: list[bool] = []
+
+        async def give_back(lease: AsyncLease) -> None:
+            kept.append(await lease.release())
+
+        # Each one is given back, whatever became of the one before: else the watchdog would go on renewing it.
+        async with AsyncExitStack() as stack:
+            for lease in self._leases:
+                stack.push_async_callback(give_back, lease)
         return all(kept)
 
     async def extend(self) -> None:

@@ -11,6 +11,7 @@ Failure points are those of `_core`, for each name.
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from gridsync._io import load
@@ -97,5 +98,7 @@ async def _abandon(io: IO, specs: Sequence[Spec], owners: Sequence[str]) -> None
 
 
 async def _give_back(io: IO, taken: Sequence[Hold]) -> None:
-    for hold in reversed(taken):
-        await _core.release(io, hold)
+    # The last one first, and each whatever became of the others: nobody else has them, to stop their renewal.
+    async with AsyncExitStack() as stack:
+        for hold in taken:
+            stack.push_async_callback(_core.release, io, hold)
