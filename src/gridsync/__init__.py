@@ -2,6 +2,7 @@
 
 ================================  =====================================================================
 `Grid`, `AsyncGrid`               settings, a connection, one factory per primitive
+`Redlock`, `AsyncRedlock`         locks on a majority of independent masters
 `gridsync.locks`                  exclusive leases with fences, first come first served
 `gridsync.limits`                 exact sliding windows
 `gridsync.streams`                an event store with expected versions, and consumer groups
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from gridsync.health import Health
     from gridsync.limits import AsyncLimiter, Decision, Limiter, Rate
     from gridsync.locks import AsyncLease, AsyncLock, Lease, Lock
+    from gridsync.redlock import AsyncRedlock, Redlock
     from gridsync.settings import Settings
 
 __version__ = "0.1.0"
@@ -59,6 +61,7 @@ __all__ = [
     "AsyncLease",
     "AsyncLimiter",
     "AsyncLock",
+    "AsyncRedlock",
     "AuthenticationFailed",
     "BarrierBroken",
     "Decision",
@@ -80,6 +83,7 @@ __all__ = [
     "PermissionDenied",
     "Rate",
     "RateLimited",
+    "Redlock",
     "ServerError",
     "Settings",
     "StaleFence",
@@ -100,6 +104,7 @@ _LATER = {
     "gridsync.health": ("Health",),
     "gridsync.limits": ("AsyncLimiter", "Decision", "Limiter", "Rate"),
     "gridsync.locks": ("AsyncLease", "AsyncLock", "Lease", "Lock"),
+    "gridsync.redlock": ("AsyncRedlock", "Redlock"),
     "gridsync.settings": ("Settings",),
 }
 """Imported when they are first used: redis and pydantic take half a second, and `gridsync --help` needs neither."""

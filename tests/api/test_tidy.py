@@ -36,7 +36,7 @@ WORLD = frozenset({
 })
 # fmt: on
 """Clients, clocks, loops, threads and random sources."""
-MAY_TOUCH_THE_WORLD = ("_io", "_embedded", "embedded", "grid", "testing", "cli", "contrib")
+MAY_TOUCH_THE_WORLD = ("_io", "_embedded", "embedded", "grid", "redlock", "testing", "cli", "contrib")
 
 BELOW = {
     "errors": (),
@@ -49,6 +49,7 @@ BELOW = {
     "health": (),
     "_checkup": ("_io", "health"),
     "grid": ("errors", "_units", "_io", "settings", "embedded", "_checkup", "health", *PRIMITIVES),
+    "redlock": ("errors", "_units", "_io", "settings", "grid", *PRIMITIVES),
 }
 """Which parts a part may import besides itself; `testing`, `cli` and `contrib` stand on top and may import all."""
 
@@ -241,7 +242,7 @@ def test_public_names_are_documented(module: ModuleType):
 def twins() -> Iterator[tuple[type, type]]:
     """Yield every class X with its AsyncX of the same module."""
     wings = (path for wing in PRIMITIVES for path in sorted((SOURCE / wing).glob("*.py")) if path.stem != "__init__")
-    for file in (*wings, SOURCE / "grid.py"):
+    for file in (*wings, SOURCE / "grid.py", SOURCE / "redlock.py"):
         module = importlib.import_module(".".join(file.relative_to(SOURCE.parent).with_suffix("").parts))
         for name, cls in vars(module).items():
             if inspect.isclass(cls) and name.startswith("Async") and cls.__module__ == module.__name__:

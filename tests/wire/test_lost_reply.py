@@ -6,6 +6,7 @@ A script without a scenario here fails `test_every_script_has_a_scenario`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, closing
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from gridsync._io.keys import lock as lock_keys
 from gridsync._io.keys import share as share_keys
 from gridsync.errors import ServerError, WaitTimeout
 from gridsync.locks import AsyncOncePer, OncePer
+from gridsync.locks._masters import Master, Masters
 from gridsync.testing.proxy import Break, FaultProxy, Rule
 from gridsync.testing.servers import RedisServer
 from tests.wire.fake import soon
@@ -280,6 +282,66 @@ scenario("locks.proclaim")(_lead_once)
 async def whoever_asks_learns_who_leads(stage: Stage) -> None:
     stage.arm()
     assert await stage.world.do(stage.world.locks("Election", stage.broken, "boss").leader) is None
+
+
+QUORUM = lock_keys(NAMESPACE, "job", "redlock")
+SURE = {"appendonly": "yes", "appendfsync": "always"}
+"""A server that was just started may vote at once if it forgets nothing."""
+
+
+@contextlib.contextmanager
+def quorum(stage: Stage) -> Iterator[Any]:
+    """Yield a lock on three masters, of which one is behind the proxy."""
+    with RedisServer(options=SURE) as second, RedisServer(options=SURE) as third:
+        ios = [stage.broken, stage.world.io(second.url), stage.world.io(third.url)]
+        each = [Master(io, f"master {index}") for index, io in enumerate(ios)]
+        masters = Masters(each, ttl_max_s=60.0, timeout_s=5.0)
+        stage.server.command("CONFIG", "SET", "appendonly", "yes", "appendfsync", "always")
+        yield stage.world.locks("QuorumLock", masters, "job", ttl=6)
+        stage.server.command("CONFIG", "SET", "appendonly", "no")
+
+
+@scenario("locks.confirm")
+async def a_fence_is_written_down_once(stage: Stage) -> None:
+    world = stage.world
+    with quorum(stage) as lock:
+        before = await world.do(lock.acquire)
+        await world.do(before.release)
+        stage.arm()
+        lease = await world.do(lock.acquire)
+        assert lease.fence > before.fence
+        assert int(stage.server.command("GET", QUORUM.fence)) == lease.fence
+        assert stage.server.command("HMGET", QUORUM.state, "o", "t") == [lease.owner.encode(), b"%d" % lease.fence]
+        assert await world.do(lease.release) is True
+        assert stage.server.command("EXISTS", QUORUM.state) == 0
+
+
+@scenario("locks.uphold")
+async def an_extension_by_a_majority_holds(stage: Stage) -> None:
+    world = stage.world
+    with quorum(stage) as lock:
+        lease = await world.do(lock.acquire)
+        stage.server.command("PEXPIRE", QUORUM.state, 3000)
+        stage.arm()
+        await world.do(lease.extend)
+        assert stage.server.command("PTTL", QUORUM.state) > 3000
+        assert await world.do(lease.release) is True
+        assert stage.server.command("EXISTS", QUORUM.state) == 0
+
+
+@scenario("locks.uphold")
+async def a_vote_that_was_lost_is_given_again_once(stage: Stage) -> None:
+    world = stage.world
+    with quorum(stage) as lock:
+        lease = await world.do(lock.acquire)
+        stage.server.command("DEL", QUORUM.state, QUORUM.fence)
+        rule = stage.arm()
+        await soon(lambda: rule.hits)
+        await soon(lambda: stage.server.command("HGET", QUORUM.state, "o") == lease.owner.encode())
+        assert int(stage.server.command("GET", QUORUM.fence)) == lease.fence
+        lease.check()
+        assert await world.do(lease.release) is True
+        assert stage.server.command("EXISTS", QUORUM.state) == 0
 
 
 @scenario("locks.count_down")

@@ -83,6 +83,12 @@ class Ear(Protocol):
     async def wait(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds; true if a wake-up came since the last `wait`."""
 
+    def wake(self, message: str = "") -> None:
+        """End a `wait`, now or to come."""
+
+    def follow(self, other: Ear) -> None:
+        """Let *other* hear what comes here: a waiter of several servers has an ear at each, and waits at one."""
+
     def close(self) -> None:
         """Stop listening for this waiter; safe to call twice."""
 
@@ -118,8 +124,10 @@ class Keep(Protocol):
 
     due: float
     """When to look at it again, on the clock of `IO.monotonic`."""
-    deadline: float
-    """When it is lost unless it was renewed; no request made for it may block past this."""
+
+    @property
+    def deadline(self) -> float:
+        """When it is lost unless it was renewed; no request made for it may block past this."""
 
     def request(self, now: float) -> tuple[Script, Sequence[str], Sequence[Arg]] | None:
         """Return the script call that renews it, or ``None`` when there is nothing (more) to renew."""
@@ -194,6 +202,13 @@ class IO(Protocol):
         """Run all of them, side by side where the world allows it, and return their results in order.
 
         If one raises, the others are cancelled where they can be, and the first exception is raised.
+        """
+
+    async def fan(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
+        """Run all of them at the same time and return their results in order: requests to several servers.
+
+        Unlike `gather` also under `SyncIO`, which runs all but one in threads that it keeps for that.  There, what one
+        raises does not end the others.
         """
 
     async def sleep(self, seconds: float) -> None:

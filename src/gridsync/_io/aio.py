@@ -400,6 +400,8 @@ class AsyncIO:
             raise failures.exceptions[0] from None
         return [task.result() for task in tasks]
 
+    fan = gather
+
     async def sleep(self, seconds: float) -> None:
         """Let *seconds* pass."""
         await asyncio.sleep(seconds)

@@ -7,7 +7,7 @@ import contextlib
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gridsync._io.ears import BEGINS, ENDS, MESSAGES, Ears, pauses, subscription, unconfirmed
+from gridsync._io.ears import BEGINS, ENDS, MESSAGES, Ears, Relay, pauses, subscription, unconfirmed
 from gridsync._io.retry import REDIRECTS_MAX
 from gridsync._io.wire import mux
 from gridsync._io.wire.faults import REDIRECTS, Fault, ReplyError, as_public, is_transient
@@ -17,6 +17,7 @@ from gridsync.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gridsync._io import Ear
     from gridsync._io.route import Topology
     from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.mux import MuxWire
@@ -77,6 +78,10 @@ class TaskEar:
         self._woken = True
         if self._waiting is not None:
             _end(self._waiting)
+
+    def follow(self, other: Ear) -> None:
+        """Let *other* hear what comes here."""
+        self._hub.ears.add(Relay(self.token, self.channel, other.wake))
 
     def close(self) -> None:
         """Stop listening."""

@@ -50,6 +50,8 @@ class Stats:
     """Leases that ended before they were released."""
     locks_acquired: int = 0
     """Leases that were granted."""
+    votes_young: int = 0
+    """Votes of a `Redlock`'s master that did not count: it was started lately, and may have forgotten leases."""
     events_consumed: int = 0
     """Events that a handler finished and that were acknowledged."""
     events_failed: int = 0
@@ -129,6 +131,7 @@ class Counts:
             leases_kept=leases,
             leases_lost=self.total("lock.lost"),
             locks_acquired=self.total("lock.wait"),
+            votes_young=self.total("redlock.young"),
             events_consumed=self.total("stream.consumed"),
             events_failed=self.total("stream.failed"),
             ears=ears,

@@ -6,12 +6,13 @@ A message is a hint to one waiter.  Its first word is the waiter's token; what f
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gridsync.errors import Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from gridsync._io.wire.place import Place
 
@@ -39,6 +40,15 @@ class Listener(Protocol):
 
     def wake(self, message: str = "") -> None:
         """End its `wait`."""
+
+
+@dataclass(slots=True)
+class Relay:
+    """Hears in the place of an ear, for another one; see `Ear.follow`."""
+
+    token: str
+    channel: str
+    wake: Callable[..., None]
 
 
 class Ears:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import hiredis
 
 from gridsync._io.clock import monotonic
-from gridsync._io.ears import BEGINS, ENDS, MESSAGES, Ears, pauses, subscription, unconfirmed
+from gridsync._io.ears import BEGINS, ENDS, MESSAGES, Ears, Relay, pauses, subscription, unconfirmed
 from gridsync._io.retry import REDIRECTS_MAX
 from gridsync._io.wire import blocking
 from gridsync._io.wire.endpoint import ProtocolError
@@ -34,6 +34,7 @@ from gridsync.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gridsync._io import Ear
     from gridsync._io.route import Topology
     from gridsync._io.wire.blocking import BlockingWire
     from gridsync._io.wire.endpoint import Endpoint
@@ -79,6 +80,10 @@ class ThreadEar:
             self._gate.release()
         except RuntimeError:
             self._heard = ""  # it was woken already
+
+    def follow(self, other: Ear) -> None:
+        """Let *other* hear what comes here."""
+        self._hub.ears.add(Relay(self.token, self.channel, other.wake))
 
     def close(self) -> None:
         """Stop listening."""

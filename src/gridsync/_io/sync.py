@@ -20,6 +20,7 @@ import hiredis
 
 from gridsync._io import run_sync, telemetry, who
 from gridsync._io.clock import Tokens, monotonic
+from gridsync._io.fan import Fan
 from gridsync._io.hub import ThreadEar, ThreadHub
 from gridsync._io.keeper import Keeper
 from gridsync._io.keys import shard_wake_prefix, wake_prefix
@@ -81,6 +82,7 @@ class SyncIO:
         self.wake = self._hub.ears.hear
         self._opening: set[str] = set()
         self._blocking = self._topology.pools(pool_size)
+        self._fan = Fan()
         self._blocked: set[BlockingWire] = set()
         self.reads = ThreadReads(endpoint.server, self._topology, timeout, size=pool_size)
         self._moved = threading.Condition()
@@ -90,7 +92,7 @@ class SyncIO:
         moved = weakref.WeakMethod(self._move)
         self._topology.on_move(lambda endpoint: (move := moved()) and move(endpoint))
         self._topology.on_change(self._hub.review)
-        ending = (self._topology, self._keeper, self._hub, self._blocking, self.reads, self._route)
+        ending = (self._topology, self._keeper, self._hub, self._blocking, self.reads, self._route, self._fan)
         self._shut = partial(_shut, self._blocked, *(each.close for each in ending))
         # Dropped without a close: its threads must not outlive it.
         self._dropped = weakref.finalize(self, in_background, self._shut)
@@ -340,6 +342,10 @@ class SyncIO:
                 raise
         return results
 
+    async def fan(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
+        """Run all of them at the same time, each but the last in a thread of its own."""
+        return self._fan.run(coroutines)
+
     async def sleep(self, seconds: float) -> None:
         """Block for *seconds*."""
         time.sleep(seconds)  # noqa: ASYNC251 - blocking is what this driver does
@@ -390,6 +396,7 @@ class SyncIO:
     def _after_fork(self) -> None:
         self.token.renew()
         self._keeper.reset()
+        self._fan.reset()
         self._hub.after_fork()
         self._opening = set()
         self._moved = threading.Condition()

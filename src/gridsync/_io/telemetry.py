@@ -73,6 +73,7 @@ TALLIES: Final = {
     "lock.wait": _Tally("seconds", "s", "from asking for a lock to holding it"),
     "lock.hold": _Tally("seconds", "s", "from holding a lock to giving it back"),
     "lock.lost": _Tally("count", "{lease}", "leases that ended before they were released"),
+    "redlock.young": _Tally("count", "{vote}", "votes of masters that may have forgotten leases in a restart"),
     "lock.timeout": _Tally("count", "{call}", "callers that gave up waiting for a lock"),
     "stream.consumed": _Tally("count", "{event}", "events handled and acknowledged"),
     "stream.failed": _Tally("count", "{event}", "events whose handler raised"),

@@ -25,6 +25,7 @@ from gridsync.locks._lease import AsyncLease, AsyncLoss, Lease, Loss
 from gridsync.locks._look import Holder, LockInfo, Waiter
 from gridsync.locks._multi import AsyncMultiLease, AsyncMultiLock, MultiLease, MultiLock
 from gridsync.locks._once import AsyncOncePer, OncePer, Turn
+from gridsync.locks._quorum import AsyncQuorumLock, QuorumLock
 from gridsync.locks._rwlock import AsyncRWLock, AsyncSide, RWLock, Side
 from gridsync.locks._semaphore import AsyncSemaphore, Semaphore
 
@@ -39,6 +40,7 @@ __all__ = [
     "AsyncMultiLease",
     "AsyncMultiLock",
     "AsyncOncePer",
+    "AsyncQuorumLock",
     "AsyncRWLock",
     "AsyncSemaphore",
     "AsyncSide",
@@ -57,6 +59,7 @@ __all__ = [
     "MultiLock",
     "OncePer",
     "Passage",
+    "QuorumLock",
     "RWLock",
     "Semaphore",
     "Side",

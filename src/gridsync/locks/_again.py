@@ -10,9 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from gridsync.locks import _core
-
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from gridsync._io import IO
     from gridsync.locks._hold import Hold
     from gridsync.locks._spec import Spec
@@ -23,8 +23,8 @@ _held: WeakKeyDictionary[object, Held] = WeakKeyDictionary()
 """For each living thread or task: what it holds and may enter again."""
 
 
-async def acquire(io: IO, spec: Spec, timeout: float | None) -> Hold | None:
-    """Return what this thread or task holds already, or take it as `_core.acquire` does.
+async def acquire(io: IO, spec: Spec, take: Callable[[], Awaitable[Hold | None]]) -> Hold | None:
+    """Return what this thread or task holds already, or else what *take* takes.
 
     A lease that was lost is not entered again: the caller gets a new one, with a new fence.
     """
@@ -36,7 +36,7 @@ async def acquire(io: IO, spec: Spec, timeout: float | None) -> Hold | None:
         hold.disown()
         if hold.remaining():
             return hold
-    hold = await _core.acquire(io, spec, timeout)
+    hold = await take()
     if hold is not None:
         _remember(_held.setdefault(me, {}), key, hold)
     return hold

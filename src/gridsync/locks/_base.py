@@ -5,15 +5,15 @@ from __future__ import annotations
 import inspect
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gridsync import _units
 from gridsync.errors import UsageError
-from gridsync.locks import _again, _core, _durable
+from gridsync.locks import _again, _core, _durable, _resume
 from gridsync.locks._lease import LeaseBase
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from gridsync._io import IO
     from gridsync.errors import LeaseLost
@@ -108,11 +108,19 @@ class LockBase(Generic[AnyLease]):
 
     async def _take(self, timeout: _units.Seconds | None) -> Hold | None:
         limit = None if timeout is None else _units.seconds(timeout, f"the timeout for {self._spec}")
-        acquire = _again.acquire if self._reentrant else _core.acquire
-        hold = await acquire(self._io, self._spec, limit)
+        if self._reentrant:
+            hold = await _again.acquire(self._io, self._spec, lambda: self._ask(limit))
+        else:
+            hold = await self._ask(limit)
         if hold is not None and self._durable and not hold.handles:
             await _durable.confirm(self._io, hold)
         return hold
+
+    def _go_on(self, text: str) -> Coroutine[Any, Any, Hold]:
+        return _resume.resume(self._io, self._spec, text)
+
+    def _ask(self, timeout: float | None) -> Coroutine[Any, Any, Hold | None]:
+        return _core.acquire(self._io, self._spec, timeout)
 
     def _enter(self, lease: AnyLease) -> AnyLease:
         self._entered.append(lease)

@@ -69,5 +69,5 @@ async def give_back(io: IO, hold: Hold, handle: int) -> bool:
     if hold.leftover:
         # Lost here, but not on the server: nobody works under it any more, so the next one may come at once.
         hold.leftover = False
-        io.spawn(_core.let_go(io, hold.spec, hold.owner, ghost=hold.ghost, timeout=_core.ABANDON_S))
+        io.spawn(hold.let_go(_core.ABANDON_S))
     return await _core.release(io, hold)

@@ -33,11 +33,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from gridsync._io import Category, Command
-from gridsync._io.keys import PROCESS_CHARS, wake_channel
+from gridsync._io.keys import wake_channel
 from gridsync.errors import GridsyncError, LockTimeout, Misconfigured, OutcomeUnknown, ServerError
 from gridsync.locks._about import tell
-from gridsync.locks._hold import MARGIN, RENEWALS, Hold
+from gridsync.locks._hold import MARGIN, RENEWALS, Hold, let_go
 
 if TYPE_CHECKING:
     from gridsync._io import IO
@@ -50,7 +49,6 @@ LOOKS = 3
 LOOK_S = 1.0
 """How long the head of a queue sleeps without a word; a tenth more for each one who came before."""
 LOOK_MAX_S = 15.0
-_SAY = {shard: Command(word, Category.IDEMPOTENT, (word,)) for shard, word in ((True, "SPUBLISH"), (False, "PUBLISH"))}
 """How a word reaches a waiter of another process; twice is as good as once."""
 ABANDON_S = 1.0
 """How long an abandon may take; without it the lease's end does the same."""
@@ -187,19 +185,6 @@ class Seeker:
         await let_go(self._io, self._spec, self._owner, ghost=self._ghost or self._under_way, timeout=ABANDON_S)
 
 
-async def let_go(io: IO, spec: Spec, owner: str, *, ghost: bool, timeout: float | None = None) -> int:
-    """Run the release script, wake whom it leaves to us, and return its code."""
-    code, *messages = await io.run(*spec.giving_back(owner, ghost=ghost), timeout=timeout)
-    channel = wake_channel(spec.wake, owner)
-    for message in messages:
-        if io.token().startswith(owner[:PROCESS_CHARS]):
-            io.wake(channel, message)
-        else:
-            # A lease of another process, taken away by an operator or resumed here: its waiters are not ours to wake.
-            await io.run(_SAY[spec.wake.startswith("{")], (channel,), (message,), timeout=timeout)
-    return int(code)
-
-
 async def release(io: IO, hold: Hold) -> bool:
     """Give the lock back; true if it was ours until now, false if it had been lost.
 
@@ -212,13 +197,13 @@ async def release(io: IO, hold: Hold) -> bool:
     late = io.monotonic() >= hold.deadline
     asked_before, hold.unconfirmed = hold.unconfirmed, True
     try:
-        code = await let_go(io, hold.spec, hold.owner, ghost=hold.ghost)
+        code = await hold.let_go()
     except GridsyncError:
         raise
     except BaseException:
         # Cancelled while it was under way: the request is in the queue of the connection or already applied, but it
         # may have been withdrawn before it left.
-        io.spawn(let_go(io, hold.spec, hold.owner, ghost=hold.ghost, timeout=ABANDON_S))
+        io.spawn(hold.let_go(ABANDON_S))
         raise
     hold.unconfirmed = False
     if code != 1 and (late or not (asked_before or code == 2)):  # noqa: PLR2004 - the script's header tells the codes
@@ -240,14 +225,12 @@ def held(hold: Hold | None, spec: Spec) -> Hold:
     return hold
 
 
-async def extend(io: IO, hold: Hold) -> None:
+async def extend(hold: Hold) -> None:
     """Renew now.
 
     Raises:
         LeaseLost: It is not ours any more.
     """
     hold.check()
-    sent = io.monotonic()
-    reply = await io.run(*hold.renewal())
-    hold.settle(reply, sent)
+    await hold.extend()
     hold.check()

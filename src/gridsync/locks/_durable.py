@@ -42,7 +42,7 @@ async def confirm(io: IO, hold: Hold) -> None:
         raise
     except BaseException:
         hold.end()
-        io.spawn(_core.let_go(io, spec, hold.owner, ghost=hold.ghost, timeout=_core.ABANDON_S))
+        io.spawn(hold.let_go(_core.ABANDON_S))
         raise
     if replicas < spec.min_replicas or local < spec.fsync:
         await _take_back(io, hold)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from gridsync._io import Category, Command
 from gridsync._io.keys import PROCESS_CHARS, wake_channel
 from gridsync.errors import LeaseLost
 
@@ -39,6 +40,7 @@ REVOKED = "revoked:"
 """What stands before the owner in the message of a revocation, which its reason follows."""
 RETRY = 20
 """A failed renewal is tried again after this fraction of the lease."""
+_SAY = {shard: Command(word, Category.IDEMPOTENT, (word,)) for shard, word in ((True, "SPUBLISH"), (False, "PUBLISH"))}
 
 
 class Hold:
@@ -123,8 +125,14 @@ class Hold:
         self.due = min(self.renew_at, sent + LISTEN_S)
         if spec.on_lost is not None:
             self.signal.on_set(self._tell)
-        io.keep(self)
+        self._watch()
         self.since = io.monotonic()
+
+    def _watch(self) -> None:
+        self._io.keep(self)
+
+    def _unwatch(self) -> None:
+        self._io.unkeep(self)
 
     def _renewed(self, sent: float, term_s: float) -> None:
         self._term_s = term_s
@@ -182,7 +190,7 @@ class Hold:
     def end(self) -> None:
         """Renew no more, and listen no more."""
         self.ended = True
-        self._io.unkeep(self)
+        self._unwatch()
         if self._listener is not None:
             self._listener.close()
         if self.at_end is not None:
@@ -208,6 +216,16 @@ class Hold:
     def renewal(self) -> tuple[Script, Sequence[str], Sequence[Arg]]:
         """Return the script call that renews the lease; it answers 1, or 0 when it is not ours any more."""
         return self.spec.renew, self.spec.renew_keys, (self.owner, self.spec.ttl_text)
+
+    async def extend(self) -> None:
+        """Renew now, and take the outcome."""
+        sent = self._io.monotonic()
+        reply = await self._io.run(*self.renewal())
+        self.settle(reply, sent)
+
+    async def let_go(self, timeout: float | None = None) -> int:
+        """Give it back, whoever believes what; the code of the release script."""
+        return await let_go(self._io, self.spec, self.owner, ghost=self.ghost, timeout=timeout)
 
     def wake_heirs(self, messages: Sequence[bytes]) -> None:
         """Wake the waiters of this process of whom a release's reply tells."""
@@ -273,3 +291,22 @@ class Hold:
         self._heard = False
         self.due = min(now + self._term_s / RETRY, self.deadline)
         return True
+
+
+async def let_go(io: IO, spec: Spec, owner: str, *, ghost: bool, timeout: float | None = None) -> int:
+    """Run the release script, wake whom it leaves to us, and return its code."""
+    ours = io.token().startswith(owner[:PROCESS_CHARS])
+    return await give_back(io, spec, owner, ghost=ghost, ours=ours, timeout=timeout)
+
+
+async def give_back(io: IO, spec: Spec, owner: str, *, ghost: bool, ours: bool, timeout: float | None = None) -> int:
+    """As `let_go`, where it is known whether *owner* is *ours*, and so are the waiters whom it leaves to us."""
+    code, *messages = await io.run(*spec.giving_back(owner, ghost=ghost), timeout=timeout)
+    channel = wake_channel(spec.wake, owner)
+    for message in messages:
+        if ours:
+            io.wake(channel, message)
+        else:
+            # A lease of another process, taken away by an operator or resumed here: its waiters are not ours to wake.
+            await io.run(_SAY[spec.wake.startswith("{")], (channel,), (message,), timeout=timeout)
+    return int(code)

@@ -187,7 +187,7 @@ class Lease(LeaseBase):
 
         Cost: one round trip, O(1).
         """
-        run_sync(_core.extend(self._io, self._hold))
+        run_sync(_core.extend(self._hold))
 
     def release(self) -> bool:
         """Give the lock back and wake the next waiter; safe to call again.
@@ -246,7 +246,7 @@ class AsyncLease(LeaseBase):
 
         Cost: one round trip, O(1).
         """
-        await _core.extend(self._io, self._hold)
+        await _core.extend(self._hold)
 
     async def release(self) -> bool:
         """Give the lock back and wake the next waiter; safe to call again.

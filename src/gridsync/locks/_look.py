@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 from gridsync._io import load
 from gridsync._io.keys import wake_channel
-from gridsync.locks import _core
 from gridsync.locks._about import read
-from gridsync.locks._hold import REVOKED
+from gridsync.locks._hold import REVOKED, let_go
 from gridsync.locks._spec import FENCE_TTL_MS
 
 if TYPE_CHECKING:
@@ -107,5 +106,5 @@ async def force_release(io: IO, spec: Spec, owner: str, reason: str) -> int | No
     fence = await io.run(REVOKE, (spec.keys[0], spec.keys[3]), (owner, str(FENCE_TTL_MS), channel, message))
     if not fence:
         return None
-    await _core.let_go(io, spec, owner, ghost=True)
+    await let_go(io, spec, owner, ghost=True)
     return int(fence)

@@ -62,12 +62,17 @@ async def resume(io: IO, spec: Spec, text: str) -> Hold:
     owner, fence = read(spec, text)
     sent = io.monotonic()
     if await io.run(spec.renew, spec.renew_keys, (owner, spec.ttl_text)) != 1:
-        raise LeaseLost(
-            f"the lease of {spec} (fence {fence}) cannot be resumed: it ended on the server, or was taken away",
-            name=spec.name,
-            fence=fence,
-            reason="it ended on the server, or was taken away",
-        )
+        raise ended(spec, fence)
     hold = Hold(io, spec, owner, fence, sent, ghost=True)
     hold.process = io.token()[:PROCESS_CHARS]
     return hold
+
+
+def ended(spec: Spec, fence: int) -> LeaseLost:
+    """Return the exception that tells that a lease cannot be resumed."""
+    return LeaseLost(
+        f"the lease of {spec} (fence {fence}) cannot be resumed: it ended on the server, or was taken away",
+        name=spec.name,
+        fence=fence,
+        reason="it ended on the server, or was taken away",
+    )

@@ -18,7 +18,7 @@ from gridsync._io import load
 from gridsync.errors import GridsyncError, LockTimeout, OutcomeUnknown
 from gridsync.locks import _core
 from gridsync.locks._about import tell
-from gridsync.locks._hold import Hold
+from gridsync.locks._hold import Hold, let_go
 from gridsync.locks._spec import FENCE_TTL_MS
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ async def _together(io: IO, specs: Sequence[Spec]) -> list[Hold] | None:
 async def _abandon(io: IO, specs: Sequence[Spec], owners: Sequence[str]) -> None:
     await io.gather(
         *(
-            _core.let_go(io, spec, owner, ghost=True, timeout=_core.ABANDON_S)
+            let_go(io, spec, owner, ghost=True, timeout=_core.ABANDON_S)
             for spec, owner in zip(specs, owners, strict=True)
         )
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from gridsync._io import run_sync
 from gridsync.errors import LockTimeout
-from gridsync.locks import _core, _resume
+from gridsync.locks import _core
 from gridsync.locks._base import LockBase, refuse
 from gridsync.locks._lease import AsyncLease, Lease
 
@@ -114,7 +114,7 @@ class Takable(LockBase[Lease]):
         the other has detached it or ended.
         Cost: one round trip, O(1).
         """
-        return Lease(self._io, run_sync(_resume.resume(self._io, self._spec, text)))
+        return Lease(self._io, run_sync(self._go_on(text)))
 
     def __enter__(self) -> Lease:
         return self._enter(self.acquire().__enter__())
@@ -220,7 +220,7 @@ class AsyncTakable(LockBase[AsyncLease]):
         the other has detached it or ended.
         Cost: one round trip, O(1).
         """
-        return AsyncLease(self._io, await _resume.resume(self._io, self._spec, text))
+        return AsyncLease(self._io, await self._go_on(text))
 
     async def __aenter__(self) -> AsyncLease:
         lease = await self.acquire()

@@ -116,6 +116,10 @@ class Connection:
         if self.open and self._on_push is not None:
             self._on_push(message)
 
+    def leads_to(self, server: Server) -> bool:
+        """Tell whether it is a connection to *server*."""
+        return self._server is server
+
     def break_both(self) -> None:
         """Break it for the server now and for the client a moment later: what did not arrive yet never will."""
         self._served = False

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from gridsync.testing._scheduler import Task
+    from gridsync.testing._server import Server
     from gridsync.testing.sim import Simulation
 
 
@@ -24,13 +25,14 @@ class Process(Host):
         super().__init__(name)
         self._simulation = simulation
         self.scheduler = simulation.scheduler
-        self.server = simulation.server
         self.random = simulation.random
         self.scripts = simulation.scripts
         self.connections: list[Connection] = []
         self._clock_start_us = self.random.randrange(10**6, 10**12)
         self._drift_ppm = self.random.randint(-simulation.faults.drift_ppm, simulation.faults.drift_ppm)
-        self.io = SimIO(self, timeout=simulation.timeout)
+        self.ios = [SimIO(self, server, timeout=simulation.timeout) for server in simulation.servers]
+        """A driver for each server."""
+        self.io = self.ios[0]
 
     def start(self, coroutine: Coroutine[Any, Any, Any], name: str) -> Task:
         """Start a task here."""
@@ -46,17 +48,18 @@ class Process(Host):
         return int(seconds * 1e6 / (1 + self._drift_ppm / 1e6)) + 1
 
     async def connect(
-        self, on_push: Callable[[list[Any]], None] | None = None, on_lost: Callable[[], None] | None = None
+        self,
+        server: Server,
+        on_push: Callable[[list[Any]], None] | None = None,
+        on_lost: Callable[[], None] | None = None,
     ) -> Connection:
-        """Open a connection, or raise `Fault`."""
+        """Open a connection to *server*, or raise `Fault`."""
         weather = self._simulation.weather
         await self.scheduler.wait(Promise(), self.scheduler.now_us + 2 * weather.latency_us())
-        if not self.server.up:
+        if not server.up or (self.name, server) in self._simulation.walls:
             raise Fault("connection refused", applied=False)
         log = self._simulation.log
-        connection = Connection(
-            self.scheduler, self.server, weather, log, owner=self.name, on_push=on_push, on_lost=on_lost
-        )
+        connection = Connection(self.scheduler, server, weather, log, owner=self.name, on_push=on_push, on_lost=on_lost)
         self.connections = [*(old for old in self.connections if old.open), connection]
         return connection
 

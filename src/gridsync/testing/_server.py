@@ -47,9 +47,9 @@ class Blocked:
 
 
 class Server:
-    """The one server of a simulation."""
+    """One server of a simulation."""
 
-    def __init__(self, scheduler: Scheduler, weather: Weather, drift_ppm: int, *, strict: bool) -> None:
+    def __init__(self, scheduler: Scheduler, weather: Weather, drift_ppm: int, *, strict: bool, name: str) -> None:
         """Start empty and up."""
         self._scheduler = scheduler
         self._weather = weather
@@ -58,7 +58,7 @@ class Server:
         self.up = True
         self.connections: list[Connection] = []
         self.watchers: list[Callable[[Call], None]] = []
-        self.engine = Engine(self.now_us, self._publish, self._listeners, strict=strict)
+        self.engine = Engine(self.now_us, self._publish, self._listeners, strict=strict, name=name)
         self._blocked: list[Blocked] = []
 
     def now_us(self) -> int:
@@ -76,9 +76,13 @@ class Server:
         for connection in list(self.connections):
             connection.break_both()
         self._blocked.clear()
-        self.engine.forget_scripts()
+        self.engine.restart()
         if lose_data:
             self.engine.forget_data()
+
+    def start(self) -> None:
+        """Come back."""
+        self.up = True
 
     def execute(self, connection: Connection, words: Words, answer: Callable[[Any], None]) -> None:
         """Run one command and hand over the reply, now or when a blocked read gets its entry."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gridsync.testing._network import Connection
     from gridsync.testing._process import Process
     from gridsync.testing._scheduler import Task
+    from gridsync.testing._server import Server
 
 T = TypeVar("T")
 BLOCK_GRACE_S = 0.5
@@ -44,14 +45,16 @@ def _name(coroutine: Coroutine[Any, Any, Any]) -> str:
 class SimIO:
     """Everything a core may ask of the world, for the tasks of one simulated process."""
 
-    def __init__(self, process: Process, *, timeout: float) -> None:
+    def __init__(self, process: Process, server: Server, *, timeout: float) -> None:
         """Open nothing yet.
 
         Args:
             process: Where it lives.
+            server: What it talks to.
             timeout: The command timeout, in seconds.
         """
         self.process = process
+        self.server = server
         self.timeout = timeout
         self.counts = Counts()
         self._scheduler = process.scheduler
@@ -154,7 +157,7 @@ class SimIO:
     async def _connect(self, connecting: Promise[Connection]) -> None:
         began = self.monotonic()
         try:
-            self._main = await self.process.connect()
+            self._main = await self.process.connect(self.server)
         except Fault as error:
             self._connecting = None
             connecting.fail(self._breaker.judged(error, began))
@@ -185,7 +188,7 @@ class SimIO:
             return None
         await self.breathe()
         try:
-            connection = await self.process.connect()
+            connection = await self.process.connect(self.server)
         except Fault as error:
             raise Unavailable(str(error)) from error
         if stop.is_set():
@@ -220,7 +223,7 @@ class SimIO:
 
     def _ask_to_unblock(self, connection: Connection) -> Promise[bool]:
         answer: Promise[bool] = Promise()
-        self.process.after_latency(lambda: answer.set(self.process.server.unblock(connection)))
+        self.process.after_latency(lambda: answer.set(self.server.unblock(connection)))
         return answer
 
     # -- tasks and time ---------------------------------------------------------------------------------------------
@@ -251,6 +254,8 @@ class SimIO:
             if task.error is not None:
                 raise task.error
         return [task.finished.result() for task in tasks]
+
+    fan = gather
 
     @staticmethod
     async def _ended(task: Task) -> None:

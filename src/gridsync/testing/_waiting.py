@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from gridsync._io.ears import Ears, pauses
+from gridsync._io.ears import Ears, Relay, pauses
 from gridsync._io.wire.faults import Fault
 from gridsync.errors import Unavailable
 from gridsync.testing._scheduler import Promise
@@ -13,6 +13,7 @@ from gridsync.testing._scheduler import Promise
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gridsync._io import Ear
     from gridsync.testing._network import Connection
     from gridsync.testing._simio import SimIO
 
@@ -114,6 +115,10 @@ class SimEar:
             message = ""
         self._heard.set(message)
 
+    def follow(self, other: Ear) -> None:
+        """Let *other* hear what comes here."""
+        self._hub.ears.add(Relay(self.token, self.channel, other.wake))
+
     def close(self) -> None:
         """Stop listening."""
         self._hub.ears.discard(self)
@@ -145,7 +150,7 @@ class Hub:
 
     async def _subscribe(self, channel: str, deadline: float) -> None:
         if self._connection is None or not self._connection.open:
-            connection = await self.io.process.connect(self._take, self._lost)
+            connection = await self.io.process.connect(self.io.server, self._take, self._lost)
             if self._connection is None or not self._connection.open:
                 self._connection = connection
                 self._confirmed.clear()

@@ -67,7 +67,7 @@ class Watchdog:
         timeout = min(TIMEOUT_MAX_S, max(TIMEOUT_MIN_S, min(item.deadline for item in items) - now))
         try:
             if self._connection is None or not self._connection.open:
-                self._connection = await self._io.process.connect()
+                self._connection = await self._io.process.connect(self._io.server)
             replies = await self._exchange([call for _, call in asked], self._connection, timeout)
         except Fault as error:
             replies = [error] * len(asked)

@@ -52,6 +52,7 @@ class Simulation:
         timeout: float = COMMAND_TIMEOUT_S,
         strict: bool = True,
         scripts: Mapping[str, str] | None = None,
+        servers: int = 1,
     ) -> None:
         """Set the stage; nothing happens before `run`.
 
@@ -62,6 +63,7 @@ class Simulation:
             strict: Refuse scripts that touch keys which they did not declare.
             scripts: Sources to run instead of shipped scripts, by name, such as ``{"locks.release": "…"}``: how a test
                 shows that it would see a bug.
+            servers: How many independent servers there are; a process has a driver for each (`ios`).
         """
         self.seed = seed
         self.faults = faults or Faults()
@@ -71,13 +73,19 @@ class Simulation:
         self.history = History(seed, lambda: self.scheduler.now_us)
         self.log = self.history.log
         self.weather = Weather(self.faults, self.random, lambda: self.scheduler.now_us)
-        drift = self.random.randint(-self.faults.drift_ppm, self.faults.drift_ppm)
-        self.server = Server(self.scheduler, self.weather, drift, strict=strict)
+        self.servers = [self._server(_name(index), strict=strict) for index in range(servers)]
+        self.server = self.servers[0]
+        self.walls: set[tuple[str, Server]] = set()
+        """Which processes cannot reach which servers."""
         self.scripts = {name: parse(name, source) for name, source in (scripts or {}).items()}
         self._processes: dict[str, Process] = {}
         self._started: list[Task] = []
         self._unexpected: list[Task] = []
         self._ran = False
+
+    def _server(self, name: str, *, strict: bool) -> Server:
+        drift = self.random.randint(-self.faults.drift_ppm, self.faults.drift_ppm)
+        return Server(self.scheduler, self.weather, drift, strict=strict, name=name)
 
     @property
     def now(self) -> float:
@@ -91,8 +99,12 @@ class Simulation:
         return self._processes[name]
 
     def io(self, name: str) -> SimIO:
-        """Return the driver of the process *name*."""
+        """Return the driver of the process *name*, to the first server."""
         return self.process(name).io
+
+    def ios(self, name: str) -> list[SimIO]:
+        """Return the drivers of the process *name*, one for each server."""
+        return self.process(name).ios
 
     def start(self, name: str, work: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> Task:  # noqa: ANN401
         """Start ``work(io, *args)`` in the process *name*; its exceptions fail the run."""
@@ -105,9 +117,9 @@ class Simulation:
         """Call *call* at a moment of true time."""
         self.scheduler.at(int(seconds * 1e6), lambda: (call(), None)[1])
 
-    def watch(self, look: Callable[[Call], None]) -> None:
-        """Show every command that the server has run to *look*, in the order in which they took effect."""
-        self.server.watchers.append(look)
+    def watch(self, look: Callable[[Call], None], server: int = 0) -> None:
+        """Show every command that a server has run to *look*, in the order in which they took effect."""
+        self.servers[server].watchers.append(look)
 
     # -- faults by hand ---------------------------------------------------------------------------------------------
 
@@ -150,26 +162,42 @@ class Simulation:
             else:
                 connection.break_client()
 
-    def restart_server(self, away: float = 0.5, *, lose_data: bool = False) -> None:
-        """Stop the server and start it again after *away* seconds."""
-        if self.server.up:
-            self.log("server", f"fault: away for {away:.3f} s{', all data lost' if lose_data else ''}")
-            self.server.stop(lose_data=lose_data)
-            self.scheduler.at(self.scheduler.now_us + int(away * 1e6), self._server_back)
+    def restart_server(self, away: float = 0.5, *, lose_data: bool = False, server: int = 0) -> None:
+        """Stop a server and start it again after *away* seconds."""
+        target = self.servers[server]
+        if target.up:
+            self.log(_name(server), f"fault: away for {away:.3f} s{', all data lost' if lose_data else ''}")
+            target.stop(lose_data=lose_data)
+            self.scheduler.at(self.scheduler.now_us + int(away * 1e6), lambda: self._server_back(server))
 
-    def _server_back(self) -> None:
-        self.log("server", "is back")
-        self.server.up = True
+    def _server_back(self, server: int) -> None:
+        self.log(_name(server), "is back")
+        self.servers[server].start()
 
-    def flush_scripts(self) -> None:
-        """Let the server forget all scripts."""
-        self.log("server", "fault: scripts flushed")
-        self.server.engine.forget_scripts()
+    def flush_scripts(self, server: int = 0) -> None:
+        """Let a server forget all scripts."""
+        self.log(_name(server), "fault: scripts flushed")
+        self.servers[server].engine.forget_scripts()
 
-    def jump_server_clock(self, seconds: float) -> None:
-        """Set the server's wall clock forward or back."""
-        self.log("server", f"fault: clock jumps by {seconds:.3f} s")
-        self.server.jump(int(seconds * 1e6))
+    def flush_data(self, server: int = 0) -> None:
+        """Let a server forget all keys, as FLUSHALL and evictions do; it runs on."""
+        self.log(_name(server), "fault: data flushed")
+        self.servers[server].engine.data.clear()
+
+    def jump_server_clock(self, seconds: float, server: int = 0) -> None:
+        """Set a server's wall clock forward or back."""
+        self.log(_name(server), f"fault: clock jumps by {seconds:.3f} s")
+        self.servers[server].jump(int(seconds * 1e6))
+
+    def part(self, name: str, server: int, seconds: float) -> None:
+        """Let a process not reach a server for some time."""
+        wall = (name, self.servers[server])
+        self.log(name, f"fault: cannot reach {_name(server)} for {seconds:.3f} s")
+        self.walls.add(wall)
+        for connection in list(self.process(name).connections):
+            if connection.leads_to(wall[1]):
+                connection.break_both()
+        self.scheduler.at(self.scheduler.now_us + int(seconds * 1e6), lambda: self.walls.discard(wall))
 
     # -- running ----------------------------------------------------------------------------------------------------
 
@@ -218,11 +246,13 @@ class Simulation:
         self._often(faults.cancel_every_s, self._cancel_one)
         self._often(
             faults.restart_every_s,
-            lambda: self.restart_server(draw(0, faults.restart_s), lose_data=faults.restart_loses_data),
+            lambda: self.restart_server(
+                draw(0, faults.restart_s), lose_data=faults.restart_loses_data, server=self._one()
+            ),
         )
-        self._often(faults.flush_scripts_every_s, self.flush_scripts)
+        self._often(faults.flush_scripts_every_s, lambda: self.flush_scripts(self._one()))
         jump = faults.clock_jump_s
-        self._often(faults.clock_jump_every_s, lambda: self.jump_server_clock(draw(-jump, jump)))
+        self._often(faults.clock_jump_every_s, lambda: self.jump_server_clock(draw(-jump, jump), self._one()))
 
     def _often(self, every_s: float, call: Callable[[], None]) -> None:
         if every_s <= 0:
@@ -241,6 +271,10 @@ class Simulation:
 
         plan()
 
+    def _one(self) -> int:
+        # Nothing is drawn where there is no choice: what a seed does must not change with what it cannot meet.
+        return self.random.randrange(len(self.servers)) if len(self.servers) > 1 else 0
+
     def _any(self, call: Callable[[str], None]) -> None:
         alive = [name for name, process in self._processes.items() if process.alive]
         if alive:
@@ -251,3 +285,7 @@ class Simulation:
 
     def _going(self) -> list[Task]:
         return [task for task in self._started if not task.done and task.host.alive]
+
+
+def _name(server: int) -> str:
+    return f"server {server}" if server else "server"

@@ -42,6 +42,7 @@ class Engine:
         listeners: Callable[[bytes], int] = lambda _channel: 0,
         *,
         strict: bool = False,
+        name: str = "",
     ) -> None:
         """Start with nothing.
 
@@ -50,7 +51,9 @@ class Engine:
             publish: Takes channel and message, returns how many heard it.
             listeners: Takes a channel, returns how many listen.
             strict: Refuse scripts that touch a key they did not declare, as Redis Cluster would.
+            name: What tells its run ids from those of others.
         """
+        self.name = name
         self._clock = clock
         self._now = clock()
         self.publish = publish
@@ -60,6 +63,8 @@ class Engine:
         self._scripts: dict[str, Any] = {}
         self._declared: frozenset[bytes] | None = None
         self._interpreter = Interpreter(self._inside, _sha1)
+        self.runs = 0
+        self.restart()
 
     def execute(self, *words: str | bytes | int) -> Reply:
         """Run one command and return its reply.
@@ -73,6 +78,12 @@ class Engine:
         if isinstance(reply, ReplyError):
             raise reply
         return reply
+
+    def restart(self) -> None:
+        """Begin a new run, with another run id: scripts are forgotten, the data is there."""
+        self.forget_scripts()
+        self.runs += 1
+        self.began = self._clock()
 
     def forget_scripts(self) -> None:
         """Do what ``SCRIPT FLUSH`` does."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from gridsync._io.wire.faults import ReplyError
@@ -40,6 +41,21 @@ def time(engine: Engine, _args: list[bytes]) -> Reply:
     """Return seconds and microseconds."""
     seconds, rest = divmod(engine.data.now_us(), 1_000_000)
     return [b"%d" % seconds, b"%d" % rest]
+
+
+@command("INFO", 0, -1, no_key)
+def info(engine: Engine, _args: list[bytes]) -> Reply:
+    """Return what the sections ``server`` and ``persistence`` say of a run."""
+    uptime = max(0, engine.data.now_us() - engine.began) // 1_000_000
+    run = hashlib.sha1(f"{engine.name} {engine.runs}".encode(), usedforsecurity=False).hexdigest()
+    lines = ("# Server", "redis_mode:standalone", f"run_id:{run}", f"uptime_in_seconds:{uptime}", "aof_enabled:0", "")
+    return "\r\n".join(lines).encode()
+
+
+@command("ROLE", 0, keys=no_key)
+def role(_engine: Engine, _args: list[bytes]) -> Reply:
+    """Return that it is a primary without replicas."""
+    return [b"master", 0, []]
 
 
 @command("DBSIZE", 0, keys=no_key)

@@ -1,0 +1,192 @@
+"""The masters of a Redlock: which servers they are, how to ask all at once, and whose vote counts.
+
+A master that forgot its leases in a crash would give its vote a second time.  So the vote of one that has not run for
+the longest lease there may be does not count: by then, whatever it forgot has ended.  Each vote tells for how long its
+server has run (`confirm.lua`).  One that writes to disk before it answers (``appendfsync always``) forgets nothing, and
+counts at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from gridsync._io import Category, Command
+from gridsync.errors import GridsyncError, Misconfigured, Unavailable, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from gridsync._io import IO
+
+T = TypeVar("T")
+_log = logging.getLogger("gridsync")
+INFO = Command("INFO", Category.READ, ("INFO", "server", "persistence"))
+ROLE = Command("ROLE", Category.READ, ("ROLE",))
+FSYNC = Command("CONFIG GET", Category.READ, ("CONFIG", "GET", "appendfsync"))
+MASTERS_MIN = 3
+TIMEOUT_SHARE = 0.01
+TIMEOUT_MIN_S = 0.005
+"""How long one master may take, unless a user says otherwise: a hundredth of the lease, and at least 5 ms."""
+UPTIME_STEP_S = 1.0
+"""Servers count whole seconds, and may be ahead of the truth by one."""
+
+
+async def caught(coroutine: Coroutine[Any, Any, T]) -> T | GridsyncError:
+    """Return what *coroutine* returns, or which error it raises."""
+    try:
+        return await coroutine
+    except GridsyncError as error:
+        return error
+
+
+class Master:
+    """One of them, and what is known of its runs: a server gets another run id with each start."""
+
+    def __init__(self, io: IO, name: str) -> None:
+        """Know nothing yet.
+
+        Args:
+            io: How to reach it.
+            name: What to call it in messages.
+        """
+        self.io = io
+        self.name = name
+        self.run = b""
+        """The last run that was looked at."""
+        self.durable = False
+        """Whether that run writes to disk before it answers."""
+        self.warned = b""
+        """The run of which was said that it is too young."""
+
+    async def look(self) -> None:
+        """Ask what kind of server it is.
+
+        Raises:
+            UsageError: It is a replica, or a node of a cluster.
+            Unavailable: It does not answer.
+        """
+        reply = await self.io.run(INFO, ())
+        text = reply if isinstance(reply, str) else reply.decode(errors="replace")
+        facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        if facts.get("redis_mode") == "cluster":
+            raise UsageError(
+                f"{self.name} is a node of a cluster, where a failover may forget a vote; "
+                f"a Redlock needs independent masters, each with its own data"
+            )
+        role = (await self.io.run(ROLE, ()))[0]
+        if role not in (b"master", "master"):
+            raise UsageError(
+                f"{self.name} is a replica, which has no vote of its own; give a Redlock the addresses of masters"
+            )
+        durable = False
+        if facts.get("aof_enabled") == "1":
+            said = await caught(self.io.run(FSYNC, ()))
+            # A hash to RESP3; some providers forbid the question.
+            durable = not isinstance(said, GridsyncError) and b"always" in _flat(said)
+        self.durable = durable
+        self.run = facts.get("run_id", "").encode()
+
+
+def _flat(reply: Any) -> list[Any]:  # noqa: ANN401 - a map, or the list of its keys and values
+    return list(reply.values()) if isinstance(reply, dict) else list(reply)
+
+
+class Masters:
+    """All of them, asked at the same time."""
+
+    def __init__(self, masters: Sequence[Master], *, ttl_max_s: float, timeout_s: float | None = None) -> None:
+        """Take them as they are.
+
+        Args:
+            masters: At least three, and an odd number of them.
+            ttl_max_s: The longest lease that anybody takes on them.
+            timeout_s: How long one may take for one answer; see `TIMEOUT_SHARE` for the default.
+
+        Raises:
+            UsageError: They are too few.
+        """
+        if len(masters) < MASTERS_MIN:
+            raise UsageError(
+                f"a Redlock needs at least {MASTERS_MIN} independent masters, not {len(masters)}: of fewer, no "
+                f"majority is left when one is away; on one server use grid.lock()"
+            )
+        if len(masters) % 2 == 0:
+            _log.warning(
+                "a Redlock of %d masters bears no more failures than one of %d, and is slower: use an odd number",
+                len(masters),
+                len(masters) - 1,
+            )
+        self.all = tuple(masters)
+        self.io = masters[0].io
+        """Where everything happens that has nothing to do with a server."""
+        self.quorum = len(masters) // 2 + 1
+        self.ttl_max_s = ttl_max_s
+        self.timeout_s = timeout_s
+
+    def limit(self, ttl_s: float) -> float:
+        """Return how long one master may take to answer for a lease of *ttl_s*, in seconds."""
+        return max(TIMEOUT_MIN_S, ttl_s * TIMEOUT_SHARE) if self.timeout_s is None else self.timeout_s
+
+    async def each(self, *requests: Coroutine[Any, Any, T]) -> list[T | GridsyncError]:
+        """Run all requests at the same time; an error stands in the place of a reply."""
+        return await self.io.fan(*map(caught, requests))
+
+    async def meet(self) -> None:
+        """Look at all of them.
+
+        Raises:
+            UsageError: One is a replica, a node of a cluster, or the same as another.
+            Unavailable: Less than a majority answers.
+            Misconfigured: As before, and the last reason will not heal by itself.
+        """
+        found = await self.each(*(master.look() for master in self.all))
+        for error in found:
+            if isinstance(error, UsageError):
+                raise error
+        self._compare()
+        failed = [error for error in found if error is not None]
+        if len(self.all) - len(failed) < self.quorum:
+            raise self.too_few(failed)
+
+    def too_few(self, failed: Sequence[GridsyncError]) -> GridsyncError:
+        """Return the error that tells that less than a majority answered."""
+        text = (
+            f"{len(self.all) - len(failed)} of {len(self.all)} masters answered, and {self.quorum} are needed; "
+            f"the last error: {failed[-1]}"
+        )
+        return Misconfigured(text) if isinstance(failed[-1], Misconfigured) else Unavailable(text)
+
+    async def counts(self, master: Master, uptime_s: int, run: bytes, spent_s: float) -> bool:
+        """Tell whether the vote counts that *master* gave at most *spent_s* ago, up for *uptime_s* in the run *run*.
+
+        Raises:
+            UsageError: It is a replica, a node of a cluster, or the same as another.
+        """
+        if run != master.run:
+            if isinstance(await caught(master.look()), Unavailable):
+                return False
+            self._compare()
+        wait_s = self.ttl_max_s + UPTIME_STEP_S + spent_s - uptime_s
+        if wait_s <= 0 or (run == master.run and master.durable):
+            return True
+        master.io.tally("redlock.young")
+        if master.warned != run:
+            master.warned = run
+            _log.warning(
+                "%s started %d s ago and may have forgotten leases: its votes count in %.0f s, when the last of them "
+                "has ended (max_ttl), or at once with appendfsync always",
+                master.name,
+                uptime_s,
+                wait_s,
+            )
+        return False
+
+    def _compare(self) -> None:
+        met: dict[bytes, str] = {}
+        for master in self.all:
+            if master.run and met.setdefault(master.run, master.name) != master.name:
+                raise UsageError(
+                    f"{met[master.run]} and {master.name} are the same server, which would vote twice; "
+                    f"a Redlock needs independent masters"
+                )

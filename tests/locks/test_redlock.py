@@ -1,0 +1,424 @@
+"""What a user of a lock on several masters sees, sync and asyncio, on real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gridsync import AsyncRedlock, Redlock
+from gridsync._io.keys import lock as lock_keys
+from gridsync.errors import LeaseLost, LockTimeout, Unavailable, UsageError
+from gridsync.testing.checkers import mutual_exclusion
+from gridsync.testing.cluster import RedisCluster
+from gridsync.testing.leaks import leaked_keys
+from gridsync.testing.proxy import Break, FaultProxy
+from gridsync.testing.recorder import Recorder
+from gridsync.testing.servers import RedisServer
+from tests.wire.fake import soon
+from tests.wire.world import KINDS, done
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from pathlib import Path
+
+KEYS = lock_keys("gridsync", "job", "redlock")
+SURE = {"appendonly": "yes", "appendfsync": "always"}
+PATIENT: dict[str, Any] = {"master_timeout": 2.0}
+"""A busy machine may let a server wait for longer than a hundredth of a lease."""
+
+
+@pytest.fixture(scope="module")
+def five() -> Iterator[list[RedisServer]]:
+    """Five masters that forget nothing, and so may vote at once."""
+    servers = [RedisServer(options=SURE) for _ in range(5)]
+    try:
+        yield servers
+    finally:
+        for server in servers:
+            server.close()
+
+
+@pytest.fixture
+def masters(five: list[RedisServer]) -> Iterator[list[RedisServer]]:
+    """Five masters, running and empty; nothing may be left on them that does not expire."""
+    for server in five:
+        server.start()
+        server.resume()
+        server.command("FLUSHALL")
+    yield five
+    for server in five:
+        if server.running:
+            server.resume()
+            with server.client() as client:
+                assert not leaked_keys(client)
+
+
+class Side:
+    """A Redlock of either kind, and calls of its kind."""
+
+    def __init__(self, kind: str, urls: Sequence[str], options: dict[str, Any]) -> None:
+        self.kind = kind
+        self.redlock: Any = (Redlock if kind == "sync" else AsyncRedlock)(urls, **{**PATIENT, **options})
+
+    async def do(self, call: Callable[..., Any], /, *args: Any, **options: Any) -> Any:  # noqa: ANN401
+        """Call a method of either kind."""
+        if self.kind == "sync":
+            return await asyncio.to_thread(call, *args, **options)
+        return await done(call(*args, **options))
+
+    def lock(self, **options: Any) -> Any:  # noqa: ANN401 - either kind
+        """Return the lock ``job``."""
+        return self.redlock.lock("job", **options)
+
+
+class Maker:
+    """Makes Redlocks of one kind, and closes them."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.made: list[Side] = []
+
+    async def __call__(self, servers: Sequence[RedisServer | str], **options: Any) -> Side:  # noqa: ANN401
+        """Return a Redlock over *servers*, as another process would have."""
+        urls = [server if isinstance(server, str) else server.url for server in servers]
+        side = (
+            await asyncio.to_thread(Side, "sync", urls, options)
+            if self.kind == "sync"
+            else Side("asyncio", urls, options)
+        )
+        if self.kind != "sync":
+            await side.redlock.open()
+        self.made.append(side)
+        return side
+
+
+@pytest.fixture(params=KINDS)
+async def make(request: pytest.FixtureRequest) -> AsyncIterator[Maker]:
+    maker = Maker(request.param)
+    yield maker
+    for side in maker.made:
+        await side.do(side.redlock.close)
+
+
+def owners(servers: Sequence[RedisServer]) -> list[bytes | None]:
+    """Return who holds the lock at each master."""
+    return [server.command("HGET", KEYS.state, "o") for server in servers]
+
+
+async def renewed(lease: Any) -> None:  # noqa: ANN401 - either kind
+    """Return when a majority has renewed it."""
+    before = lease.expires_in()
+    await soon(lambda: lease.expires_in() > before)
+
+
+@pytest.mark.parametrize("count", [3, 5])
+async def test_one_holds_it_at_a_time_with_a_rising_fence(make: Maker, masters: list[RedisServer], count: int):
+    chosen = masters[:count]
+    one, other = await make(chosen), await make(chosen)
+    lease = await one.do(one.lock().acquire)
+    assert owners(chosen) == [lease.owner.encode()] * count
+    assert await other.do(other.lock().try_acquire) is None
+    with pytest.raises(LockTimeout, match=rf"0 of {count} masters voted for us, {count // 2 + 1} are needed"):
+        await other.do(other.lock().acquire, timeout=0.2)
+    waiting = asyncio.create_task(other.do(other.lock().acquire, timeout=60))
+    await soon(lambda: all(server.command("ZCARD", KEYS.queue) for server in chosen))
+    assert await one.do(lease.release) is True
+    heir = await asyncio.wait_for(waiting, 30)
+    assert heir.fence > lease.fence
+    assert await one.do(lease.release) is True, "again is fine"
+    assert owners(chosen) == [heir.owner.encode()] * count
+    await other.do(heir.extend)
+    assert await other.do(heir.release) is True
+    assert owners(chosen) == [None] * count
+
+
+async def test_it_works_without_a_minority_that_was_killed(make: Maker, masters: list[RedisServer]):
+    """Two of five die under a lease, while others wait, and stay dead."""
+    side, waiting = await make(masters), await make(masters)
+    lease = await side.do(side.lock(ttl=3).acquire)
+    task = asyncio.create_task(waiting.do(waiting.lock(ttl=3).acquire, timeout=60))
+    await soon(lambda: masters[4].command("ZCARD", KEYS.queue))
+    masters[0].kill()
+    masters[1].kill()
+    await renewed(lease)
+    lease.check()
+    assert await side.do(lease.release) is True
+    heir = await asyncio.wait_for(task, 30)
+    assert heir.fence > lease.fence
+    assert await waiting.do(heir.release) is True
+    again = await make(masters)
+    lease = await again.do(again.lock().acquire, timeout=30)
+    assert await again.do(lease.release) is True
+
+
+async def test_a_majority_that_was_killed_ends_the_lease_and_is_told_apart_from_a_rival(
+    make: Maker, masters: list[RedisServer]
+):
+    side = await make(masters[:3])
+    lease = await side.do(side.lock(ttl=1.5).acquire)
+    masters[0].kill()
+    masters[1].kill()
+    await soon(lease.lost.is_set)
+    with pytest.raises(LeaseLost, match="not renewed in time"):
+        lease.check()
+    with pytest.raises(Unavailable, match="1 of 3 masters answered, and 2 are needed"):
+        await side.do(side.lock().try_acquire)
+    with pytest.raises(Unavailable, match="1 of 3 masters answered, and 2 are needed"):
+        await make(masters[:3])
+
+
+async def test_a_frozen_master_costs_time_and_no_lease(make: Maker, masters: list[RedisServer]):
+    chosen = masters[:3]
+    side, other = await make(chosen, master_timeout=0.3), await make(chosen, master_timeout=0.3)
+    lease = await side.do(side.lock(ttl=3).acquire)
+    masters[2].pause()
+    await renewed(lease)
+    assert await other.do(other.lock(ttl=3).try_acquire) is None
+    assert await side.do(lease.release) is True
+    lease = await other.do(other.lock(ttl=3).acquire, timeout=30)
+    assert await other.do(lease.release) is True
+    masters[2].resume()
+    last = await side.do(side.lock().acquire, timeout=30)
+    assert last.fence > lease.fence
+    await soon(lambda: masters[2].command("HGET", KEYS.state, "o") == last.owner.encode())
+    await side.do(last.release)
+
+
+async def test_a_master_that_lost_its_vote_is_asked_anew_and_counts_again(make: Maker, masters: list[RedisServer]):
+    """One after the other forgets everything, and the lease lives on: at each moment a majority had it."""
+    side = await make(masters[:3])
+    lease = await side.do(side.lock(ttl=1.5).acquire)
+    for server in masters[:3]:
+        server.command("FLUSHALL")
+        await soon(lambda server=server: server.command("HGET", KEYS.state, "o") == lease.owner.encode())
+        assert int(server.command("GET", KEYS.fence)) == lease.fence
+        await renewed(lease)
+    lease.check()
+    assert await side.do(lease.release) is True
+    assert owners(masters[:3]) == [None] * 3
+
+
+async def test_a_master_that_was_restarted_within_the_lease_votes_for_nobody_else(
+    make: Maker, masters: list[RedisServer], caplog: pytest.LogCaptureFixture
+):
+    """It may have forgotten the holder: with its vote, a rival would have a majority."""
+    with RedisServer() as forgetful:
+        chosen = [*masters[:2], forgetful]
+        holder, rival = await make(chosen, max_ttl=30), await make(chosen, max_ttl=30)
+        with caplog.at_level(logging.WARNING, "gridsync"):
+            lease = await holder.do(holder.lock(ttl=20).acquire)
+            for _ in range(3):
+                await rival.do(rival.lock(ttl=20).try_acquire)
+        await holder.do(lease.release)
+        masters[0].command("HSET", KEYS.state, "o", "somebody")
+        masters[0].command("PEXPIRE", KEYS.state, 60_000)
+        with caplog.at_level(logging.WARNING, "gridsync"):
+            for _ in range(3):
+                assert await rival.do(rival.lock(ttl=20).try_acquire) is None
+        said = [record for record in caplog.records if "may have forgotten leases" in record.message]
+        assert len(said) == 2, "once for each of the two"
+        name = f"{forgetful.host}:{forgetful.port}"
+        assert rival.redlock.stats()[name].votes_young >= 3
+        forgetful.command("CONFIG", "SET", "appendonly", "yes", "appendfsync", "always")
+        fresh = await make(chosen, max_ttl=30)
+        lease = await fresh.do(fresh.lock(ttl=20).acquire, timeout=30)
+        assert await fresh.do(lease.release) is True
+
+
+async def test_a_client_that_reaches_only_a_minority_gets_nothing_and_holds_nobody_up(
+    make: Maker, masters: list[RedisServer]
+):
+    chosen = masters[:3]
+    with FaultProxy(chosen[0].url) as first, FaultProxy(chosen[1].url) as second:
+        cut_off = await make([first.url, second.url, chosen[2]], master_timeout=0.3)
+        other = await make(chosen)
+        first.blackhole()
+        second.blackhole()
+        with pytest.raises(Unavailable, match="1 of 3 masters answered"):
+            await cut_off.do(cut_off.lock().try_acquire)
+        assert owners(chosen)[2] is None, "what the minority granted was given back"
+        lease = await other.do(other.lock().acquire, timeout=30)
+        await other.do(lease.release)
+        first.heal()
+        second.heal()
+        late = await cut_off.do(cut_off.lock().acquire, timeout=30)
+        assert late.fence > lease.fence
+        await cut_off.do(late.release)
+
+
+@pytest.mark.parametrize("fault", list(Break), ids=lambda fault: fault.name)
+async def test_lost_replies_at_one_master_cost_no_vote(make: Maker, masters: list[RedisServer], fault: Break):
+    chosen = masters[:3]
+    with FaultProxy(chosen[0].url) as proxy:
+        side = await make([proxy.url, *chosen[1:]])
+        lock = side.lock()
+        await side.do((await side.do(lock.acquire)).release)  # every script is loaded
+        for turn in (1, 2, 3):
+            rule = proxy.on(fault, lambda words: words[0] == b"EVALSHA", nth=turn)
+            lease = await side.do(lock.acquire)
+            assert await side.do(lease.release) is True
+            assert rule.hits == 1
+            await soon(lambda: owners(chosen) == [None] * 3)
+
+
+async def test_many_who_want_it_take_turns(make: Maker, masters: list[RedisServer], tmp_path: Path):
+    """Six of three processes: nobody holds it while another does, and the fences rise."""
+    recorder = Recorder(tmp_path / "history")
+    sides = [await make(masters[:3]) for _ in range(3)]
+
+    async def turns(side: Side, name: str) -> None:
+        for _ in range(5):
+            lease = await side.do(side.lock().acquire, timeout=120)
+            for kind in ("acquired", "released"):
+                now_us = recorder.now_us()
+                lease.check()
+                recorder.note(name, kind, at_us=now_us, name="job", owner=lease.owner, fence=lease.fence)
+            assert await side.do(lease.release) is True
+
+    await asyncio.wait_for(asyncio.gather(*(turns(sides[n % 3], str(n)) for n in range(6))), 110)
+    assert mutual_exclusion(recorder.history()) == 30
+    recorder.close()
+
+
+async def test_cancelled_anywhere_it_leaves_nothing_on_any_master(masters: list[RedisServer]):
+    """At every await of acquire, and of release."""
+    chosen = masters[:3]
+    async with AsyncRedlock([server.url for server in chosen], **PATIENT) as redlock:
+        lock = redlock.lock("job")
+        await (await lock.acquire()).release()
+        for steps in range(200):
+            task = asyncio.create_task(_cycle(lock))
+            for _ in range(steps):
+                if task.done():
+                    break
+                await asyncio.sleep(0)
+            finished = task.done()
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await soon(lambda: owners(chosen) == [None] * 3)
+            if finished:
+                break
+        else:
+            pytest.fail("200 steps were not enough to get through")
+
+
+async def _cycle(lock: Any) -> None:  # noqa: ANN401 - an AsyncQuorumLock
+    lease = await lock.acquire()
+    await lease.release()
+
+
+async def test_a_lost_lease_cancels_its_block(masters: list[RedisServer]):
+    async with AsyncRedlock([server.url for server in masters[:3]], **PATIENT) as redlock:
+        with pytest.raises(LeaseLost, match="masters have its vote"):
+            await _overtaken(redlock.lock("job", ttl=2), masters[:2])
+        for server in masters[:2]:
+            server.command("DEL", KEYS.state)
+
+
+async def _overtaken(lock: Any, masters: Sequence[RedisServer]) -> None:  # noqa: ANN401 - an AsyncQuorumLock
+    async with lock:
+        for server in masters:
+            server.command("HSET", KEYS.state, "o", "somebody")
+        await asyncio.Event().wait()
+
+
+async def test_a_lease_of_several_masters_is_a_lease_like_any(make: Maker, masters: list[RedisServer]):
+    """max_hold, on_lost, reentrancy, a dropped lease."""
+    side = await make(masters[:3])
+    lost: list[LeaseLost] = []
+    lease = await side.do(side.lock(max_hold=0.3, on_lost=lost.append).acquire)
+    await soon(lambda: lost)
+    assert "max_hold" in lost[0].reason
+    assert await side.do(lease.release) is False
+    await soon(lambda: owners(masters[:3]) == [None] * 3)
+
+    def twice(lock: Any) -> tuple[int, int]:  # noqa: ANN401 - a QuorumLock
+        with lock as outer, lock as inner:
+            return outer.fence, inner.fence
+
+    async def twice_async(lock: Any) -> tuple[int, int]:  # noqa: ANN401 - an AsyncQuorumLock
+        async with lock as outer, lock as inner:
+            return outer.fence, inner.fence
+
+    fences = await side.do(twice if side.kind == "sync" else twice_async, side.lock(reentrant=True))
+    assert fences[0] == fences[1]
+    dropped = await side.do(side.lock(ttl=1).acquire)
+    del dropped
+    await soon(lambda: owners(masters[:3]) == [None] * 3)
+
+
+async def test_another_process_goes_on_with_a_lease_that_a_majority_has(make: Maker, masters: list[RedisServer]):
+    side, other = await make(masters[:3]), await make(masters[:3])
+    lease = await side.do(side.lock().acquire)
+    text = lease.detach()
+    masters[0].command("FLUSHALL")
+    resumed = await other.do(other.lock().resume, text)
+    assert (resumed.owner, resumed.fence) == (lease.owner, lease.fence)
+    assert await side.do(side.lock().try_acquire) is None
+    assert await other.do(resumed.release) is True
+    with pytest.raises(LeaseLost, match="cannot be resumed"):
+        await other.do(other.lock().resume, text)
+    assert owners(masters[:3]) == [None] * 3
+
+
+def test_the_threads_of_a_redlock_end_with_it(masters: list[RedisServer]):
+    with Redlock([server.url for server in masters[:3]], **PATIENT) as redlock, redlock.lock("job"):
+        assert any(thread.name.startswith("gridsync-fan") for thread in threading.enumerate())
+    asyncio.run(soon(lambda: not any(t.name.startswith("gridsync-fan") for t in threading.enumerate())))
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+async def test_fewer_than_three_masters_are_refused(make: Maker, count: int):
+    with pytest.raises(UsageError, match=f"at least 3 independent masters, not {count}"):
+        await make([f"redis://127.0.0.1:{port + 1}" for port in range(count)])
+
+
+async def test_an_even_number_of_masters_is_warned_of(
+    make: Maker, masters: list[RedisServer], caplog: pytest.LogCaptureFixture
+):
+    with caplog.at_level(logging.WARNING, "gridsync"):
+        side = await make(masters[:4])
+    assert "4 masters bears no more failures than one of 3" in caplog.text
+    lease = await side.do(side.lock().acquire)
+    await side.do(lease.release)
+
+
+async def test_the_same_server_twice_is_refused_by_whatever_name(make: Maker, masters: list[RedisServer]):
+    first, second = masters[:2]
+    with pytest.raises(UsageError, match="named twice"):
+        await make([first, first, second])
+    with pytest.raises(UsageError, match="are the same server"):
+        await make([first, f"redis://localhost:{first.port}", second])
+
+
+async def test_a_replica_is_refused_also_when_it_becomes_one_later(make: Maker, masters: list[RedisServer]):
+    chosen = masters[:3]
+    with RedisServer(options=SURE) as replica:
+        replica.command("REPLICAOF", chosen[0].host, chosen[0].port)
+        with pytest.raises(UsageError, match="is a replica"):
+            await make([replica, *chosen[1:]])
+
+
+async def test_nodes_of_a_cluster_are_refused(make: Maker, masters: list[RedisServer]):
+    with RedisCluster() as cluster:
+        with pytest.raises(UsageError, match="is a node of a cluster"):
+            await make([cluster.nodes[0], *masters[:2]])
+        with pytest.raises(UsageError, match="is a cluster: the masters of a Redlock must be independent"):
+            await make([cluster.url, *masters[:2]])
+
+
+async def test_what_cannot_be_promised_is_refused_with_the_reason(make: Maker, masters: list[RedisServer]):
+    side = await make(masters[:3], max_ttl=20)
+    for what in ("semaphore", "rwlock"):
+        with pytest.raises(UsageError, match=rf"no {what} on a Redlock.*use grid\.{what}\(\)"):
+            getattr(side.redlock, what)("slots", 5)
+    with pytest.raises(UsageError, match="ttl of redlock 'job' is 30 s, and max_ttl is 20 s"):
+        side.lock(ttl=30)
+    with pytest.raises(UsageError, match="takes a list of URLs"):
+        Redlock("redis://127.0.0.1:1")
+    with pytest.raises(UsageError, match="asked for at sentinels"):
+        await make(["redis+sentinel://127.0.0.1:1/main/0", *masters[:2]])

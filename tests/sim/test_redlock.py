@@ -1,0 +1,61 @@
+"""The lock on several masters in virtual time: exclusion and rising fences, whatever is lost, late or forgotten."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.sim import redlock_scenarios as scenarios
+
+pytestmark = pytest.mark.parametrize("seed", range(10))
+
+
+def test_no_two_holders_on_a_bad_day(seed: int) -> None:
+    """Two processes would act at once, or a later one with a smaller fence."""
+    scenarios.bad_day(seed)
+
+
+def test_partitions_cost_time_and_never_exclusion(seed: int) -> None:
+    """A process that reaches only a minority would hold what the others hold."""
+    scenarios.partitions(seed)
+
+
+def test_a_master_that_forgot_does_not_vote_twice(seed: int) -> None:
+    """A restart without persistence would let a second holder in."""
+    scenarios.forgetful(seed)
+    scenarios.forgets_under_a_lease(seed)
+
+
+def test_a_holder_hears_of_a_rival_that_came_and_went(seed: int) -> None:
+    """A lease that was lost in between would go on as if nothing had been."""
+    scenarios.flushed_twice(seed)
+
+
+def test_a_vote_that_was_lost_is_asked_for_anew(seed: int) -> None:
+    """One restart after the other would take a lease away that a majority held all the time."""
+    scenarios.forgets_one(seed)
+
+
+def test_fences_rise_though_no_master_sees_every_holder(seed: int) -> None:
+    """Two majorities have only one master in common, and clocks that are half a minute apart order nothing."""
+    scenarios.fences(seed)
+
+
+def test_fences_rise_though_every_master_forgot_them(seed: int) -> None:
+    """A resource would refuse the rightful holder."""
+    scenarios.lost_fences(seed)
+
+
+def test_waiters_are_woken_and_do_not_poll(seed: int) -> None:
+    """Each waiter would cost its masters requests for as long as it waits."""
+    scenarios.calm_turns(seed)
+
+
+def test_a_cancelled_caller_leaves_nothing_behind(seed: int) -> None:
+    """The lock would be held by nobody until its ttl ends."""
+    for part in range(5):
+        scenarios.cancelled(5 * seed + part)
+
+
+def test_a_request_that_comes_late_holds_nothing(seed: int) -> None:
+    """The release would overtake the acquire of the same caller."""
+    scenarios.late_requests(seed)
