@@ -67,12 +67,14 @@ class Health:
         """Return the item *name*.
 
         Raises:
-            KeyError: It was not looked at.
+            KeyError: It was not looked at, as most are not while there is no connection; the message has those that
+                were.
         """
         for item in self.items:
             if item.name == name:
                 return item
-        raise KeyError(name)
+        names = ", ".join(item.name for item in self.items)
+        raise KeyError(f"{name!r} was not looked at; this report has {names}")
 
     @property
     def findings(self) -> tuple[Item, ...]:

@@ -107,7 +107,7 @@ async def test_the_report_is_for_people_and_for_programs(kind: str, flushed: Red
     assert told == json.loads(json.dumps(found.to_dict()))
     assert told["status"] == "degraded"
     assert {"name", "status", "value", "unit", "advice"} == set(told["items"][0])
-    with pytest.raises(KeyError):
+    with pytest.raises(KeyError, match="'weather' was not looked at; this report has connection, ping"):
         found.item("weather")
 
 

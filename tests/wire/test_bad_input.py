@@ -97,6 +97,8 @@ def expect(error: Exception, kind: type[Exception], *words: str) -> None:
         ("redis://localhost/zero", ["database number such as /0", "/zero"]),
         ("redis://localhost?db=x", ["db"]),
         ("redis://localhost/-1", ["-1"]),
+        ("redis://h1,h2:7000", ["several hosts", "redis+cluster://", "redis+sentinel://"]),
+        ("redis://localhost?ssl_ca_certs=/ca.pem", ["'ssl_ca_certs' is an option of TLS", "rediss://"]),
         ("redis://localhost?socket_timout=5", ["unknown option 'socket_timout'", "allowed are"]),
         ("rediss://localhost?ssl_cert_reqs=maybe", ["ssl_cert_reqs must be none, optional or required", "maybe"]),
         ("unix://", ["names no socket", "unix:///path/of/redis.sock"]),
@@ -109,6 +111,13 @@ def test_a_url_that_cannot_be_used_is_explained(refused: Callable[[str], Excepti
 def test_a_missing_authority_file_is_named(refused: Callable[[str], Exception], tmp_path: Path):
     error = refused(f"rediss://localhost?ssl_ca_certs={tmp_path}/none.pem")
     expect(error, errors.TLSFailed, f"ssl_ca_certs={tmp_path}/none.pem")
+
+
+def test_a_certificate_without_its_key_is_explained(refused: Callable[[str], Exception], secure: RedisServer):
+    """OpenSSL says "PEM lib", from which nobody learns that a second file is missing."""
+    certificate = secure.directory / "client.pem"
+    error = refused(f"{secure.url}&ssl_certfile={certificate}")
+    expect(error, errors.TLSFailed, f"ssl_certfile={certificate}", "needs its private key", "ssl_keyfile=…")
 
 
 @pytest.mark.parametrize(

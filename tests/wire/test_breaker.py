@@ -200,7 +200,9 @@ def test_a_rejection_says_since_when_why_and_until_when():
     stage = Stage(pause_s=2.0)
     stage.open()
     stage.now += 0.5
-    with pytest.raises(Rejected, match=r"node:1 is away since 1\.5 s \(it did not answer\); calls fail at once, the"):
+    with pytest.raises(
+        Rejected, match=r"node:1 has been away for 1\.5 s \(it did not answer\); calls fail at once, the"
+    ):
         stage.breaker.check()
     with pytest.raises(Rejected, match=r"the next probe may leave in 1\.5 s") as caught:
         stage.breaker.admit()
@@ -352,8 +354,8 @@ def test_each_change_is_told_once_also_to_those_who_come_after_a_broken_listener
     assert len(stage.changes) == 3
     told = [record.getMessage() for record in caplog.records if record.exc_info is None]
     assert told == [
-        "node:1: it did not answer; calls fail at once",
-        "node:1: it answers again after 2.0 s; calls are sent again",
+        "node:1 is away: it did not answer; calls fail at once",
+        "node:1 is back: it answers again after 2.0 s; calls are sent again",
     ]
 
 

@@ -57,7 +57,7 @@ async def test_a_frozen_server_costs_one_timeout(outage: Outage, frozen: RedisSe
         assert all("calls fail at once, the next probe may leave in" in str(result) for result in later)
         assert all(isinstance(result, Unavailable) for result in later)
         frozen.resume()
-        with pytest.raises(Unavailable, match="is away since"):
+        with pytest.raises(Unavailable, match="has been away for"):
             await outage.ping(LONG_S)
         outage.breaker.hurry()
         assert await outage.ping(LONG_S) == b"PONG"
@@ -356,3 +356,22 @@ async def test_switched_off_every_call_waits(flushed: RedisServer):
                 await grid.limiter("x", "9/s").hit("k")
         assert not heard
         flushed.start()
+
+
+async def test_an_outage_is_logged_once_however_many_locks_were_asked_for(
+    frozen: RedisServer, caplog: pytest.LogCaptureFixture
+):
+    """Each of a thousand callers whose lock may be taken gives it back, in vain: that is no thousand warnings."""
+    settings = Settings(
+        redis_url=frozen.url, redis_command_timeout=0.3, redis_connection_timeout=0.3, gridsync_breaker_pause=LONG_S
+    )
+    with caplog.at_level(logging.DEBUG, "gridsync"):
+        async with AsyncGrid(settings=settings) as grid:
+            frozen.pause()
+            tries = [grid.lock(f"job:{n}").try_acquire() for n in range(50)]
+            results = await asyncio.gather(*tries, return_exceptions=True)
+            assert all(isinstance(result, OutcomeUnknown) for result in results)
+    cleanups = [record for record in caplog.records if "a clean-up failed" in record.getMessage()]
+    assert cleanups
+    assert all(record.levelno == logging.DEBUG for record in cleanups)
+    assert sum(record.levelno >= logging.WARNING for record in caplog.records) == 1

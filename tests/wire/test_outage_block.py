@@ -62,7 +62,7 @@ async def test_a_blocking_read_fails_at_once_when_other_calls_found_the_server_a
     assert outage.path == ["open"]
     (error,) = await bounded(outage.pop())
     assert isinstance(error, Unavailable)
-    assert "is away since" in str(error)
+    assert "has been away for" in str(error)
 
 
 async def test_a_blocking_read_may_be_the_probe(outage: Outage, flushed: RedisServer):

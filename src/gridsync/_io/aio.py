@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import threading
 import weakref
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from gridsync._io import telemetry, who
 from gridsync._io.aio_hub import AsyncHub, TaskEar
+from gridsync._io.breaker import cleanup_failed
 from gridsync._io.clock import Tokens, clock_of, monotonic
 from gridsync._io.keeper import Keeper
 from gridsync._io.keys import shard_wake_prefix, wake_prefix
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from gridsync._io.wire.place import Place
 
 T = TypeVar("T")
-_log = logging.getLogger("gridsync")
 _thread = threading.get_ident
 _NOWHERE = 0
 """No thread's identifier."""
@@ -419,7 +418,7 @@ class AsyncIO:
     def _cleaned(self, task: asyncio.Task[Any]) -> None:
         self._cleanups.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.warning("a clean-up failed: %s", error)
+            cleanup_failed(error)
 
     def listen(self, token: str, channel: str, heard: Callable[[str], object]) -> Listening:
         """Call *heard* with each message for *token*, in the loop."""

@@ -62,6 +62,12 @@ class Rejected(Fault):
         super().__init__(message, applied=False)
 
 
+def cleanup_failed(error: BaseException) -> None:
+    """Log why a clean-up failed that nobody waits for; quietly if its server is away, which the log has once."""
+    level = logging.DEBUG if isinstance(error.__cause__, Rejected) else logging.WARNING
+    _log.log(level, "a clean-up failed: %s", error)
+
+
 @dataclass(frozen=True, slots=True)
 class StateChange:
     """A breaker that opened, probes or closed again."""
@@ -266,7 +272,7 @@ class Breaker:
         else:
             when = f"the next probe may leave in {max(0.0, self._probe_in()):.1f} s"
         away_s = self._guard.clock() - self._away_since
-        return Rejected(f"{self.name} is away since {away_s:.1f} s ({self._reason}); calls fail at once, {when}")
+        return Rejected(f"{self.name} has been away for {away_s:.1f} s ({self._reason}); calls fail at once, {when}")
 
     def _become(self, state: State, reason: str) -> StateChange:
         change = StateChange(self.name, str(self.state), str(state), reason)
@@ -285,8 +291,9 @@ class Breaker:
             for member in self._guard.members(self._place):
                 member.retreat()
         if State.CLOSED in (change.before, change.after):
-            doing = "calls fail at once" if change.after == State.OPEN else "calls are sent again"
-            _log.warning("%s: %s; %s", change.endpoint, change.reason, doing)
+            away = change.after == State.OPEN
+            now, doing = ("away", "calls fail at once") if away else ("back", "calls are sent again")
+            _log.warning("%s is %s: %s; %s", change.endpoint, now, change.reason, doing)
         else:
             _log.debug("%s: %s", change.endpoint, change.reason)
         for listener in list(self._guard.listeners):

@@ -156,7 +156,7 @@ def _ckquorum(place: Primary) -> tuple[str, ...]:
 
 def late(place: Place, timeout: float) -> Facts:
     """Return what is known of a server that did not answer in time: nothing."""
-    return Facts(str(place), timeout, Fault(f"{place} did not answer within {timeout:g} s", applied=False))
+    return Facts(str(place), timeout, Fault(f"{place} did not answer within {timeout:.3g} s", applied=False))
 
 
 def _ask(place: Place, questions: Sequence[tuple[Any, ...]], timeout: float) -> Facts:

@@ -7,7 +7,6 @@ hub each have one daemon thread, started when the first lease is kept or the fir
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import time
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import hiredis
 
 from gridsync._io import run_sync, telemetry, who
+from gridsync._io.breaker import cleanup_failed
 from gridsync._io.clock import Tokens, monotonic
 from gridsync._io.fan import Fan
 from gridsync._io.hub import ThreadEar, ThreadHub
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from gridsync._io.wire.pool import Pool
 
 T = TypeVar("T")
-_log = logging.getLogger("gridsync")
 _pack = hiredis.pack_command
 BLOCK_GRACE_S = 0.5
 """How much longer than the server a client waits for the reply to a blocking command."""
@@ -359,7 +358,7 @@ class SyncIO:
         try:
             run_sync(coroutine)
         except Exception as error:  # noqa: BLE001 - nobody is there to take it
-            _log.warning("a clean-up failed: %s", error)
+            cleanup_failed(error)
 
     def listen(self, token: str, channel: str, heard: Callable[[str], object]) -> Listening:
         """Call *heard* with each message for *token*, in the thread that reads them."""

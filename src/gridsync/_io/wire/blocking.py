@@ -202,7 +202,7 @@ class BlockingWire:
 
     def _fault(self, error: BaseException, deadline: float, timeout: float, *, sent: bool) -> Fault:
         if isinstance(error, BlockingIOError | TimeoutError):
-            text = f"{self.endpoint} did not answer within {timeout:g} s"
+            text = f"{self.endpoint} did not answer within {timeout:.3g} s"
         else:
             text = f"the connection to {self.endpoint} broke: {error}"
         # A failed sendall may have sent a part, and a part of one request is never executed.

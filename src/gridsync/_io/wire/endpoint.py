@@ -46,6 +46,7 @@ _TLS_OPTIONS = {
     "ssl_password": "password",
     "ssl_ciphers": "ciphers",
 }
+_TLS_CHECKS = {"ssl_cert_reqs", "ssl_check_hostname"}
 _OTHER_OPTIONS = {"host", "port", "db", "username", "password", "path", "client_name", "connection_class"}
 # Up to the last "@": one that was not percent-encoded must not show the rest of a password.
 _CREDENTIALS_IN_URL = re.compile(
@@ -172,6 +173,9 @@ def parse(url: str, *, connect_timeout: float, credentials: CredentialProvider |
         # The parser's own words may quote what it took for a port, and that may be a piece of a password.
         why = _ENCODE if "@" in url else str(error)
         raise InvalidURL(f"{shown!r} cannot be read: {why}") from None
+    if "," in options.get("host", ""):
+        text = "several hosts are those of a cluster or of sentinels: write redis+cluster:// or redis+sentinel://"
+        raise InvalidURL(f"{shown!r}: {text}")
     unix = options.get("connection_class") is UnixDomainSocketConnection
     secure = options.get("connection_class") is SSLConnection
     if unix and "path" not in options:
@@ -180,8 +184,10 @@ def parse(url: str, *, connect_timeout: float, credentials: CredentialProvider |
         raise InvalidURL(f"{shown!r} cannot be read: {_ENCODE}")
     if not unix and path.strip("/") and not path.strip("/").isdigit():
         raise InvalidURL(f"{shown!r}: the path must be a database number such as /0, not {path!r}")
-    known = _OTHER_OPTIONS | (set(_TLS_OPTIONS) | {"ssl_cert_reqs", "ssl_check_hostname"} if secure else set())
+    known = _OTHER_OPTIONS | (set(_TLS_OPTIONS) | _TLS_CHECKS if secure else set())
     if unknown := sorted(set(options) - known):
+        if unknown[0] in {*_TLS_OPTIONS, *_TLS_CHECKS}:
+            raise InvalidURL(f"{shown!r}: {unknown[0]!r} is an option of TLS: write rediss:// or valkeys://")
         allowed = ", ".join(sorted(known - {"connection_class"}))  # redis-py's own word for the scheme
         raise InvalidURL(f"{shown!r}: unknown option {unknown[0]!r}; allowed are {allowed}")
     if credentials is None and options.get("password") is not None:
@@ -234,7 +240,10 @@ def _tls(options: dict[str, Any], shown: str) -> ssl.SSLContext:
         ).get()
     except (OSError, ssl.SSLError) as error:
         files = ", ".join(f"{name}={options[name]}" for name in _TLS_OPTIONS if name in options)
-        raise TLSFailed(f"{shown!r}: cannot load {files}: {error}") from None
+        # OpenSSL says no more than "PEM lib" of a key that is missing.
+        advice = "a certificate needs its private key, both in PEM, in the same file or in that of ssl_keyfile=…"
+        why = f"{error}; {advice}" if isinstance(error, ssl.SSLError) and "ssl_certfile" in options else str(error)
+        raise TLSFailed(f"{shown!r}: cannot load {files}: {why}") from None
 
 
 def new_reader() -> hiredis.Reader:
