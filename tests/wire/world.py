@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from gridsync import AsyncGrid, Grid, locks
 from gridsync._io.aio import AsyncIO
 from gridsync._io.keys import wake_prefix
+from gridsync._io.route.open import open_place
 from gridsync._io.sync import SyncIO
-from gridsync._io.wire.endpoint import parse
 from gridsync.limits import AsyncLimiter, Limiter
 from gridsync.locks import AsyncLock, Lock
 from gridsync.streams import AsyncEventStore, EventStore
@@ -23,7 +23,7 @@ from gridsync.streams import AsyncEventStore, EventStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from gridsync._io.wire.endpoint import Endpoint
+    from gridsync._io.wire.place import Place
 
 NAMESPACE = "test"
 KINDS = ["sync", "asyncio"]
@@ -58,9 +58,9 @@ class World:
 
     def io(self, url: str | None = None, *, timeout: float = 5.0) -> Any:
         """Return a driver of its own, as another process would have."""
-        return self.driver(parse(url or self.url, connect_timeout=5.0), timeout=timeout)
+        return self.driver(open_place(url or self.url, connect_timeout=5.0), timeout=timeout)
 
-    def driver(self, endpoint: Endpoint, *, timeout: float = 5.0) -> Any:
+    def driver(self, endpoint: Place, *, timeout: float = 5.0) -> Any:
         """Return a driver of its own to an endpoint."""
         io = (
             SyncIO(endpoint, pool_size=40, timeout=timeout)
