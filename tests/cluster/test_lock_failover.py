@@ -10,7 +10,7 @@ import pytest
 from gridsync.testing.cluster import RedisCluster
 from gridsync.testing.servers import server_kinds
 from tests.cluster.test_lock_kinds import LONG_S, free, slot_of
-from tests.locks.ways import WAYS, fence, held_key, keys, rival, taker
+from tests.locks.ways import fence, held_key, keys, rival, taker
 from tests.wire.fake import soon
 from tests.wire.world import KINDS, World
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 TAGS = ["lock", "write lock", "permits", "election"]
-"""One way of holding for each kind of keys."""
+"""One way of holding for each kind of keys: two ways of one kind would meet."""
 
 
 @pytest.fixture(scope="module")
@@ -67,19 +67,19 @@ async def test_a_primary_hands_over_while_everything_is_held_and_waited_for(worl
 @pytest.mark.faults
 async def test_a_primary_dies_while_everything_is_held_and_waited_for(world: World, replicated: RedisCluster):
     """What its replica knew lives on there; the waiter gets it from the holder, or when the lease ends."""
-    held, turns = await held_and_waited_for(world, replicated, WAYS, ttl=20.0)
+    held, turns = await held_and_waited_for(world, replicated, TAGS, ttl=20.0)
     with replicated.owner(slot_of("permits")).client() as client:
         client.wait(1, 5000)
     victim = replicated.owner(slot_of("permits"))
     replica = replicated.replica_of(victim)
     victim.kill()
     await asyncio.to_thread(replicated.wait_for_promotion, replica, without=victim)
-    for way in WAYS:
+    for way in TAGS:
         await world.do(held[way].release)
         lease = await world.ended(turns[way], LONG_S)
         assert fence(lease) > fence(held[way])
         assert await world.do(lease.release) is True
     await asyncio.to_thread(victim.start)
     await asyncio.to_thread(replicated.wait)
-    for way in WAYS:
+    for way in TAGS:
         await soon(lambda way=way: replicated.command("EXISTS", held_key(way)) == 0)
