@@ -15,6 +15,7 @@ from tests.sim import lease_scenarios as leases
 from tests.sim import limit_scenarios as limits
 from tests.sim import lock_scenarios as locks
 from tests.sim import once_scenarios as once
+from tests.sim import redlock_scenarios as redlock
 from tests.sim import several_scenarios as several
 from tests.sim import share_scenarios as shares
 from tests.sim import stream_scenarios as streams
@@ -341,6 +342,26 @@ ELECTIONS = [
         ),
     )
 ]
+
+REDLOCK = [
+    Mutant("locks", *words, scenario)
+    for *words, scenario in (
+        ("confirm", "redis.call('SET', F, string.format('%.0f', fence), 'PX', ARGV[3])\n", "",
+         "fences rise though no master sees every holder", redlock.fences),
+        ("acquire", "local fence = math.max(us, last + 1)", "local fence = last + 1",
+         "fences rise though every master forgot them", redlock.lost_fences),
+        ("uphold", "if owner ~= me and (owner or redis.call('ZSCORE', G, me)) then return 0 end", "",
+         "nobody upholds another's vote", redlock.flushed_twice),
+        ("uphold", "return owner and 1 or 2", "return 1",
+         "a vote that is given anew does not count at once", redlock.flushed_twice),
+        ("uphold", "if not owner then\n", "if false then\n",
+         "a vote that was lost is asked for anew", redlock.forgets_one),
+        ("uphold", "  redis.call('ZREM', Q, me)\n  redis.call('HDEL', W, me)\n", "",
+         "who holds it waits for it nowhere", redlock.calm_turns),
+        ("uphold", "redis.call('PEXPIRE', S, ARGV[2])\n", "",
+         "an upheld vote runs for its full length", redlock.forgets_one),
+    )
+]  # fmt: skip
 
 STREAMS = [
     Mutant("streams", *words, scenario)

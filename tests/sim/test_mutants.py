@@ -9,16 +9,19 @@ import pytest
 from gridsync.errors import GridsyncError
 from gridsync.locks import _core as locks_core
 from gridsync.locks import _hold as locks_hold
+from gridsync.locks import _masters, _redlock, _votes
 from gridsync.locks import _spec as locks_spec
 from gridsync.streams import _consumer as consumer
 from tests.sim import lease_scenarios as leases
 from tests.sim import lock_scenarios as locks
+from tests.sim import redlock_scenarios as redlock
 from tests.sim import stream_scenarios as streams
 from tests.sim.mutants import (
     ELECTIONS,
     FENCES,
     LIMITS,
     LOCKS,
+    REDLOCK,
     REFUNDS,
     SEEDS_MAX,
     SEVERAL,
@@ -46,7 +49,7 @@ def find(scenario: Callable[..., Simulation], scripts: dict[str, str] | None = N
 
 @pytest.mark.parametrize(
     "mutant",
-    [*LOCKS, *FENCES, *TOGETHER, *SHARES, *SEVERAL, *ELECTIONS, *LIMITS, *REFUNDS, *STREAMS],
+    [*LOCKS, *FENCES, *TOGETHER, *SHARES, *REDLOCK, *SEVERAL, *ELECTIONS, *LIMITS, *REFUNDS, *STREAMS],
     ids=lambda mutant: mutant.id,
 )
 def test_a_bug_planted_in_a_script_is_found(mutant: Mutant) -> None:
@@ -123,7 +126,34 @@ async def do_nothing(*_args: object) -> None:
     """Forget to."""
 
 
+async def count_it(*_args: object) -> bool:
+    """Let the vote of any master count."""
+    return True
+
+
+async def one_phase(_self: object, granted: Any, *_rest: object) -> list[bool]:  # noqa: ANN401 - a list
+    """Write no fence down."""
+    return list(granted)
+
+
+def reached_by_one(self: Any) -> float:  # noqa: ANN401 - a lease
+    """Return until when anybody's vote counts."""
+    return max(vote.counts_until for vote in self._votes)
+
+
 CORES = {
+    "a master that may have forgotten has no vote": (
+        _masters.Masters,
+        "counts",
+        count_it,
+        redlock.forgets_under_a_lease,
+    ),
+    "a fence is written down before it is handed out": (_redlock.Candidate, "_confirmed", one_phase, redlock.fences),
+    "a lease lasts as long as a majority": (_votes.QuorumHold, "_reached", reached_by_one, redlock.flushed_twice),
+    "who is cancelled gives every vote back": (_redlock.Candidate, "abandon", do_nothing, redlock.cancelled),
+    "a failed round gives back what it got": (_redlock.Candidate, "_retreat", do_nothing, redlock.late_requests),
+    "a release leaves a mark for what comes late": (_votes.Vote, "haunted", False, redlock.late_requests),
+    "a vote's deadline comes before its master's": (_votes, "MARGIN", 1.5, redlock.bad_day),
     "a lease is counted from before the request left": (locks_core, "Hold", CountedFromTheReply, locks.bad_day),
     "the local deadline comes before the server's": (locks_hold, "MARGIN", 1.5, locks.bad_day),
     "a cancelled caller abandons what it asked for": (locks_core.Seeker, "abandon", do_nothing, locks.cancelled),

@@ -174,11 +174,11 @@ class Masters:
         if master.warned != run:
             master.warned = run
             _log.warning(
-                "%s started %d s ago and may have forgotten leases: its votes count in %.0f s, when the last of them "
+                "%s started %d s ago and may have forgotten leases: its votes count in %d s, when the last of them "
                 "has ended (max_ttl), or at once with appendfsync always",
                 master.name,
                 uptime_s,
-                wait_s,
+                int(wait_s) + 1,
             )
         return False
 
