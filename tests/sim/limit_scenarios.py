@@ -134,3 +134,78 @@ def decisions(seed: int, scripts: Scripts = None) -> Simulation:
     sim.run(until=60.0)
     assert len(model.hits) > 50, sim.history.story()
     return sim
+
+
+def bookings(seed: int, scripts: Scripts = None) -> Simulation:
+    """Three processes wait for their turn on one subject in bad weather, and some give it back or only look in."""
+    sim = Simulation(seed, scripts=scripts, faults=BAD_DAY)
+    rules: Rules = TWO if seed % 2 else TWO[:1]
+    longest = max(window for _, window in rules)
+    hits: list[tuple[int, int, bytes]] = []
+    hit_shas = {sim.scripts.get(script.name, script).sha.encode() for script in (_core._HIT, _core._HIT_ONE)}
+    refunds = _core._REFUND.sha.encode()
+
+    def moment(now: int, cost: int) -> int:
+        """Return the earliest time at which every rule has room, behind everybody else."""
+        first = max(now, hits[-1][0] + 1) if hits else now
+        moments = {first, *(t + window for t, _, _ in hits for _, window in rules)}
+        return next(
+            at
+            for at in sorted(moments)
+            if at >= first
+            and all(sum(c for t, c, _ in hits if t > at - window) + cost <= limit for limit, window in rules)
+        )
+
+    def look(call: Call) -> None:
+        now = call.at_us
+        if call.words[0] != b"EVALSHA":
+            return
+        if call.words[1] == refunds and call.reply == 1:
+            gone = [each for each in hits if each[2] == call.words[4] and each[0] > now - longest]
+            if gone:
+                hits.remove(gone[-1])
+        if call.words[1] not in hit_shas or not isinstance(call.reply, list):
+            return
+        hit, cost = call.words[4], int(call.words[6])
+        told, delay = call.reply[0], (call.reply[4] if len(call.reply) > 4 else 0)
+        before = [t for t, _, known in hits if known == hit] if call.words[5] != b"0" else []
+        if before and (before[-1] > now - longest or told == 0):
+            right = told == 0 and (delay == max(0, before[-1] - now) or hit[:1] != b"R")
+        else:
+            last = hits[-1] if hits else (0, 0, b"-")
+            first, at = max(now, last[0] + 1), moment(now, cost)
+            needed = 0 if at == first and (last[0] < now or last[2][:1] != b"R") else at - now
+            most = int(call.words[8]) if hit[:1] == b"R" else 0
+            right = (told, delay) == ((0, needed) if needed <= most else (needed, 0))
+            if told == 0:
+                hits.append((now + needed if needed else first, cost, hit))
+        if not right:
+            raise sim.history.fail(f"{hit!r} of cost {cost} was told {call.reply}, which is not the earliest moment")
+
+    async def work(io: SimIO) -> None:
+        windows = _core.Windows(io, "sim", "w", rules)
+        random = io.process.random
+        for _ in range(50):
+            cost, began = random.choice((1, 1, 2, 5)), io.monotonic()
+            try:
+                if random.random() < 0.3:
+                    await windows.hit("k", cost)
+                elif random.random() < 0.3:
+                    verdict, hit, _ = await windows.reserve("k", cost, 3 * SECOND)
+                    await io.sleep(random.choice((0.0, 0.1)))
+                    if verdict[0] == 0:
+                        await windows.refund("k", hit, cost)
+                else:
+                    *_, delay = await windows.acquire("k", cost, 3 * SECOND)
+                    if io.monotonic() - began < delay / 1e6:
+                        raise sim.history.fail("a wait ended before its time")
+            except (OutcomeUnknown, Unavailable):
+                pass
+            await io.sleep(random.expovariate(8))
+
+    sim.watch(look)
+    for name in "abc":
+        sim.start(name, work)
+    sim.run(until=120.0)
+    assert len(hits) > 30, sim.history.story()
+    return sim

@@ -429,6 +429,22 @@ LIMITS = [
          "the log outlives its hits"),
     )
 ]  # fmt: skip
+BOOKINGS = [
+    Mutant("limits", *words, limits.bookings)
+    for words in (
+        ("hit_one", "string.byte(newest[1], -10) == 82", "false",
+         "a hit does not overtake who waits"),
+        ("hit", "string.byte(newest[1], -10) == 82", "false",
+         "a reservation does not overtake who waits"),
+        ("hit", "at = now + delay", "at = math.max(now, last + 1)",
+         "what is reserved is counted when it is used"),
+        ("hit", "if denied[1] > max_wait then", "if denied[1] == math.huge then",
+         "nobody waits longer than he will"),
+        ("hit", "key, now - longest, '-inf'", "key, at - longest, '-inf'",
+         "what a reservation will let go is kept until then"),
+    )
+]  # fmt: skip
+
 REFUNDS = [
     Mutant("limits", "refund", *words, limits.decisions)
     for words in (

@@ -11,3 +11,9 @@ from tests.sim import limit_scenarios as scenarios
 def test_every_decision_is_exact_whatever_is_lost_late_or_repeated(seed: int) -> None:
     """A hit would count twice, also if its repeat was held up in a buffer, or a window would hold too much."""
     scenarios.decisions(seed)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_reservation_has_the_earliest_moment_and_is_not_overtaken(seed: int) -> None:
+    """Who waits would be overtaken, or two would have the same place."""
+    scenarios.bookings(seed)

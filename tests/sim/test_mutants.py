@@ -17,6 +17,7 @@ from tests.sim import lock_scenarios as locks
 from tests.sim import redlock_scenarios as redlock
 from tests.sim import stream_scenarios as streams
 from tests.sim.mutants import (
+    BOOKINGS,
     ELECTIONS,
     FENCES,
     LIMITS,
@@ -49,7 +50,7 @@ def find(scenario: Callable[..., Simulation], scripts: dict[str, str] | None = N
 
 @pytest.mark.parametrize(
     "mutant",
-    [*LOCKS, *FENCES, *TOGETHER, *SHARES, *REDLOCK, *SEVERAL, *ELECTIONS, *LIMITS, *REFUNDS, *STREAMS],
+    [*LOCKS, *FENCES, *TOGETHER, *SHARES, *REDLOCK, *SEVERAL, *ELECTIONS, *LIMITS, *BOOKINGS, *REFUNDS, *STREAMS],
     ids=lambda mutant: mutant.id,
 )
 def test_a_bug_planted_in_a_script_is_found(mutant: Mutant) -> None:

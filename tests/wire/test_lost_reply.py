@@ -463,6 +463,18 @@ async def a_hit_on_several_windows_counts_once(stage: Stage) -> None:
     await _hit(stage, "10/minute", "100/hour")
 
 
+@scenario("limits.hit")
+async def a_reservation_has_one_place(stage: Stage) -> None:
+    world = stage.world
+    limiter = world.limiter(stage.broken, "1/minute")
+    await world.do(limiter.hit, "ada")
+    stage.arm()
+    first = await world.do(limiter.reserve, "ada", max_wait=600)
+    second = await world.do(limiter.reserve, "ada", max_wait=600)
+    assert first
+    assert 0 < first.delay <= 60 < second.delay <= 120, "no place is taken twice"
+
+
 @scenario("limits.refund")
 async def a_hit_is_given_back_once(stage: Stage) -> None:
     world = stage.world

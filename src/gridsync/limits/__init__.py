@@ -8,7 +8,7 @@
 
 ``_rate.py`` reads rules, ``_api.py`` says what a limiter does and ``_decision.py`` what it answers, ``_core.py`` how a
 subject is stored, ``_fallback.py`` what is answered while the server is away, and ``lua/`` what is atomic: ``hit_one``
-for one rule, ``hit`` for several, ``peek`` to look, ``refund`` to give back.
+for one rule, ``hit`` for several or with a wait, ``peek`` to look, ``refund`` to give back.
 """
 
 from gridsync.limits._api import AsyncLimiter, Limiter

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from gridsync._io import run_sync
 from gridsync._units import read_from as source
 from gridsync.errors import OutcomeUnknown, Unavailable
-from gridsync.limits._base import BaseLimiter
+from gridsync.limits._base import WAIT_MAX_S, BaseLimiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from gridsync._io import ReadFrom
+    from gridsync._units import Seconds
     from gridsync.limits._decision import Decision, Ticket
 
 P = ParamSpec("P")
@@ -159,6 +160,64 @@ class Limiter(BaseLimiter):
             return self._degraded(error, key, cost, take=False)
         return self._decision(verdict)
 
+    def reserve(self, key: str, cost: int = 1, *, max_wait: Seconds) -> Decision:
+        """Take *cost* units for *key* at the earliest moment within *max_wait*; otherwise take nothing.
+
+        Args:
+            key: As `hit`.
+            cost: As `hit`.
+            max_wait: How far ahead that moment may lie, in seconds, at most 3,600.
+
+        Returns:
+            The decision.  If it admits, make the call in `Decision.delay` seconds and not before, or give the units
+            back with `refund`.  If not, `Decision.retry_after` says when the earliest moment is.
+
+        Raises:
+            UsageError: As `hit`, or *max_wait* is no such number; the others as `hit`.
+
+        Guarantee: who reserves first comes first, and a `hit` that comes later overtakes nobody: it is denied until the
+            last reservation's moment has passed.  No window overflows, whatever is given back
+            (tests/limits/test_reserve.py).
+        Not guaranteed: that what is given back makes the others' wait shorter: their moments are settled.
+        Cost: as `hit`: one round trip however long the wait.
+        """
+        wait_us = self._wait_us(key, cost, max_wait, "max_wait")
+        try:
+            verdict, hit, delay_us = run_sync(self._windows.reserve(key, cost, wait_us))
+        except (Unavailable, OutcomeUnknown) as error:
+            return self._degraded(error, key, cost, take=True)
+        return self._decision(verdict, key, cost, hit, delay_us)
+
+    def acquire(self, key: str, cost: int = 1, *, timeout: Seconds = WAIT_MAX_S) -> Decision:
+        """Reserve *cost* units for *key*, sleep until it is time, and return; callers are served in order of arrival.
+
+        Args:
+            key: As `hit`.
+            cost: As `hit`.
+            timeout: Longest time to wait, in seconds, at most 3,600, which is the default; 0 does not wait.
+
+        Returns:
+            The decision, which admits; its `delay` has passed.
+
+        Raises:
+            RateLimited: There is no room within *timeout*; that is known, and said, at once, and nothing was taken.
+            UsageError: As `reserve`; the others as `hit`.
+
+        Guarantee: as `reserve`; who is interrupted while it waits gives its units back.
+        Not guaranteed: that the units of a process that dies while it waits are used by anybody.
+        Cost: one round trip and one sleep; nothing is asked while it waits.
+        """
+        wait_us = self._wait_us(key, cost, timeout, "timeout")
+        try:
+            verdict, hit, delay_us = run_sync(self._windows.acquire(key, cost, wait_us))
+        except (Unavailable, OutcomeUnknown) as error:
+            decision = self._degraded(error, key, cost, take=True)
+        else:
+            decision = self._decision(verdict, key, cost, hit, delay_us)
+        if not decision.allowed:
+            raise self._refusal(decision, key, cost)
+        return decision
+
     def refund(self, ticket: Ticket | None) -> bool:
         """Give a hit back, as if it had never been counted: for work that was paid for and not done.
 
@@ -253,6 +312,28 @@ class AsyncLimiter(BaseLimiter):
         except (Unavailable, OutcomeUnknown) as error:
             return self._degraded(error, key, cost, take=False)
         return self._decision(verdict)
+
+    async def reserve(self, key: str, cost: int = 1, *, max_wait: Seconds) -> Decision:
+        """Take *cost* units for *key* at the earliest moment within *max_wait*; see `Limiter.reserve`."""
+        wait_us = self._wait_us(key, cost, max_wait, "max_wait")
+        try:
+            verdict, hit, delay_us = await self._windows.reserve(key, cost, wait_us)
+        except (Unavailable, OutcomeUnknown) as error:
+            return self._degraded(error, key, cost, take=True)
+        return self._decision(verdict, key, cost, hit, delay_us)
+
+    async def acquire(self, key: str, cost: int = 1, *, timeout: Seconds = WAIT_MAX_S) -> Decision:
+        """Reserve *cost* units for *key*, sleep until it is time, and return; see `Limiter.acquire`."""
+        wait_us = self._wait_us(key, cost, timeout, "timeout")
+        try:
+            verdict, hit, delay_us = await self._windows.acquire(key, cost, wait_us)
+        except (Unavailable, OutcomeUnknown) as error:
+            decision = self._degraded(error, key, cost, take=True)
+        else:
+            decision = self._decision(verdict, key, cost, hit, delay_us)
+        if not decision.allowed:
+            raise self._refusal(decision, key, cost)
+        return decision
 
     async def refund(self, ticket: Ticket | None) -> bool:
         """Give a hit back, as if it had never been counted; see `Limiter.refund`."""

@@ -15,6 +15,9 @@ A hit that is given back leaves the log, and every newer entry counts its cost l
 
 Entries may be merged into their newer neighbour without ever admitting more, which is how a log can be kept short at
 the price of precision.
+
+A reservation is an entry in the future, whose hit begins with ``R``.  While the newest entry is one, whoever comes is
+admitted after it or denied, so that reservations are served in the order in which they came.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from gridsync._io import Category, Command, load
 from gridsync._io.keys import limit
+from gridsync.errors import GridsyncError, OutcomeUnknown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +42,10 @@ _RESET = Command("limits.reset", Category.LAST_WINS, ("UNLINK",))
 Verdict = list[int]
 """What a script answers: *retry_us* (0 admitted, -1 never, else how long until the same call would be admitted),
 *remaining*, *reset_us*, and which rule binds, counted from 0.  No named tuple: one costs a quarter of a microsecond."""
+
+VERDICT_LENGTH = 4
+UNDO_S = 1.0
+"""How long giving back what an interrupted caller reserved may take; without it nobody else uses it."""
 
 
 class Windows:
@@ -58,7 +66,7 @@ class Windows:
         flat = tuple(str(number) for rule in rules for number in rule)
         longest = max(window for _, window in rules)
         self._peek_args = (str(longest), *flat)
-        self._hit, self._rule_args = (_HIT_ONE, flat) if len(rules) == 1 else (_HIT, self._peek_args)
+        self._hit, self._rule_args = (_HIT_ONE, flat) if len(rules) == 1 else (_HIT, (str(longest), "0", *flat))
 
     async def hit(self, subject: str, cost: int) -> tuple[Verdict, str]:
         """Take *cost*, or nothing; returns the hit's id too."""
@@ -75,10 +83,38 @@ class Windows:
         verdict: Verdict = await self._io.read(_PEEK, keys, args, read_from=read_from, timeout=self._timeout)
         return verdict
 
-    async def refund(self, subject: str, hit: str, cost: int) -> bool:
+    async def reserve(self, subject: str, cost: int, max_wait_us: int) -> tuple[Verdict, str, int]:
+        """Take *cost* within *max_wait_us*, or nothing; returns the hit's id and how long to wait (us) too."""
+        hit = "R" + self._io.token()[-9:]
+        longest, *rules = self._peek_args
+        args = (hit, "0", str(cost), longest, str(max_wait_us), *rules)
+        try:
+            verdict: Verdict = await self._io.run(_HIT, (self._key(subject),), args, timeout=self._timeout)
+        except GridsyncError as error:
+            if isinstance(error, OutcomeUnknown):
+                self._io.spawn(self.refund(subject, hit, cost, timeout=UNDO_S))
+            raise
+        except BaseException:
+            # Cancelled or interrupted: it may have been taken.  The refund follows on the same connection.
+            self._io.spawn(self.refund(subject, hit, cost, timeout=UNDO_S))
+            raise
+        return verdict, hit, verdict.pop() if len(verdict) > VERDICT_LENGTH else 0
+
+    async def acquire(self, subject: str, cost: int, max_wait_us: int) -> tuple[Verdict, str, int]:
+        """As `reserve`, and return when it is time; who is interrupted before gives it back."""
+        verdict, hit, delay_us = await self.reserve(subject, cost, max_wait_us)
+        if delay_us:
+            try:
+                await self._io.sleep(delay_us / 1_000_000)
+            except BaseException:
+                self._io.spawn(self.refund(subject, hit, cost, timeout=UNDO_S))
+                raise
+        return verdict, hit, delay_us
+
+    async def refund(self, subject: str, hit: str, cost: int, *, timeout: float | None = None) -> bool:
         """Give a hit back; false if it is not counted any more."""
         args = (hit, "0", str(cost), self._peek_args[0])
-        return bool(await self._io.run(_REFUND, (self._key(subject),), args, timeout=self._timeout))
+        return bool(await self._io.run(_REFUND, (self._key(subject),), args, timeout=timeout or self._timeout))
 
     async def reset(self, subject: str) -> None:
         """Forget the subject."""

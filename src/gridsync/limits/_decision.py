@@ -44,6 +44,8 @@ class Decision(NamedTuple):
     (``"allow"`` or ``"deny"``), which knows nothing of what is used: `remaining` is 0 then."""
     ticket: Ticket | None = None
     """What `refund` takes to give the hit back; ``None`` if the server took nothing."""
+    delay: float = 0.0
+    """Seconds from the answer until the call may be made; only what `reserve` and `acquire` admit has to wait."""
 
     @property
     def degraded(self) -> bool:

@@ -22,14 +22,15 @@ local newest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
 local last, total, mark, used, base = -window, 0, ':', 0, nil
 if newest[1] then
   last = tonumber(newest[2])
-  if last - now > window then
+  if last - now > window and (string.byte(newest[1], -10) ~= 82 or last - now > window + 3600000000) then
     -- The server's clock was set back by more than a window.  Count what lies in the future as admitted now.
-    redis.call('ZREMRANGEBYSCORE', key, now, '+inf')
+    redis.call('ZREMRANGEBYSCORE', key, now, string.format('(%.0f', last))
     redis.call('ZADD', key, now, newest[1])
     last = now
   end
 end
 local at = math.max(now, last + 1) -- no two entries share a microsecond, and the log's time never runs back
+local queued = last >= now and string.byte(newest[1], -10) == 82 -- a reservation is yet to come: no overtaking
 local idle = last <= at - window
 if newest[1] and not idle then
   total, mark = tonumber(string.sub(newest[1], 1, -12)), string.sub(newest[1], -11, -11)
@@ -55,13 +56,14 @@ if ARGV[2] ~= '0' then
   local since = now - tonumber(ARGV[2]) - 100000
   if known('ZRANGEBYSCORE', since, '+inf')
     or known('ZREVRANGEBYSCORE', string.format('(%.0f', since), since - 5000000) then
-    return {0, math.max(0, limit - used), math.max(0, last + window - now), 0}
+    return {0, queued and 0 or math.max(0, limit - used), math.max(0, last + window - now), 0}
   end
 end
 
-if used + cost > limit then
-  local reset = math.max(0, last + window - now)
-  if cost > limit then return {-1, math.max(0, limit - used), reset, 0} end
+if queued or used + cost > limit then
+  local reset, left = math.max(0, last + window - now), queued and 0 or math.max(0, limit - used)
+  if cost > limit then return {-1, left, reset, 0} end
+  if used + cost <= limit then return {at - now, left, reset, 0} end
   -- It fits once everything up to some entry has expired and at most `room` was admitted after that entry: find the
   -- oldest such entry, counted from the newest (0).  The first guess is exact if every hit cost the same as this one,
   -- the second if they cost the same as each other; halving every other time keeps the rest logarithmic.
@@ -88,7 +90,7 @@ if used + cost > limit then
     local share = halve and 0.5 or (room - within) / (beyond - within)
     guess = fits + math.floor((fails - fits) * share)
   end
-  return {found + window - now, math.max(0, limit - used), reset, 0}
+  return {found + window - now, left, reset, 0}
 end
 
 if idle then

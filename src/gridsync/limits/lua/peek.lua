@@ -20,9 +20,12 @@ local last, total, mark, ahead = -longest, 0, ':', math.huge
 if newest[1] then
   last, total, mark = tonumber(newest[2]), tonumber(string.sub(newest[1], 1, -12)), string.sub(newest[1], -11, -11)
   -- A clock that was set back: hits would move the future's entries to now.
-  if last - now > longest then last, ahead = now, now end
+  if last - now > longest and (string.byte(newest[1], -10) ~= 82 or last - now > longest + 3600000000) then
+    last, ahead = now, now
+  end
 end
 local at = math.max(now, last + 1)
+local queued = last >= now and string.byte(newest[1], -10) == 82
 
 local function used_within(window)
   if last <= at - window then return 0 end
@@ -62,9 +65,13 @@ for rule = 0, (#ARGV - 2) / 2 - 1 do
   local limit, window = tonumber(ARGV[3 + 2 * rule]), tonumber(ARGV[4 + 2 * rule])
   local used = used_within(window)
   local reset = math.max(0, last + window - now)
-  if used + cost > limit then
-    local retry = cost <= limit and found_with(limit - cost, used) + window - now or math.huge
-    if not denied or retry > denied[1] then denied = {retry, math.max(0, limit - used), reset, rule} end
+  if queued or used + cost > limit then
+    local retry = math.huge
+    if used + cost <= limit then retry = at - now
+    elseif cost <= limit then retry = found_with(limit - cost, used) + window - now end
+    if not denied or retry > denied[1] then
+      denied = {retry, queued and 0 or math.max(0, limit - used), reset, rule}
+    end
   elseif not admitted or limit - used < admitted[2] then
     admitted = {0, limit - used, reset, rule}
   end
