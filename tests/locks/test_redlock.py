@@ -11,7 +11,7 @@ import pytest
 
 from gridsync import AsyncRedlock, Redlock
 from gridsync._io.keys import lock as lock_keys
-from gridsync.errors import LeaseLost, LockTimeout, Unavailable, UsageError
+from gridsync.errors import GridsyncError, LeaseLost, LockTimeout, Unavailable, UsageError
 from gridsync.testing.checkers import mutual_exclusion
 from gridsync.testing.cluster import RedisCluster
 from gridsync.testing.leaks import leaked_keys
@@ -401,6 +401,32 @@ async def test_a_replica_is_refused_also_when_it_becomes_one_later(make: Maker, 
         replica.command("REPLICAOF", chosen[0].host, chosen[0].port)
         with pytest.raises(UsageError, match="is a replica"):
             await make([replica, *chosen[1:]])
+
+
+async def test_a_right_that_is_missing_is_no_lock_that_is_held(make: Maker, masters: list[RedisServer]):
+    """A waiter would wait for ever for a lock that nobody holds."""
+    chosen = masters[:3]
+    side = await make(chosen)
+    lease = await side.do(side.lock().acquire)
+    await side.do(lease.release)
+    for server in chosen:
+        server.command("ACL", "SETUSER", "default", "-info")
+    try:
+        with pytest.raises(GridsyncError, match="0 of 3 masters answered, and 2 are needed"):
+            await side.do(side.lock().try_acquire)
+        assert owners(chosen) == [None] * 3
+    finally:
+        for server in chosen:
+            server.command("ACL", "SETUSER", "default", "+@all")
+
+
+async def test_masters_that_were_just_started_grant_nothing_yet(make: Maker):
+    """A whole site that lost its power must not hand out what others still hold."""
+    with RedisServer() as a, RedisServer() as b, RedisServer() as c:
+        side = await make([a, b, c], max_ttl=30)
+        with pytest.raises(LockTimeout, match="0 of 3 masters voted for us"):
+            await side.do(side.lock().acquire, timeout=0.3)
+        assert owners([a, b, c]) == [None] * 3
 
 
 async def test_nodes_of_a_cluster_are_refused(make: Maker, masters: list[RedisServer]):

@@ -123,6 +123,7 @@ class Candidate:
     __slots__ = (
         "_about",
         "_answered",
+        "_counted",
         "_draws",
         "_masters",
         "_owner",
@@ -149,6 +150,8 @@ class Candidate:
         """Which masters answered in the last round."""
         self._votes = 0
         """How many votes the last round got."""
+        self._counted = 0
+        """How many of them counted, and were confirmed."""
         self._refusals: list[Any] = []
         """What those said who refused."""
         self.failed: list[GridsyncError] = []
@@ -174,12 +177,13 @@ class Candidate:
         self._answered = [not isinstance(reply, GridsyncError) for reply in replies]
         self.failed = [reply for reply in replies if isinstance(reply, GridsyncError)]
         self._refusals = [reply for reply in replies if not isinstance(reply, GridsyncError) and reply[0] == 0]
-        self._votes = sum(granted)
+        self._votes, self._counted = sum(granted), 0
         if self._votes >= masters.quorum:
             fence = 1 + max(reply[1] for reply in replies if not isinstance(reply, GridsyncError) and reply[0] == 1)
             given = await self._confirmed(granted, fence, sent, limit)
             until = sent + spec.ttl_ms / 1000 * MARGIN - MARGIN_S
-            if sum(given) >= masters.quorum and io.monotonic() < until:
+            self._counted = sum(given)
+            if self._counted >= masters.quorum and io.monotonic() < until:
                 hold = QuorumHold(
                     masters, spec, self._owner, fence, sent, about=self._about, given=given, ghosts=ghosts
                 )
@@ -196,6 +200,7 @@ class Candidate:
         voters = [index for index, has in enumerate(granted) if has]
         replies = await masters.each(*(masters.all[i].io.run(CONFIRM, keys, args, timeout=limit) for i in voters))
         spent = masters.io.monotonic() - sent
+        self.failed += [reply for reply in replies if isinstance(reply, GridsyncError)]
         given = [False] * len(granted)
         for index, reply in zip(voters, replies, strict=True):
             if not isinstance(reply, GridsyncError) and reply[0] == 1:
@@ -260,8 +265,8 @@ class Candidate:
         io.tally("lock.timeout")
         waited = io.monotonic() - self._started
         raise LockTimeout(
-            f"{self._spec} still held after {waited:.1f} s ({self._votes} of {len(masters.all)} masters voted for us, "
-            f"{masters.quorum} are needed); pass a longer timeout or use try_acquire()",
+            f"{self._spec} still held after {waited:.1f} s ({self._counted} of {len(masters.all)} masters voted for "
+            f"us, {masters.quorum} are needed); pass a longer timeout or use try_acquire()",
             name=self._spec.name,
             waited_s=waited,
         )
