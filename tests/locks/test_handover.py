@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gridsync._io.keys import wake_channel, wake_prefix
 from gridsync.errors import OutcomeUnknown, UsageError
 from gridsync.locks import AsyncLock, Lock
 from gridsync.locks._about import BYTES_MAX, read, tell
-from gridsync.locks._spec import ACQUIRE, RELEASE
+from gridsync.locks._core import GRANTS_MAX
+from gridsync.locks._spec import ACQUIRE, CLAIM_MS, RELEASE
 from gridsync.testing.proxy import Break, FaultProxy
 from tests.locks.conftest import KEYS
 from tests.wire.fake import soon
@@ -148,3 +150,28 @@ def test_what_is_told_has_a_limit():
 def test_a_note_that_is_no_text_is_refused(kind: Callable[..., Any]):
     with pytest.raises(UsageError, match="the note of lock 'job' must be text, not 7"):
         kind(NOWHERE, "test", "job", note=7)
+
+
+@pytest.mark.parametrize(
+    ("fence", "claim_ms"),
+    [(1, 100_000_000), (1, CLAIM_MS + 1), (2**62, CLAIM_MS), (GRANTS_MAX, CLAIM_MS)],
+)
+async def test_a_word_that_no_script_says_is_not_believed(
+    world: World, look: Look, flushed: RedisServer, fence: int, claim_ms: int
+):
+    """Whoever may publish could hand out leases of a day, and fences after which a resource refuses everybody."""
+    held = await world.do(world.lock(world.io(), ttl=60).acquire)
+    waiting = world.start(world.lock(world.io(), ttl=60).acquire, timeout=60)
+    await soon(lambda: look.waiters() and look.hears(look.waiters()[0]))
+    (waiter,) = look.waiters()
+    channel = wake_channel(wake_prefix(KEYS.state), waiter)
+    seconds, micros = map(int, flushed.command("TIME"))
+    us = seconds * 1_000_000 + micros
+    looked = flushed.command("HGET", KEYS.alive, waiter)
+    flushed.command("PUBLISH", channel, f"{waiter} {us + fence} {us} {claim_ms}")
+    await soon(lambda: flushed.command("HGET", KEYS.alive, waiter) != looked)  # it asked
+    held.check()
+    await world.do(held.release)
+    lease = await world.ended(waiting)
+    assert (lease.fence == us + fence, lease.owner == look.owner()) == (False, True)
+    await world.do(lease.release)

@@ -15,7 +15,8 @@ our last ask left at *sent* and was answered at the server's *asked*; the hand-o
 was not before ``sent + (us - asked)``, of which a hundredth is taken off for clocks that run apart.  Counting the claim
 from there errs towards early.  A word is not believed, and the state asked, if its fence is no news to our last ask (an
 earlier hand-over, gone by now), if it lies in our future (the server's clock was set forward), or if so much of the
-claim is over that a renewal would be due.
+claim is over that a renewal would be due.  Nor is one that no script says, with a longer claim or a fence that no
+holder came near: anybody who may publish may say anything, and the first renewal ends what the server knows nothing of.
 
 Failure points.  *A lost reply to acquire*: asking again with the same owner is granted with the same fence.  *A lost
 reply to release*: the repeat answers 2, which counts as released, and tells the new holder to look.  *A lost word*: the
@@ -37,6 +38,7 @@ from gridsync._io.keys import wake_channel
 from gridsync.errors import GridsyncError, LockTimeout, Misconfigured, OutcomeUnknown, ServerError
 from gridsync.locks._about import tell
 from gridsync.locks._hold import MARGIN, RENEWALS, Hold, let_go
+from gridsync.locks._spec import CLAIM_MS
 
 if TYPE_CHECKING:
     from gridsync._io import IO
@@ -49,7 +51,8 @@ LOOKS = 3
 LOOK_S = 1.0
 """How long the head of a queue sleeps without a word; a tenth more for each one who came before."""
 LOOK_MAX_S = 15.0
-"""How a word reaches a waiter of another process; twice is as good as once."""
+GRANTS_MAX = 10_000_000
+"""More than any server grants between two looks of a waiter: how far a fence may be ahead of the clock."""
 ABANDON_S = 1.0
 """How long an abandon may take; without it the lease's end does the same."""
 
@@ -173,6 +176,8 @@ class Seeker:
         spent = self._io.monotonic() - begun
         if fence <= last or spent < 0 or spent >= claim_ms / 1000 / RENEWALS:
             return None
+        if claim_ms > CLAIM_MS or fence > max(us, last + GRANTS_MAX):
+            return None  # no script says so
         return self._held(fence, begun, claim_ms)
 
     def _held(self, fence: int, begun: float, term_ms: int) -> Hold:
