@@ -153,3 +153,15 @@ async def test_none_is_renewed_after_a_wait_whose_locks_could_not_be_given_back(
         await asyncio.to_thread(proxy.heal)
         await soon(lambda: held(flushed, "a", "b") == [0, 0])
     await world.do(first.release)
+
+
+async def test_a_block_that_cannot_begin_leaves_none_of_them_entered(world: World, flushed: RedisServer):
+    """The loss of one that was entered would cancel a task that is in no block any more."""
+    lease = await world.do(multi(world, "a", "b").acquire)
+    flushed.command("DEL", keys("b").state)
+    with pytest.raises(LeaseLost):
+        await world.do(lease.extend)
+    with pytest.raises(LeaseLost):
+        await world.do(lease.__enter__ if world.kind == "sync" else lease.__aenter__)
+    assert [one._hold.scopes for one in lease.leases.values()] == [(), ()]
+    assert held(flushed, "a", "b") == [0, 0]

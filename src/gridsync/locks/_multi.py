@@ -138,8 +138,11 @@ class MultiLease(_MultiLeaseBase[Lease]):
             lease.extend()
 
     def __enter__(self) -> Self:
-        for lease in self._leases:
-            lease.__enter__()
+        with ExitStack() as stack:
+            stack.callback(self.release)
+            for lease in self._leases:
+                stack.enter_context(lease)
+            stack.pop_all()  # all could begin: nothing ends here
         return self
 
     def __exit__(
@@ -192,8 +195,11 @@ class AsyncMultiLease(_MultiLeaseBase[AsyncLease]):
             await lease.extend()
 
     async def __aenter__(self) -> Self:
-        for lease in self._leases:
-            await lease.__aenter__()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self.release)
+            for lease in self._leases:
+                await stack.enter_async_context(lease)
+            stack.pop_all()  # all could begin: nothing ends here
         return self
 
     async def __aexit__(
