@@ -88,6 +88,19 @@ def test_a_lock_is_told_with_its_waiters(grid: Grid, flushed: RedisServer):
     lease.release()
 
 
+def test_what_others_wrote_steers_no_terminal(grid: Grid, flushed: RedisServer):
+    """A name or a note could clear the screen, or add a line that looks like another lock's."""
+    lease = grid.lock("a\nb: free", note="\x1b[2Jé").acquire()
+    for arguments in (("ls",), ("info", lease.name)):
+        _, output, _ = run(flushed, *arguments)
+        assert len(output.splitlines()) == 1
+        assert output.startswith("a\\nb: free: ")
+        assert "(\\x1b[2Jé), owner " in output
+    _, told = asked(flushed, "info", lease.name)
+    assert (told["name"], told["holder"]["note"]) == (lease.name, "\x1b[2Jé")
+    lease.release()
+
+
 async def test_a_waiter_is_told_and_served_when_the_lock_is_taken_away(grid: Grid, flushed: RedisServer):
     lease = grid.lock("job", ttl=60).acquire()
     waiting = asyncio.create_task(asyncio.to_thread(grid.lock("job", note="next").acquire, timeout=60))

@@ -104,16 +104,21 @@ def _held(grid: Grid, most: int, seconds: float) -> tuple[list[str], bool]:
 
 
 def _who(one: Any) -> str:  # noqa: ANN401 - a Holder or a Waiter
-    note = f" ({one.note})" if one.note else ""
-    return f"{one.host} pid {one.pid} {one.task}{note}"
+    note = f" ({_shown(one.note)})" if one.note else ""
+    return f"{_shown(one.host)} pid {one.pid} {_shown(one.task)}{note}"
+
+
+def _shown(text: str) -> str:
+    # Others wrote it: no line of theirs shall look like one of ours, and nothing steers the terminal.
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def _line(info: LockInfo) -> str:
     holder = info.holder
     if holder is None:
-        return f"{info.name}: free, {info.waiting} wait"
+        return f"{_shown(info.name)}: free, {info.waiting} wait"
     return (
-        f"{info.name}: {_who(holder)}, owner {holder.owner}, fence {holder.fence}, "
+        f"{_shown(info.name)}: {_who(holder)}, owner {_shown(holder.owner)}, fence {holder.fence}, "
         f"since {holder.since:%Y-%m-%d %H:%M:%S} UTC, ends in {holder.expires_in:.1f} s, {info.waiting} wait"
     )
 
