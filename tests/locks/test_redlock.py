@@ -395,7 +395,7 @@ async def test_the_same_server_twice_is_refused_by_whatever_name(make: Maker, ma
         await make([first, f"redis://localhost:{first.port}", second])
 
 
-async def test_a_replica_is_refused_also_when_it_becomes_one_later(make: Maker, masters: list[RedisServer]):
+async def test_a_replica_is_refused(make: Maker, masters: list[RedisServer]):
     chosen = masters[:3]
     with RedisServer(options=SURE) as replica:
         replica.command("REPLICAOF", chosen[0].host, chosen[0].port)

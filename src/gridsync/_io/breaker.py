@@ -37,7 +37,7 @@ BUCKETS = 10
 WINDOW_MIN_S = 10.0
 WINDOW_TIMEOUTS = 3
 """The window is so many command timeouts long: a caller that is alone must be able to fail often enough."""
-PATIENCE = 0.9
+PATIENCE = 0.8
 """How much of a command timeout the trouble must have lasted: a restart or a failover shorter than that is bridged by
 repeats, and whoever called at its beginning loses one timeout."""
 
