@@ -39,9 +39,20 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("fresh_seed", [metafunc.config.option.seed], ids=lambda seed: f"seed-{seed}")
 
 
+def _kind(item: pytest.Item) -> ServerKind | None:
+    return (
+        item.callspec.params.get("server") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    )
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Share the minutes among the soak tests that were chosen."""
+    """Share the minutes among the soak tests that were chosen; leave out what other kinds of server say again."""
+    others = server_kinds()[1:]
+    again = [i for i in items if i.get_closest_marker("any_server") and _kind(i) in others]
+    if again:
+        config.hook.pytest_deselected(items=again)
+        items[:] = [item for item in items if item not in set(again)]
     soaks = [item for item in items if "soak_s" in getattr(item, "fixturenames", ())]
     minutes: float | None = config.option.minutes
     config.stash[SHARE] = SOAK_S if minutes is None else minutes * 60 / max(1, len(soaks))

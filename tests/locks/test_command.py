@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from gridsync.testing.servers import RedisServer
 
+pytestmark = pytest.mark.any_server
+
 ODD_NAMES = ["plain", "with:colon", "{braces}", "100%", "%7B", "star*", "ünï"]
 
 

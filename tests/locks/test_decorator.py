@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from gridsync.testing.servers import RedisServer
     from tests.locks.conftest import Look
 
+pytestmark = pytest.mark.any_server
+
 
 @pytest.fixture
 def grid(flushed: RedisServer) -> Iterator[Grid]:

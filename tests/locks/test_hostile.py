@@ -21,6 +21,8 @@ from tests.wire.world import NAMESPACE, World
 if TYPE_CHECKING:
     from gridsync.testing.servers import RedisServer
 
+pytestmark = pytest.mark.any_server
+
 NAMES = [
     "{job}", "}{", "job}:queue", ":", "a:b", "%7Bjob%7D", " ", "with space\nand line", "ключ", "🔒🔒", "'\"\\", "\x00",
     "*?[a]", "x" * 512,

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from gridsync.testing.servers import RedisServer
     from tests.locks.conftest import Look
 
+pytestmark = pytest.mark.any_server
+
 FOREVER_S = 60.0
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gridsync.testing.servers import RedisServer
     from tests.locks.conftest import Look
 
+pytestmark = pytest.mark.any_server
+
 
 def make(world: World, **options: Any) -> Any:  # noqa: ANN401 - either kind
     kind: Callable[..., Any] = Lock if world.kind == "sync" else AsyncLock

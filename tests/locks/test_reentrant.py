@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from gridsync.testing.servers import RedisServer
     from tests.locks.conftest import Look
 
+pytestmark = pytest.mark.any_server
+
 
 @pytest.fixture
 async def aio(flushed: RedisServer) -> AsyncIterator[AsyncIO]:

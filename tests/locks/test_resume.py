@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tests.locks.conftest import Look
     from tests.wire.world import World
 
+pytestmark = pytest.mark.any_server
+
 RESUMER = """
 import sys
 from gridsync import Grid

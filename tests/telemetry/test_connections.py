@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from tests.telemetry.conftest import Sdk
 
+pytestmark = pytest.mark.any_server
+
 COUNT = "db.client.connection.count"
 
 

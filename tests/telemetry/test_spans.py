@@ -26,6 +26,8 @@ from tests.wire.world import done, opened
 if TYPE_CHECKING:
     from tests.telemetry.conftest import Sdk
 
+pytestmark = pytest.mark.any_server
+
 KINDS = pytest.mark.parametrize("kind", ["sync", "asyncio"])
 LOCK = "EVALSHA locks.acquire"
 PEEK = "EVALSHA limits.peek"
