@@ -270,6 +270,7 @@ class MultiLock(_MultiLockBase[Lock]):
 
         Raises:
             LockTimeout: Someone else still held one of them after *timeout* seconds; nothing is held.
+            LeaseLost: One that was taken first was lost while this call waited for the last; nothing is held.
             OutcomeUnknown: The server stopped answering; owners of ours may hold locks until their ttl ends.
             Unavailable: The server could not be reached; nothing is held.
 
@@ -342,6 +343,7 @@ class AsyncMultiLock(_MultiLockBase[AsyncLock]):
 
         Raises:
             LockTimeout: Someone else still held one of them after *timeout* seconds; nothing is held.
+            LeaseLost: One that was taken first was lost while this call waited for the last; nothing is held.
             OutcomeUnknown: The server stopped answering; owners of ours may hold locks until their ttl ends.
             Unavailable: The server could not be reached; nothing is held.
 
