@@ -134,6 +134,29 @@ async def test_an_ear_that_comes_back_at_once_is_heard(world: World, flushed: Re
     await soon(lambda: not any(subscribed(node) for node in flushed.nodes))
 
 
+async def test_reading_the_table_wakes_nobody_whose_subscription_was_just_confirmed(world: World):
+    """A connection without a channel is ended then; never one on which a channel is just being asked for."""
+    io = world.io()
+    hub = io._hub
+    done = asyncio.Event()
+
+    async def review() -> None:
+        while not done.is_set():
+            await (asyncio.to_thread(hub.review) if world.kind == "sync" else asyncio.sleep(0, hub.review()))
+
+    reviewing = asyncio.create_task(review())
+    try:
+        for n in range(200):
+            ear = ear_of(io, tag_of(f"job{n}"))
+            await ear_do(world, ear, "open")
+            woken = await ear_do(world, ear, "wait", 0.002)
+            ear.close()
+            assert not woken
+    finally:
+        done.set()
+        await reviewing
+
+
 async def test_a_waiter_whose_slot_moves_is_woken_and_listens_at_the_new_owner(world: World, flushed: RedisCluster):
     """The holder releases at the new owner, and the waiter hears it, long before it would have looked by itself."""
     io = world.io()

@@ -249,16 +249,20 @@ class TaskSubscriber:
         return self.subscribed | self._asked.keys()
 
     def leave(self, channels: set[str], *, unless: Callable[[str], bool]) -> None:
-        """End the subscriptions to *channels*, except where *unless* says so, and wake who listens there."""
+        """End the subscriptions to *channels*, except where *unless* says so.
+
+        Whoever listens there is woken; whoever asks for one still gets a `Fault`, and asks elsewhere.
+        """
         left = {channel for channel in channels if not unless(channel)}
+        lost = self.subscribed & left
+        self.subscribed -= left
         for channel in left:
-            self.subscribed.discard(channel)
             asked = self._asked.get(channel)
             if asked is not None and not asked.done():
                 asked.set_exception(Fault(f"{channel!r} belongs to another node now", applied=False))
             if self._wire is not None:
                 self._wire.post_push(subscription(channel, sharded=self._sharded, end=True)).add_done_callback(see)
-        self._ears.lose(left, self)
+        self._ears.lose(lost, self)
 
     def give_up(self, channel: str) -> None:
         """Cut the connection if it has not answered for *channel*: it may be silent for ever."""

@@ -238,7 +238,7 @@ class ThreadSubscriber:
         with self._changed:
             if channel in self.subscribed:
                 return
-            if self._wire is not wire:
+            if self._wire is not wire or self._retired:
                 raise Fault(f"the connection to {wire.endpoint} broke", applied=False)
             request = self._send(wire, channel)
             while not request.answered and request.error is None:
@@ -288,23 +288,30 @@ class ThreadSubscriber:
     def concerned(self) -> set[str]:
         """Return the channels that are subscribed or asked for."""
         with self._changed:
-            return self.subscribed | {request.channel for request in self._line if request.channel}
+            return self._channels()
+
+    def _channels(self) -> set[str]:
+        return self.subscribed | {request.channel for request in self._line if request.channel}
 
     def leave(self, channels: set[str], *, unless: Callable[[str], bool]) -> None:
-        """End the subscriptions to *channels*, except where *unless* says so, and wake who listens there."""
+        """End the subscriptions to *channels*, except where *unless* says so.
+
+        Whoever listens there is woken; whoever asks for one still gets a `Fault`, and asks elsewhere.
+        """
         with self._changed:
             left = {channel for channel in channels if not unless(channel)}
             for request in self._line:
                 if request.channel in left and request.error is None:
                     request.error = Fault(f"{request.channel!r} belongs to another node now", applied=False)
             self._changed.notify_all()
+            lost = self.subscribed & left
             self.subscribed -= left
             if self._wire is not None:
                 # A connection that breaks here has ended them all; its reader sees to the rest.
                 with contextlib.suppress(Fault):
                     for channel in left:
                         self._send(self._wire, channel, end=True)
-        self._ears.lose(left, self)
+        self._ears.lose(lost, self)
 
     def move(self, endpoint: Endpoint) -> None:
         """Cut the connection unless it leads to *endpoint*, also one that is being set up."""
@@ -318,9 +325,11 @@ class ThreadSubscriber:
         if not self._connecting.acquire(blocking=False):
             return False
         try:
-            if self.concerned():
-                return False
-            self.close()
+            with self._changed:
+                # Whoever got the connection before may ask only now: it would be confirmed, and cut.
+                if self._channels():
+                    return False
+                self.close()
             return True
         finally:
             self._connecting.release()

@@ -20,7 +20,7 @@ class Passage(NamedTuple):
     generation: int
     """How many times the barrier had opened or was reset before, from 0."""
     place: int
-    """This party's number in the generation, from 0 in the order in which they came."""
+    """This party's own number in the generation, from 0; it does not tell who came first."""
 
 
 class _BarrierBase:
