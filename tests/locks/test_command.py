@@ -7,13 +7,14 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gridsync import Grid
+from gridsync._io.keys import entity, pattern
 from gridsync._io.keys import lock as lock_keys
-from gridsync._io.keys import lock_name, lock_pattern
 from gridsync.errors import LeaseLost
 from gridsync.testing.servers import free_port
 from tests.wire.fake import eventually
@@ -60,7 +61,7 @@ def test_held_locks_are_listed_and_nothing_else(grid: Grid, flushed: RedisServer
     code, output, _ = run(flushed, "ls")
     assert code == 0
     assert len(output.splitlines()) == len(ODD_NAMES)
-    assert f"plain: {listed['locks'][0]['holder']['host']} pid {os.getpid()} MainThread (n), owner" in output
+    assert f"lock plain: {listed['locks'][0]['holder']['host']} pid {os.getpid()} MainThread (n), owner" in output
     foreign.release()
     other.close()
     for lease in leases:
@@ -96,7 +97,7 @@ def test_what_others_wrote_steers_no_terminal(grid: Grid, flushed: RedisServer):
     for arguments in (("ls",), ("info", lease.name)):
         _, output, _ = run(flushed, *arguments)
         assert len(output.splitlines()) == 1
-        assert output.startswith("a\\nb: free: ")
+        assert output.startswith("lock a\\nb: free: ")
         assert "(\\x1b[2Jé), owner " in output
     _, told = asked(flushed, "info", lease.name)
     assert (told["name"], told["holder"]["note"]) == (lease.name, "\x1b[2Jé")
@@ -117,7 +118,7 @@ async def test_a_waiter_is_told_and_served_when_the_lock_is_taken_away(grid: Gri
     with pytest.raises(LeaseLost, match="it was revoked: it hangs"):
         await asyncio.to_thread(eventually, lambda: lease.lost.is_set() and lease.check())
     code, told = await asyncio.to_thread(asked, flushed, "break", "job", "--reason", "late", "--owner", lease.owner)
-    assert (code, told) == (1, {"name": "job", "broken": False, "fence": None})
+    assert (code, told) == (1, {"kind": "lock", "name": "job", "broken": False, "fence": None})
     heir.check()
     heir.release()
 
@@ -134,12 +135,85 @@ def test_a_server_that_is_away_is_an_exit_code(arguments: tuple[str, ...]):
     assert errors.startswith("gridsync: ")
 
 
+def test_every_kind_is_listed_and_says_which_it_is(grid: Grid, flushed: RedisServer):
+    """An operator would see a free machine while somebody waits for a semaphore."""
+    grid.semaphore("idle", 2).acquire().release()
+    held = [
+        grid.lock("one").acquire(),
+        grid.semaphore("two", 5, permits=2).acquire(),
+        grid.semaphore("two", 5).acquire(),
+        grid.rwlock("three").read.acquire(),
+        grid.rwlock("four").write.acquire(),
+    ]
+    code, listed = asked(flushed, "ls")
+    assert (code, listed["complete"]) == (0, True)
+    assert [(one["kind"], one["name"]) for one in listed["locks"]] == [
+        ("lock", "one"),
+        ("rwlock", "four"),
+        ("rwlock", "three"),
+        ("semaphore", "two"),
+    ]
+    assert {holder["owner"] for one in listed["locks"] for holder in one["holders"]} == {one.owner for one in held}
+    _, output, _ = run(flushed, "ls")
+    assert output.splitlines()[1:] == [
+        "rwlock four: written, 0 wait",
+        "rwlock three: read by 1, 0 wait",
+        "semaphore two: 3 of 5 permits taken by 2, 0 wait",
+    ]
+    with closing(grid.election("auction", value="here").lead()) as leading, next(leading) as term:
+        code, told = asked(flushed, "info", "auction", "--kind", "election")
+        assert (code, told["kind"], told["holder"]["fence"], told["holder"]["note"]) == (
+            0,
+            "election",
+            term.term,
+            "here",
+        )
+        assert "election auction: " in run(flushed, "ls")[1]
+        code, told = asked(flushed, "break", "auction", "--kind", "election", "--reason", "it hangs")
+        assert (code, told["broken"], told["fence"] > term.term) == (0, True, True)
+    assert asked(flushed, "info", "auction", "--kind", "election")[0] == 1
+    for lease in held:
+        lease.release()
+
+
+async def test_who_holds_and_wants_permits_is_told_and_one_of_them_is_broken(grid: Grid, flushed: RedisServer):
+    slots = [grid.semaphore("slots", 3, permits=number, ttl=60) for number in (1, 2)]
+    kept, lost = [one.acquire() for one in slots]
+    waiting = asyncio.create_task(asyncio.to_thread(slots[1].acquire, timeout=60))
+    await asyncio.to_thread(eventually, lambda: slots[0].info().waiting)
+    _, output, _ = await asyncio.to_thread(run, flushed, "info", "slots", "--kind", "semaphore")
+    head, *lines = output.splitlines()
+    assert head == "semaphore slots: 3 of 3 permits taken by 2, 1 wait"
+    assert [line.split(":")[0] for line in lines] == ["  holds 1", "  holds 2", "  1. wants 2"]
+    refused = await asyncio.to_thread(run, flushed, "break", "slots", "--kind", "semaphore", "--reason", "r")
+    assert (refused[0], "is held by 2: say by --owner" in refused[2]) == (2, True)
+    broken = "break", "slots", "--kind", "semaphore", "--reason", "it hangs", "--owner", lost.owner
+    code, told = await asyncio.to_thread(asked, flushed, *broken)
+    heir = await waiting
+    assert (code, told["kind"], lost.fence < told["fence"] < heir.fence) == (0, "semaphore", True)
+    kept.check()
+    for lease in (kept, heir):
+        assert lease.release() is True
+    assert (await asyncio.to_thread(asked, flushed, *broken))[0] == 1
+
+
+def test_the_one_holder_of_a_reader_writer_lock_needs_no_name(grid: Grid, flushed: RedisServer):
+    book = grid.rwlock("book", ttl=60)
+    assert asked(flushed, "break", "book", "--kind", "rwlock", "--reason", "r")[0] == 1
+    lease = book.write.acquire()
+    code, output, _ = run(flushed, "break", "book", "--kind", "rwlock", "--reason", "it hangs")
+    assert (code, output.startswith("rwlock 'book' was taken away; refuse fences below ")) == (0, True)
+    eventually(lease.lost.is_set)
+    assert book.info().holders == ()
+
+
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_name_is_read_back_from_its_key(name: str):
-    assert lock_name("ns", lock_keys("ns", name).state) == name
-    assert lock_name("ns", lock_keys("ns", name).queue) is None
-    assert lock_name("other", lock_keys("ns", name).state) is None
+    assert entity("ns", lock_keys("ns", name).state) == ("lock", name)
+    assert entity("ns", lock_keys("ns", name, "election").state) == ("election", name)
+    assert entity("ns", lock_keys("ns", name).queue) is None
+    assert entity("other", lock_keys("ns", name).state) is None
 
 
 def test_a_namespace_with_a_star_matches_only_itself():
-    assert lock_pattern("a*b?[c]") == "{a\\*b\\?\\[c\\]:lock:*}"
+    assert pattern("a*b?[c]") == "{a\\*b\\?\\[c\\]:*}"

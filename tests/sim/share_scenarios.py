@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from gridsync._io.keys import wake_prefix
 from gridsync.errors import GridsyncError, LeaseLost, LockTimeout, OutcomeUnknown, Unavailable
-from gridsync.locks import _core, _share
+from gridsync.locks import _core, _look, _share
 from gridsync.testing.checkers import permits_held
 from gridsync.testing.faults import Faults
 from gridsync.testing.sim import Simulation
@@ -277,4 +278,59 @@ def downgraded(seed: int, scripts: Scripts = None) -> Simulation:
                 raise sim.history.fail(f"{name} did not come in after the downgrade")
         if when["w"] < at + 2_500_000:
             raise sim.history.fail("the writer did not wait for the one who reads on")
+    return sim
+
+
+def revoked(seed: int, scripts: Scripts = None) -> Simulation:
+    """An operator takes permits from one of two holders, over connections that break: the other one goes on.
+
+    What the operator sees before and after is what there is.
+    """
+    sim = Simulation(seed, scripts=scripts, faults=Faults(reply_lost=0.1 * (seed % 3)))
+    raised: list[int] = []
+
+    async def hold_on(io: SimIO, number: int) -> None:
+        try:
+            await work(io, replace(permits(number), ttl_ms=20_000, ttl_text="20000"), steps=20, step_s=0.5)
+        except LeaseLost as error:
+            io.note("stopped", why=error.reason)
+
+    async def come(io: SimIO, delay: float, number: int) -> None:
+        await io.sleep(delay)
+        await work(io, permits(number))
+
+    async def operate(io: SimIO) -> None:
+        await io.sleep(2.0)
+        spec = permits(1)
+        assert await _look.force_release(io, spec, "somebody else", "by mistake") is None
+        found = await _look.look_at_semaphore(io, spec, 10, 10)
+        assert (found.limit, found.taken, found.holding, found.waiting) == (LIMIT, 4, 2, 2)
+        assert {holder.host: holder.permits for holder in found.holders} == {"a": 1, "b": 3}
+        assert [(waiter.host, waiter.permits) for waiter in found.waiters] == [("c", 2), ("d", 3)]
+        few = await _look.look_at_semaphore(io, spec, 1, 1)
+        assert (len(few.holders), len(few.waiters), few.holding, few.waiting) == (1, 1, 2, 2)
+        (theirs,) = (holder for holder in found.holders if holder.host == "b")
+        io.note("revoked")
+        fence = await _look.force_release(io, spec, theirs.owner, "it hangs")
+        if fence is not None:  # else an earlier attempt had done it, and its reply was lost
+            assert theirs.fence < fence
+            raised.append(fence)
+
+    sim.start("a", hold_on, 1)
+    sim.start("b", hold_on, 3)
+    sim.start("c", come, 0.5, 2)
+    sim.start("d", come, 1.0, 3)
+    sim.start("op", operate)
+    sim.run(until=60.0)
+    permits_held(sim.history, LIMIT)
+    (revocation,), stopped = sim.history.of("revoked"), sim.history.of("stopped")
+    if [(event.process, event.facts["why"]) for event in stopped] != [("b", "it was revoked: it hangs")]:
+        raise sim.history.fail("not the right holder was told why, or another was disturbed")
+    got = {event.process: event for event in sim.history.of("acquired")}
+    for what, event in (("told", stopped[0]), ("served", got["c"])):
+        if not 0 < event.at_us - revocation.at_us < 1_200_000:
+            raise sim.history.fail(f"{what} after {(event.at_us - revocation.at_us) / 1e6:.3f} s")
+    for fence in raised:
+        if not got["b"].fence < fence < got["c"].fence:
+            raise sim.history.fail(f"the raised fence {fence} does not lie between {got['b'].fence} and the next")
     return sim

@@ -42,3 +42,8 @@ def test_a_downgrade_lets_readers_in_and_no_writer(seed: int) -> None:
 def test_nothing_of_the_dead_stays_taken_while_others_hold(seed: int) -> None:
     """Permits would leak, one crash and one lost reply at a time."""
     scenarios.crowded(seed)
+
+
+def test_one_holder_of_permits_is_revoked_and_told_and_nobody_else(seed: int) -> None:
+    """An operator would free nothing, or stop those who did no harm."""
+    scenarios.revoked(seed)

@@ -430,6 +430,36 @@ async def a_lock_is_taken_away_once_and_not_from_the_next_one(stage: Stage) -> N
     assert await world.do(heir.release) is True
 
 
+@scenario("locks.info_share")
+async def a_look_at_permits_tells_the_same_again(stage: Stage) -> None:
+    world = stage.world
+    lease = await world.do(world.locks("Semaphore", stage.whole, "slots", 5, permits=2).acquire)
+    stage.arm()
+    info = await world.do(world.locks("Semaphore", stage.broken, "slots", 5).info)
+    assert [(one.owner, one.fence, one.permits) for one in info.holders] == [(lease.owner, lease.fence, 2)]
+    assert (info.limit, info.taken, info.waiting) == (5, 2, 0)
+    assert await world.do(lease.release) is True
+
+
+@scenario("locks.revoke_share")
+async def permits_are_taken_away_once_and_not_from_the_next_one(stage: Stage) -> None:
+    world = stage.world
+
+    def slots(io: Any) -> Any:  # noqa: ANN401 - either kind
+        return world.locks("Semaphore", io, "slots", 1, ttl=60)
+
+    lease = await world.do(slots(stage.whole).acquire)
+    waiting = world.start(slots(stage.whole).acquire, timeout=60)
+    await soon(lambda: stage.server.command("ZCARD", SLOTS.queue) == 1)
+    stage.arm()
+    fence = await world.do(slots(stage.broken).force_release, "enough", owner=lease.owner)
+    heir = await world.ended(waiting)
+    heir.check()
+    assert lease.fence < fence < heir.fence
+    await soon(lease.lost.is_set)
+    assert await world.do(heir.release) is True
+
+
 @scenario("locks.once")
 async def a_period_is_taken_once_and_its_runner_knows(stage: Stage) -> None:
     world = stage.world

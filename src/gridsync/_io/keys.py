@@ -98,18 +98,18 @@ def share(namespace: str, wing: str, name: str) -> ShareKeys:
     )
 
 
-def lock_pattern(namespace: str) -> str:
-    """Return a pattern for SCAN that the state of every lock matches, and the names of `lock_name` tell apart."""
-    return re.sub(r"([*?\[\]\\])", r"\\\1", tag(namespace, "lock", "")[:-1]) + "*}"
+def pattern(namespace: str) -> str:
+    """Return a pattern for SCAN that the first key of every entity matches, and perhaps others; see `entity`."""
+    return re.sub(r"([*?\[\]\\])", r"\\\1", f"{{{namespace.translate(_PART_ESCAPES)}:") + "*}"
 
 
-def lock_name(namespace: str, key: str) -> str | None:
-    """Return the name of the lock whose state is *key*, or ``None`` if it is no lock's."""
-    prefix = tag(namespace, "lock", "")[:-1]
+def entity(namespace: str, key: str) -> tuple[str, str] | None:
+    """Return wing and name of the entity whose first key *key* is, or ``None`` if it is no such key."""
+    prefix = f"{{{namespace.translate(_PART_ESCAPES)}:"
     if not key.startswith(prefix) or not key.endswith("}"):
         return None
-    name = key[len(prefix) : -1]
-    return name.replace("%7B", "{").replace("%7D", "}").replace("%25", "%") or None
+    wing, _, name = key[len(prefix) : -1].partition(":")
+    return (wing, name.replace("%7B", "{").replace("%7D", "}").replace("%25", "%")) if name else None
 
 
 def once(namespace: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -56,13 +57,29 @@ def health(
 
 
 locks_app = typer.Typer(
-    name="locks", help="See who holds which lock, and take one away.", no_args_is_help=True, add_completion=False
+    name="locks",
+    help="See who holds which lock, of any kind, and take one away.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 app.add_typer(locks_app)
 
 Url = Annotated[str | None, typer.Option(help="Which server: redis://…, rediss://…, unix://…; default is REDIS_URL.")]
 Namespace = Annotated[str | None, typer.Option(help="First part of every key; default is GRIDSYNC_NAMESPACE.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+class Kind(StrEnum):
+    """What can be held."""
+
+    LOCK = "lock"
+    SEMAPHORE = "semaphore"
+    RWLOCK = "rwlock"
+    ELECTION = "election"
+    REDLOCK = "redlock"
+
+
+Which = Annotated[Kind, typer.Option(help="What it is, as `ls` says; of a Redlock one master has one vote.")]
 
 
 @locks_app.command("ls")
@@ -74,7 +91,7 @@ def locks_ls(
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long to look for them at most.")] = 5.0,
     json: Json = False,
 ) -> None:
-    """List the locks that are held.
+    """List what is held: locks, semaphores, reader-writer locks, elections and the votes of a Redlock.
 
     Goes over all keys of the server, or of all primaries of a cluster, step by step (SCAN); stops at --limit locks or
     after --seconds, and says so.  Exits with 0, or with 2 if the server cannot be asked.
@@ -86,40 +103,45 @@ def locks_ls(
 
 @locks_app.command("info")
 def locks_info(
-    name: Annotated[str, typer.Argument(help="The lock.")],
+    name: Annotated[str, typer.Argument(help="Its name.")],
     *,
+    kind: Which = Kind.LOCK,
     url: Url = None,
     namespace: Namespace = None,
     waiters: Annotated[int, typer.Option(min=0, max=1000, help="How many waiters to tell at most.")] = 20,
     json: Json = False,
 ) -> None:
-    """Tell who holds a lock and who waits for it, first come first.
+    """Tell who holds a lock, or permits, and who waits for it, first come first.
 
     Exits with 0 if it is held, with 1 if it is free, and with 2 if the server cannot be asked.
     """
     from gridsync.cli.locks import info  # noqa: PLC0415 - loads redis and pydantic
 
-    raise typer.Exit(info(name, url=url, namespace=namespace, waiters=waiters, as_json=json))
+    raise typer.Exit(info(name, kind=kind.value, url=url, namespace=namespace, waiters=waiters, as_json=json))
 
 
 @locks_app.command("break")
 def locks_break(
-    name: Annotated[str, typer.Argument(help="The lock.")],
+    name: Annotated[str, typer.Argument(help="Its name.")],
     *,
+    kind: Which = Kind.LOCK,
     reason: Annotated[str, typer.Option(help="What its holder is told.")],
     owner: Annotated[str | None, typer.Option(help="Only from this holder, as `info` names it.")] = None,
     url: Url = None,
     namespace: Namespace = None,
     json: Json = False,
 ) -> None:
-    """Take a lock away from its holder, who is told at once, and serve the next waiter.
+    """Take a lock, or permits, away from one holder, who is told at once, and serve the next waiter.
 
-    The fence that is printed is above the old holder's and below every later one.  Exits with 0 if it was taken away,
+    A semaphore or a reader-writer lock that several hold needs --owner.  The fence that is printed is above that of
+    everyone who held it and below every later one.  Exits with 0 if it was taken away,
     with 1 if nobody (or another than --owner) held it, and with 2 if the server cannot be asked.
     """
     from gridsync.cli.locks import take_away  # noqa: PLC0415 - loads redis and pydantic
 
-    raise typer.Exit(take_away(name, reason=reason, owner=owner, url=url, namespace=namespace, as_json=json))
+    raise typer.Exit(
+        take_away(name, kind=kind.value, reason=reason, owner=owner, url=url, namespace=namespace, as_json=json)
+    )
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`gridsync locks`: who holds what, who waits, and how an operator takes a lock away."""
+"""`gridsync locks`: who holds what, who waits, and how an operator takes something away."""
 
 from __future__ import annotations
 
@@ -10,66 +10,77 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from gridsync._io.keys import lock_name, lock_pattern
-from gridsync.errors import GridsyncError
+from gridsync._io import run_sync
+from gridsync._io.keys import entity, pattern
+from gridsync.errors import GridsyncError, UsageError
 from gridsync.grid import Grid
+from gridsync.locks import LockInfo, RWLock, RWLockInfo, Semaphore, SemaphoreInfo, _look, _redlock
 from gridsync.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gridsync.locks import LockInfo
+    from gridsync.locks import Election, Holder, Lock, Waiter
+
+    Info = LockInfo | RWLockInfo | SemaphoreInfo
 
 DONE: Final = 0
 NOT_HELD: Final = 1
 FAILED: Final = 2
 SCAN_COUNT = 1000
 """How many keys a server looks at for one step of a list."""
+KINDS: Final = ("lock", "semaphore", "rwlock", "election", "redlock")
+"""What can be held, by the wing of its keys; a master has one vote of a Redlock."""
+HOLDERS_MAX = 100
+"""How many holders of one thing are shown."""
 
 
 def ls(*, url: str | None, namespace: str | None, most: int, seconds: float, as_json: bool) -> int:
-    """Print the locks that are held; returns 0, or 2 if the server cannot be asked."""
+    """Print what is held; returns 0, or 2 if the server cannot be asked."""
     with _asking() as outcome, _grid(url, namespace) as grid:
-        names, complete = _held(grid, most, seconds)
-        found = [info for info in (grid.lock(name).info(waiters_max=0) for name in names) if info.holder is not None]
+        found, complete = _held(grid, most, seconds)
         if as_json:
-            _print_json({"locks": [_plain(info) for info in found], "complete": complete})
+            _print_json({"locks": [_plain(kind, info) for kind, info in found], "complete": complete})
         else:
-            for info in found:
-                print(_line(info))
+            for kind, info in found:
+                print(_line(kind, info))
             if not complete:
                 print(f"... and perhaps more: stopped at {most} locks or {seconds:g} s", file=sys.stderr)
         outcome.append(DONE)
     return outcome[0]
 
 
-def info(name: str, *, url: str | None, namespace: str | None, waiters: int, as_json: bool) -> int:
-    """Print who holds a lock and who waits; returns 0, 1 if nobody holds it, or 2 if the server cannot be asked."""
+def info(name: str, *, kind: str, url: str | None, namespace: str | None, waiters: int, as_json: bool) -> int:
+    """Print who holds it and who waits; returns 0, 1 if nobody holds it, or 2 if the server cannot be asked."""
     with _asking() as outcome, _grid(url, namespace) as grid:
-        found = grid.lock(name).info(waiters_max=waiters)
+        found = _info(grid, kind, name, HOLDERS_MAX, waiters)
         if as_json:
-            _print_json(_plain(found))
+            _print_json(_plain(kind, found))
         else:
-            print(_line(found))
+            print(_line(kind, found))
+            if not isinstance(found, LockInfo):
+                for holder in found.holders:
+                    print(f"  {_share(holder, 'holds', 'reads', 'writes')}: {_held_by(holder)}")
             for place, waiter in enumerate(found.waiters, start=1):
+                share = "" if isinstance(found, LockInfo) else f" {_share(waiter, 'wants', 'to read', 'to write')}:"
                 silent = "" if waiter.alive else ", silent"
-                print(f"  {place}. {_who(waiter)}, since {waiter.since:%Y-%m-%d %H:%M:%S} UTC{silent}")
-        outcome.append(DONE if found.holder is not None else NOT_HELD)
+                print(f"  {place}.{share} {_who(waiter)}, since {waiter.since:%Y-%m-%d %H:%M:%S} UTC{silent}")
+        outcome.append(DONE if _holders(found) else NOT_HELD)
     return outcome[0]
 
 
 def take_away(
-    name: str, *, reason: str, owner: str | None, url: str | None, namespace: str | None, as_json: bool
+    name: str, *, kind: str, reason: str, owner: str | None, url: str | None, namespace: str | None, as_json: bool
 ) -> int:
-    """Take a lock away; returns 0, 1 if nobody or another than *owner* held it, or 2 if the server cannot be asked."""
+    """Take it away; returns 0, 1 if nobody or another than *owner* held it, or 2 if the server cannot be asked."""
     with _asking() as outcome, _grid(url, namespace) as grid:
-        fence = grid.lock(name).force_release(reason, owner=owner)
+        fence = _break(grid, kind, name, reason, owner)
         if as_json:
-            _print_json({"name": name, "broken": fence is not None, "fence": fence})
+            _print_json({"kind": kind, "name": name, "broken": fence is not None, "fence": fence})
         elif fence is None:
-            print(f"lock {name!r} was not held{f' by {owner}' if owner else ''}")
+            print(f"{kind} {name!r} was not held{f' by {owner}' if owner else ''}")
         else:
-            print(f"lock {name!r} was taken away; refuse fences below {fence}")
+            print(f"{kind} {name!r} was taken away; refuse fences below {fence}")
         outcome.append(DONE if fence is not None else NOT_HELD)
     return outcome[0]
 
@@ -89,23 +100,92 @@ def _grid(url: str | None, namespace: str | None) -> Grid:
     return Grid(settings=Settings(**{name: value for name, value in given.items() if value is not None}))
 
 
-def _held(grid: Grid, most: int, seconds: float) -> tuple[list[str], bool]:
-    """Return the names of locks that are held, and whether these are all."""
-    names: set[str] = set()
+def _thing(grid: Grid, kind: str, name: str) -> Lock | Semaphore | RWLock | Election:
+    match kind:
+        case "lock":
+            return grid.lock(name)
+        case "rwlock":
+            return grid.rwlock(name)
+        case "election":
+            return grid.election(name)
+    return grid.semaphore(name, 1)  # what it is made with says nothing about what there is
+
+
+def _info(grid: Grid, kind: str, name: str, holders: int, waiters: int) -> Info:
+    if kind == "redlock":
+        io = grid._io  # noqa: SLF001 - one of several masters; there is no grid of all of them
+        return run_sync(_look.look(io, _redlock.spec(grid.namespace, name, 1, wake=io.wake_prefix), waiters))
+    thing = _thing(grid, kind, name)
+    if isinstance(thing, Semaphore | RWLock):
+        return thing.info(holders_max=holders, waiters_max=waiters)
+    return thing.info(waiters_max=waiters)
+
+
+def _break(grid: Grid, kind: str, name: str, reason: str, owner: str | None) -> int | None:
+    if kind == "redlock":
+        raise UsageError(f"redlock {name!r} is held on a majority of masters: delete nothing on one; let its ttl end")
+    thing = _thing(grid, kind, name)
+    if isinstance(thing, Semaphore | RWLock):
+        if owner is None:
+            held = thing.info(waiters_max=0)
+            if held.holding > 1:
+                raise UsageError(
+                    f"{kind} {name!r} is held by {held.holding}: say by --owner from which one to take it away; "
+                    f"`gridsync locks info` names them"
+                )
+            if not held.holders:
+                return None
+            owner = held.holders[0].owner
+        return thing.force_release(reason, owner=owner)
+    return thing.force_release(reason, owner=owner)
+
+
+def _held(grid: Grid, most: int, seconds: float) -> tuple[list[tuple[str, Info]], bool]:
+    """Return what is held, and whether that is all."""
+    found: dict[tuple[str, str], Info] = {}
+    met: set[tuple[str, str]] = set()
     until = time.monotonic() + seconds
-    # On a cluster this goes over all primaries.
-    for key in grid.client.scan_iter(match=lock_pattern(grid.namespace), count=SCAN_COUNT):
-        name = lock_name(grid.namespace, key.decode(errors="replace"))
-        if name is not None:
-            names.add(name)
-        if len(names) >= most or time.monotonic() >= until:
-            return sorted(names), False
-    return sorted(names), True
+    # On a cluster this goes over all primaries.  A semaphore's first key outlives its holders, so each is asked.
+    for key in grid.client.scan_iter(match=pattern(grid.namespace), count=SCAN_COUNT, _type="HASH"):
+        one = entity(grid.namespace, key.decode(errors="replace"))
+        if one is not None and one[0] in KINDS and one not in met:
+            met.add(one)
+            info = _info(grid, *one, holders=HOLDERS_MAX, waiters=0)
+            if _holders(info):
+                found[one] = info
+        if len(found) >= most or time.monotonic() >= until:
+            break
+    else:
+        return _in_order(found), True
+    return _in_order(found), False
 
 
-def _who(one: Any) -> str:  # noqa: ANN401 - a Holder or a Waiter
+def _in_order(found: dict[tuple[str, str], Info]) -> list[tuple[str, Info]]:
+    return [(kind, info) for (kind, _), info in sorted(found.items(), key=lambda item: item[0])]
+
+
+def _holders(info: Info) -> tuple[Holder, ...]:
+    if isinstance(info, LockInfo):
+        return () if info.holder is None else (info.holder,)
+    return info.holders
+
+
+def _share(one: Holder | Waiter, permits: str, read: str, write: str) -> str:
+    if one.mode:
+        return read if one.mode == "read" else write
+    return f"{permits} {one.permits}"
+
+
+def _who(one: Holder | Waiter) -> str:
     note = f" ({_shown(one.note)})" if one.note else ""
     return f"{_shown(one.host)} pid {one.pid} {_shown(one.task)}{note}"
+
+
+def _held_by(holder: Holder) -> str:
+    return (
+        f"{_who(holder)}, owner {_shown(holder.owner)}, fence {holder.fence}, "
+        f"since {holder.since:%Y-%m-%d %H:%M:%S} UTC, ends in {holder.expires_in:.1f} s"
+    )
 
 
 def _shown(text: str) -> str:
@@ -113,18 +193,20 @@ def _shown(text: str) -> str:
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
-def _line(info: LockInfo) -> str:
-    holder = info.holder
-    if holder is None:
-        return f"{_shown(info.name)}: free, {info.waiting} wait"
-    return (
-        f"{_shown(info.name)}: {_who(holder)}, owner {_shown(holder.owner)}, fence {holder.fence}, "
-        f"since {holder.since:%Y-%m-%d %H:%M:%S} UTC, ends in {holder.expires_in:.1f} s, {info.waiting} wait"
-    )
+def _line(kind: str, info: Info) -> str:
+    if isinstance(info, LockInfo):
+        state = "free" if info.holder is None else _held_by(info.holder)
+    elif isinstance(info, SemaphoreInfo):
+        state = f"{info.taken} of {info.limit} permits taken by {info.holding}"
+    elif info.writer is not None:
+        state = "written"
+    else:
+        state = f"read by {info.holding}" if info.holding else "free"
+    return f"{kind} {_shown(info.name)}: {state}, {info.waiting} wait"
 
 
-def _plain(info: LockInfo) -> dict[str, Any]:
-    return asdict(info)
+def _plain(kind: str, info: Info) -> dict[str, Any]:
+    return {"kind": kind, **asdict(info), "holders": [asdict(holder) for holder in _holders(info)]}
 
 
 def _print_json(what: object) -> None:

@@ -22,7 +22,7 @@ from gridsync.locks._election import AsyncElection, AsyncTerm, Election, Leader,
 from gridsync.locks._gate import AsyncFenceGate, FenceGate
 from gridsync.locks._latch import AsyncLatch, Latch
 from gridsync.locks._lease import AsyncLease, AsyncLoss, Lease, Loss
-from gridsync.locks._look import Holder, LockInfo, Waiter
+from gridsync.locks._look import Holder, LockInfo, RWLockInfo, SemaphoreInfo, Waiter
 from gridsync.locks._multi import AsyncMultiLease, AsyncMultiLock, MultiLease, MultiLock
 from gridsync.locks._once import AsyncOncePer, OncePer, Turn
 from gridsync.locks._quorum import AsyncQuorumLock, QuorumLock
@@ -61,7 +61,9 @@ __all__ = [
     "Passage",
     "QuorumLock",
     "RWLock",
+    "RWLockInfo",
     "Semaphore",
+    "SemaphoreInfo",
     "Side",
     "Term",
     "Turn",

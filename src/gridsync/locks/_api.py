@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncLock", "Lock"]
 REPLICAS_MAX = 100
-WAITERS_MAX = 1000
-"""How many waiters `info` tells of at most: no reply grows with the queue."""
 
 
 def _of(
@@ -44,21 +42,6 @@ def _of(
         _units.count(min_replicas, f"min_replicas of lock {name!r}", REPLICAS_MAX)
     spec = _spec.lock(namespace, name, length, wake=io.wake_prefix, fair=fair, note=note)
     return replace(spec, min_replicas=min_replicas, fsync=bool(fsync))
-
-
-def _most(waiters: int) -> int:
-    if isinstance(waiters, bool) or not isinstance(waiters, int) or not 0 <= waiters <= WAITERS_MAX:
-        raise UsageError(f"waiters_max must be a whole number from 0 to {WAITERS_MAX}, not {waiters!r}")
-    return waiters
-
-
-async def _force(io: IO, spec: _spec.Spec, owner: str | None, reason: str) -> int | None:
-    if owner is None:
-        holder = (await _look.look(io, spec, 0)).holder
-        if holder is None:
-            return None
-        owner = holder.owner
-    return await _look.force_release(io, spec, owner, reason)
 
 
 class Lock(Takable):
@@ -117,7 +100,7 @@ class Lock(Takable):
 
         Cost: one round trip, O(log waiters + waiters told); changes nothing.
         """
-        return run_sync(_look.look(self._io, self._spec, _most(waiters_max)))
+        return run_sync(_look.look(self._io, self._spec, waiters_max))
 
     def force_release(self, reason: str, *, owner: str | None = None) -> int | None:
         """Take this lock away from whoever holds it, and serve the next waiter: for operators, not for programs.
@@ -139,7 +122,7 @@ class Lock(Takable):
 
         Cost: two round trips, and one more without *owner*.
         """
-        return run_sync(_force(self._io, self._spec, owner, reason))
+        return run_sync(_look.force_release(self._io, self._spec, owner, reason))
 
 
 class AsyncLock(AsyncTakable):
@@ -200,7 +183,7 @@ class AsyncLock(AsyncTakable):
 
         Cost: one round trip, O(log waiters + waiters told); changes nothing.
         """
-        return await _look.look(self._io, self._spec, _most(waiters_max))
+        return await _look.look(self._io, self._spec, waiters_max)
 
     async def force_release(self, reason: str, *, owner: str | None = None) -> int | None:
         """Take this lock away from whoever holds it, and serve the next waiter: for operators, not for programs.
@@ -222,4 +205,4 @@ class AsyncLock(AsyncTakable):
 
         Cost: two round trips, and one more without *owner*.
         """
-        return await _force(self._io, self._spec, owner, reason)
+        return await _look.force_release(self._io, self._spec, owner, reason)

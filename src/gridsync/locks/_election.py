@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from gridsync._io import run_sync
 from gridsync.errors import LeaseLost
+from gridsync.locks import _look
 from gridsync.locks._lease import AsyncLease, Lease, LeaseBase
 from gridsync.locks._term import Campaign, Leader
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from gridsync import _units
     from gridsync._io import IO
+    from gridsync.locks._look import LockInfo
 
 __all__ = ["AsyncElection", "AsyncTerm", "Election", "Leader", "Term"]
 
@@ -210,6 +212,43 @@ class Election(_ElectionBase):
             assert changed is not None  # noqa: S101 - it waits for ever
             (leader,) = changed
 
+    def info(self, *, waiters_max: int = 100) -> LockInfo:
+        """Return who leads and which candidates wait, as the server knows it at this moment; a value is a ``note``.
+
+        Args:
+            waiters_max: How many candidates to tell at most, those who came first; their number is told anyway.
+
+        Raises:
+            UsageError: *waiters_max* is not from 0 to 1000.
+            Unavailable: The server could not be reached.
+
+        Cost: one round trip, O(log candidates + candidates told); changes nothing.
+        """
+        return run_sync(_look.look(self._campaign.io, self._campaign.spec, waiters_max))
+
+    def force_release(self, reason: str, *, owner: str | None = None) -> int | None:
+        """Depose the leader, and let a candidate take over: for operators, not for programs.
+
+        The leader is told: its term is lost with *reason* within a round trip if it has led for a quarter of a second,
+        else with its first renewal.  It may still be at work, or not listen, so the term is raised as well.  If it is
+        alive it campaigns again.
+
+        Args:
+            reason: What the leader is told; the first 200 characters.
+            owner: Only this leader, as `info` told it; default is whoever leads now.
+
+        Returns:
+            A number above the old leader's term and below every later one: a resource that is told it refuses the old
+            leader at once.  ``None`` if nobody, or another, led.
+
+        Raises:
+            Unavailable: The server could not be reached; call again.
+            OutcomeUnknown: It may have been deposed; call again, with *owner*.
+
+        Cost: three round trips, and one more without *owner*.
+        """
+        return run_sync(self._campaign.depose(owner, reason))
+
 
 class AsyncElection(_ElectionBase):
     """The election of one leader among tasks and processes, again and again.
@@ -269,3 +308,40 @@ class AsyncElection(_ElectionBase):
             changed = await self._campaign.change(leader.term if leader else 0, None)
             assert changed is not None  # noqa: S101 - it waits for ever
             (leader,) = changed
+
+    async def info(self, *, waiters_max: int = 100) -> LockInfo:
+        """Return who leads and which candidates wait, as the server knows it at this moment; a value is a ``note``.
+
+        Args:
+            waiters_max: How many candidates to tell at most, those who came first; their number is told anyway.
+
+        Raises:
+            UsageError: *waiters_max* is not from 0 to 1000.
+            Unavailable: The server could not be reached.
+
+        Cost: one round trip, O(log candidates + candidates told); changes nothing.
+        """
+        return await _look.look(self._campaign.io, self._campaign.spec, waiters_max)
+
+    async def force_release(self, reason: str, *, owner: str | None = None) -> int | None:
+        """Depose the leader, and let a candidate take over: for operators, not for programs.
+
+        The leader is told: its term is lost with *reason* within a round trip if it has led for a quarter of a second,
+        else with its first renewal.  It may still be at work, or not listen, so the term is raised as well.  If it is
+        alive it campaigns again.
+
+        Args:
+            reason: What the leader is told; the first 200 characters.
+            owner: Only this leader, as `info` told it; default is whoever leads now.
+
+        Returns:
+            A number above the old leader's term and below every later one: a resource that is told it refuses the old
+            leader at once.  ``None`` if nobody, or another, led.
+
+        Raises:
+            Unavailable: The server could not be reached; call again.
+            OutcomeUnknown: It may have been deposed; call again, with *owner*.
+
+        Cost: three round trips, and one more without *owner*.
+        """
+        return await self._campaign.depose(owner, reason)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from gridsync import _units
-from gridsync._io import load, run_sync
+from gridsync._io import Category, Command, load, run_sync
 from gridsync._io.keys import once as once_key
 from gridsync.locks._base import refuse
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncOncePer", "OncePer", "Turn"]
 
 ONCE = load("gridsync.locks", "once")
+LAST = Command("HMGET", Category.READ, ("HMGET",))
 PERIOD_LEAST_S = 0.1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 P = ParamSpec("P")
@@ -31,7 +32,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A period that is ours."""
+    """A period that was taken."""
 
     begins: datetime
     """When the period begins, on the server's clock."""
@@ -53,8 +54,13 @@ class OnceBase:
 
     async def _claim(self) -> Turn | None:
         mine, period, fence = await self._io.run(ONCE, self._keys, (self._io.token(), str(self._period_us)))
-        if not mine:
-            return None
+        return self._turn(period, fence) if mine else None
+
+    async def _last(self) -> Turn | None:
+        period, fence = await self._io.run(LAST, self._keys, ("p", "t"))
+        return None if period is None else self._turn(int(period), int(fence))
+
+    def _turn(self, period: int, fence: int) -> Turn:
         begins = _EPOCH + timedelta(microseconds=period * self._period_us)
         return Turn(begins, begins + timedelta(microseconds=self._period_us), fence)
 
@@ -85,6 +91,18 @@ class OncePer(OnceBase):
         Cost: one round trip, O(1).
         """
         return run_sync(self._claim())
+
+    def last(self) -> Turn | None:
+        """Return the last period that anybody took, or ``None`` if none was taken for two periods.
+
+        That it was taken does not say that its run has ended, or ended well.
+
+        Raises:
+            Unavailable: The server could not be reached.
+
+        Cost: one round trip, O(1); changes nothing.
+        """
+        return run_sync(self._last())
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R | None]:
         """Return *function* so that a call runs it if the period is free, and else returns ``None`` at once.
@@ -124,6 +142,18 @@ class AsyncOncePer(OnceBase):
         Cost: one round trip, O(1).
         """
         return await self._claim()
+
+    async def last(self) -> Turn | None:
+        """Return the last period that anybody took, or ``None`` if none was taken for two periods.
+
+        That it was taken does not say that its run has ended, or ended well.
+
+        Raises:
+            Unavailable: The server could not be reached.
+
+        Cost: one round trip, O(1); changes nothing.
+        """
+        return await self._last()
 
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R | None]]:
         """Return *function* so that a call runs it if the period is free, and else returns ``None`` at once.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gridsync import _units
 from gridsync._io import run_sync
 from gridsync.errors import UsageError
-from gridsync.locks import _share
+from gridsync.locks import _look, _share
 from gridsync.locks._base import inside, ttl_ms
 from gridsync.locks._taking import AsyncTakable, Takable
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gridsync.errors import LeaseLost
     from gridsync.locks._hold import Hold
     from gridsync.locks._lease import AsyncLease, Lease, LeaseBase
+    from gridsync.locks._look import RWLockInfo
     from gridsync.locks._spec import Spec
 
 __all__ = ["AsyncRWLock", "AsyncSide", "RWLock", "Side"]
@@ -134,6 +135,43 @@ class RWLock(_Base):
         """
         run_sync(_share.downgrade(self._io, self._writers(lease)))
 
+    def info(self, *, holders_max: int = 100, waiters_max: int = 100) -> RWLockInfo:
+        """Return who holds this lock and who waits, as the server knows it at this moment.
+
+        Args:
+            holders_max: How many holders to tell at most, those whose leases end first; their number is told anyway.
+            waiters_max: How many waiters to tell at most, first come first; their number is told anyway.
+
+        Raises:
+            UsageError: One of them is not from 0 to 1000.
+            Unavailable: The server could not be reached.
+
+        Cost: one round trip, O(log holders + log waiters + those who are told); changes nothing.
+        """
+        return run_sync(_look.look_at_rwlock(self._io, self._reader, holders_max, waiters_max))
+
+    def force_release(self, reason: str, *, owner: str) -> int | None:
+        """Take it away from one holder, and serve whoever fits: for operators, not for programs.
+
+        The holder is told: its lease is lost with *reason* within a round trip if it has been held for a quarter of a
+        second, else with its first renewal.  It may still be at work, or not listen, so the fence is raised as well.
+
+        Args:
+            reason: What the holder is told; the first 200 characters.
+            owner: From which holder, as `info` told it.
+
+        Returns:
+            A fence above that of everyone who holds now, and below every later one: a resource that is told it refuses
+            the old holder at once, and the others who hold now as well.  ``None`` if that owner held nothing.
+
+        Raises:
+            Unavailable: The server could not be reached; call again.
+            OutcomeUnknown: It may have been taken away; call again.
+
+        Cost: two round trips, O(log holders) and as much for each one that is served.
+        """
+        return run_sync(_look.force_release(self._io, self._reader, owner, reason))
+
 
 class AsyncRWLock(_Base):
     """A lock that any number of readers hold together, or one writer alone: for tasks and processes.
@@ -195,3 +233,40 @@ class AsyncRWLock(_Base):
         Cost: one round trip, O(log readers) and as much for each reader that comes in.
         """
         await _share.downgrade(self._io, self._writers(lease))
+
+    async def info(self, *, holders_max: int = 100, waiters_max: int = 100) -> RWLockInfo:
+        """Return who holds this lock and who waits, as the server knows it at this moment.
+
+        Args:
+            holders_max: How many holders to tell at most, those whose leases end first; their number is told anyway.
+            waiters_max: How many waiters to tell at most, first come first; their number is told anyway.
+
+        Raises:
+            UsageError: One of them is not from 0 to 1000.
+            Unavailable: The server could not be reached.
+
+        Cost: one round trip, O(log holders + log waiters + those who are told); changes nothing.
+        """
+        return await _look.look_at_rwlock(self._io, self._reader, holders_max, waiters_max)
+
+    async def force_release(self, reason: str, *, owner: str) -> int | None:
+        """Take it away from one holder, and serve whoever fits: for operators, not for programs.
+
+        The holder is told: its lease is lost with *reason* within a round trip if it has been held for a quarter of a
+        second, else with its first renewal.  It may still be at work, or not listen, so the fence is raised as well.
+
+        Args:
+            reason: What the holder is told; the first 200 characters.
+            owner: From which holder, as `info` told it.
+
+        Returns:
+            A fence above that of everyone who holds now, and below every later one: a resource that is told it refuses
+            the old holder at once, and the others who hold now as well.  ``None`` if that owner held nothing.
+
+        Raises:
+            Unavailable: The server could not be reached; call again.
+            OutcomeUnknown: It may have been taken away; call again.
+
+        Cost: two round trips, O(log holders) and as much for each one that is served.
+        """
+        return await _look.force_release(self._io, self._reader, owner, reason)

@@ -31,6 +31,7 @@ T = TypeVar("T")
 SHARE = load("gridsync.locks", "share")
 UNSHARE = load("gridsync.locks", "unshare")
 RENEW_SHARE = load("gridsync.locks", "renew_share")
+REVOKE_SHARE = load("gridsync.locks", "revoke_share")
 
 READ, WRITE = "read lock", "write lock"
 PERMITS_MAX = 1_000_000
@@ -76,6 +77,7 @@ def _share(
         acquire=SHARE,
         release=UNSHARE,
         renew=RENEW_SHARE,
+        revoke=REVOKE_SHARE,
         acquire_args=(str(permits), str(limit), fence_ttl, claim, prefix, "0"),
         release_args=("0", "0", claim, fence_ttl, prefix),
         wake=prefix,

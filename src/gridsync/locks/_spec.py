@@ -5,7 +5,8 @@ The scripts of every kind keep one contract.
 *acquire* (owner, lease ms, alive ms, about, …, repeat_us) answers ``{1, fence, again}``, or ``{0, ms until something
 ends, rank in the queue, server us, last fence, again}``.  *release* (owner, …, gone ms, repeat_us) answers
 ``{1 | 0 | 2, message…}``: each message wakes a waiter of the releaser's own process and was not published.  *renew*
-(owner, lease ms) answers 1 or 0.
+(owner, lease ms) answers 1 or 0.  *revoke* (owner, fence ttl, channel, message), on the first key of *renew* and the
+one that remembers the last fence, answers the raised fence or 0.
 
 A message is the waiter's name alone (look again), or ``name fence us claim``: it was handed what it waits for at the
 server's microsecond *us*, with this fence, for *claim* milliseconds.
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 ACQUIRE = load("gridsync.locks", "acquire")
 RELEASE = load("gridsync.locks", "release")
 RENEW = load("gridsync.locks", "renew")
+REVOKE = load("gridsync.locks", "revoke")
 
 CLAIM_MS = 1_000
 """How long a waiter has to take up what it was handed: what a dead head of the queue costs the others."""
@@ -49,10 +51,12 @@ class Spec:
     ttl_ms: int
     ttl_text: str
     keys: tuple[str, ...]
+    """All of them; the last but one remembers the last fence."""
     renew_keys: tuple[str, ...]
     acquire: Script
     release: Script
     renew: Script
+    revoke: Script
     acquire_args: tuple[Arg, ...]
     """What follows owner, lease, alive and about; ends with a ``repeat_us`` of 0."""
     release_args: tuple[Arg, ...]
@@ -102,6 +106,7 @@ def lock(
         acquire=ACQUIRE,
         release=RELEASE,
         renew=RENEW,
+        revoke=REVOKE,
         acquire_args=(fence_ttl, claim, prefix, patience, "0"),
         release_args=(claim, fence_ttl, prefix, patience),
         wake=prefix,

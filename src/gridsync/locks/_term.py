@@ -19,7 +19,7 @@ from gridsync import _units
 from gridsync._io import load
 from gridsync._io.keys import watchers
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable, UsageError
-from gridsync.locks import _about, _core, _spec
+from gridsync.locks import _about, _core, _look, _spec
 from gridsync.locks._base import ttl_ms
 from gridsync.locks._watch import ALIVE_MS, watch
 
@@ -82,6 +82,13 @@ class Campaign:
         # If it fails they look by themselves, a little later.
         with suppress(GridsyncError):
             await self.io.run(PROCLAIM, (self._watchers,), (self.spec.wake,))
+
+    async def depose(self, owner: str | None, reason: str) -> int | None:
+        """Take the lead away from *owner*, or from whoever leads now, and tell those who watch."""
+        raised = await _look.force_release(self.io, self.spec, owner, reason)
+        if raised is not None:
+            await self.proclaim()
+        return raised
 
     async def leader(self, watcher: str = "", alive_ms: int = 0) -> Leader | None:
         """Return who leads; *watcher* is told of the next change."""
