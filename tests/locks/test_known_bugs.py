@@ -374,8 +374,8 @@ def test_b26_nothing_asks_for_all_keys(flushed: RedisServer):
         lease = grid.lock("job").acquire()
         where: Any = {"url": flushed.url, "namespace": NAMESPACE, "as_json": True}
         assert ls(most=10, seconds=10, **where) == 0
-        assert info("job", waiters=10, **where) == 0
-        assert take_away("job", reason="test", owner=lease.owner, **where) == 0
+        assert info("job", kind="lock", waiters=10, **where) == 0
+        assert take_away("job", kind="lock", reason="test", owner=lease.owner, **where) == 0
     used = flushed.command("INFO", "commandstats")
     assert "cmdstat_scan" in used
     assert "cmdstat_keys" not in used
