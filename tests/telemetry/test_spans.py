@@ -118,7 +118,7 @@ async def test_a_name_is_shown_with_the_address_behind_it(kind: str, flushed: Re
 
 
 @KINDS
-@pytest.mark.parametrize("key", telemetry._SUPPRESSED)
+@pytest.mark.parametrize("key", telemetry._SUPPRESSED, ids=["old", "new"])
 async def test_nothing_is_recorded_where_instrumentation_is_suppressed(
     kind: str, key: str, flushed: RedisServer, sdk: Sdk
 ):
