@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gridsync._io.keys import wake_channel, wake_prefix
 from gridsync.errors import LeaseLost, ServerError
 from gridsync.testing.servers import RedisServer
 from tests.faults.test_clock import HOUR_S, ClockedServer
@@ -90,6 +91,16 @@ async def waits(world: World, server: RedisServer, way: str, place: int = 1, **o
     return turn
 
 
+def holders(server: RedisServer, way: str) -> list[bytes]:
+    """Return who holds it, as the server knows."""
+    found: list[bytes] = (
+        server.command("ZRANGE", held_key(way), 0, -1)
+        if hasattr(keys(way), "held")
+        else server.command("HMGET", held_key(way), "o")
+    )
+    return found
+
+
 async def is_free(server: RedisServer, way: str) -> None:
     """Return when nobody holds it and nobody waits."""
     await soon(lambda: server.command("EXISTS", held_key(way), keys(way).queue) == 0)
@@ -111,13 +122,18 @@ async def test_a_killed_holder_is_followed_when_its_lease_ends(server: RedisServ
 
 
 async def test_a_killed_head_of_the_queue_is_passed_over(server: RedisServer, world: World, way: str):
-    """It is handed what it waits for, does not take it up, and the one behind it comes next."""
+    """It has no connection any more, so nothing is handed to it: that would cost the one behind it a claim's time."""
     held = await world.do(taker(world, way).acquire)
     with other(server.url, rival(way), ttl=10.0) as head:
         await soon(lambda: server.command("ZCARD", keys(way).queue) == 1)
         behind = await waits(world, server, way, 2)
+        dead, living = server.command("ZRANGE", keys(way).queue, 0, -1)
         head.end()
+        channel = wake_channel(wake_prefix(keys(way).state), dead.decode())
+        await soon(lambda: server.command("PUBSUB", "NUMSUB", channel)[1] == 0)
         await world.do(held.release)
+        if rival(way) in FAIR:
+            assert holders(server, way) == [living]
         lease = await world.ended(behind)
     lease.check()
     await world.do(lease.release)

@@ -705,7 +705,7 @@ def deaf_waiter(seed: int, scripts: Scripts = None) -> Simulation:
     for place, name in enumerate("abcd"):
         sim.start(name, _wait_long, 0.1 * place)
     # a releases at about 1.2 s.
-    sim.at(1.0, lambda: _fall_out(sim, "b"))
+    sim.at(1.0, lambda: fall_out(sim, "b"))
     sim.run(until=60.0)
     mutual_exclusion(sim.history)
     served = [event.process for event in sim.history.of("acquired")]
@@ -715,7 +715,8 @@ def deaf_waiter(seed: int, scripts: Scripts = None) -> Simulation:
     return sim
 
 
-def _fall_out(sim: Simulation, name: str) -> None:
+def fall_out(sim: Simulation, name: str) -> None:
+    """Let a process's connections break, and let it stand still for half a second."""
     for connection in list(sim.process(name).connections):
         connection.break_both()
     sim.pause(name, 0.5)
@@ -728,7 +729,7 @@ def deaf_head(seed: int, scripts: Scripts = None) -> Simulation:
         sim.start(name, _late_work, 0.1 * place)
     sim.at(0.5, lambda: sim.kill("a"))
     # The lease ends at about 2 s.
-    sim.at(1.9, lambda: _fall_out(sim, "b"))
+    sim.at(1.9, lambda: fall_out(sim, "b"))
     sim.run(until=60.0)
     mutual_exclusion(sim.history)
     served = [event.process for event in sim.history.of("acquired")]
@@ -746,7 +747,7 @@ def deaf_alone(seed: int, scripts: Scripts = None) -> Simulation:
 
     for place, name in enumerate("ab"):
         sim.start(name, _wait_long, 0.1 * place)
-    sim.at(1.0, lambda: _fall_out(sim, "b"))
+    sim.at(1.0, lambda: fall_out(sim, "b"))
     sim.at(1.4, lambda: sim.start("n", look))
     sim.run(until=60.0)
     mutual_exclusion(sim.history)

@@ -13,6 +13,7 @@ from gridsync.locks import _core, _look, _share
 from gridsync.testing.checkers import permits_held
 from gridsync.testing.faults import Faults
 from gridsync.testing.sim import Simulation
+from tests.sim.lock_scenarios import fall_out
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -333,4 +334,111 @@ def revoked(seed: int, scripts: Scripts = None) -> Simulation:
     for fence in raised:
         if not got["b"].fence < fence < got["c"].fence:
             raise sim.history.fail(f"the raised fence {fence} does not lie between {got['b'].fence} and the next")
+    return sim
+
+
+async def _come_for_all(io: SimIO, delay: float, spec: Spec) -> None:
+    await io.sleep(delay)
+    await work(io, spec, steps=2, step_s=0.6)
+
+
+def _served(sim: Simulation, order: str) -> None:
+    permits_held(sim.history, LIMIT)
+    served = [event.process for event in sim.history.of("acquired")]
+    if served != list(order):
+        raise sim.history.fail(f"served {served}, not {list(order)}")
+
+
+def deaf_waiter(seed: int, scripts: Scripts = None) -> Simulation:
+    """A waiter's connections break while its turn comes: it is passed over, and is next as soon as it is back."""
+    sim = Simulation(seed, scripts=scripts)
+    for place, name in enumerate("abcd"):
+        sim.start(name, _come_for_all, 0.1 * place, permits(LIMIT))
+    # a gives back at about 1.2 s.
+    sim.at(1.0, lambda: fall_out(sim, "b"))
+    sim.run(until=60.0)
+    _served(sim, "acbd")
+    return sim
+
+
+def deaf_head(seed: int, scripts: Scripts = None) -> Simulation:
+    """As `deaf_waiter`, where the holder has vanished: the one behind is served, and no place is lost."""
+    sim = Simulation(seed, scripts=scripts)
+    for place, name in enumerate("abcd"):
+        sim.start(name, _come_for_all, 0.1 * place, permits(LIMIT))
+    sim.at(0.5, lambda: sim.kill("a"))
+    # Its lease ends at about 2 s.
+    sim.at(1.9, lambda: fall_out(sim, "b"))
+    sim.run(until=60.0)
+    _served(sim, "acbd")
+    return sim
+
+
+def deaf_alone(seed: int, scripts: Scripts = None) -> Simulation:
+    """The only waiter cannot hear when its turn comes: the permits are kept for it, and no newcomer overtakes."""
+    sim = Simulation(seed, scripts=scripts)
+
+    async def look(io: SimIO) -> None:
+        io.note("refused" if await _core.acquire(io, permits(1), 0) is None else "overtook")
+
+    for place, name in enumerate("ab"):
+        sim.start(name, _come_for_all, 0.1 * place, permits(LIMIT))
+    sim.at(1.0, lambda: fall_out(sim, "b"))
+    sim.at(1.4, lambda: sim.start("n", look))
+    sim.run(until=60.0)
+    if sim.history.of("overtook"):
+        raise sim.history.fail("a newcomer overtook one who could not hear")
+    _served(sim, "ab")
+    return sim
+
+
+def dead_wish(seed: int, scripts: Scripts = None) -> Simulation:
+    """One who waited for more than is free has vanished: whoever comes for less is served at once.
+
+    So it is if the vanished one's wish could be granted; it delays nobody either way.
+    """
+    sim = Simulation(seed, scripts=scripts)
+    wish = 4 if seed % 2 else 5
+
+    async def hold(io: SimIO) -> None:
+        await work(io, permits(3), steps=2, step_s=1.5)
+
+    async def come(io: SimIO, delay: float, number: int) -> None:
+        await io.sleep(delay)
+        io.note("came")
+        await work(io, permits(number), steps=1, step_s=0.1)
+
+    sim.start("a", hold)
+    sim.start("b", come, 0.2, wish)
+    sim.at(0.6, lambda: sim.kill("b"))
+    sim.start("c", come, 1.0, 2)
+    sim.start("d", come, 2.0, 5)
+    sim.run(until=30.0)
+    _served(sim, "acd")
+    when = {event.process: event.at_us for event in sim.history.of("acquired")}
+    came = {event.process: event.at_us for event in sim.history.of("came")}
+    (freed,) = (event.at_us for event in sim.history.of("released") if event.process == "a")
+    for name, turn in (("c", came["c"]), ("d", freed)):
+        if when[name] - turn > 300_000:
+            raise sim.history.fail(f"{name} waited {(when[name] - turn) / 1e6:.3f} s for the dead")
+    return sim
+
+
+def dead_alone(seed: int, scripts: Scripts = None) -> Simulation:
+    """The only waiter vanished: what is given back is free for a newcomer once a claim's time is over."""
+    sim = Simulation(seed, scripts=scripts)
+
+    async def look(io: SimIO) -> None:
+        hold = await _core.acquire(io, permits(LIMIT), 0)
+        if hold is not None:
+            _note(io, "acquired", hold)
+            await _give_back(io, hold)
+
+    for place, name in enumerate("ab"):
+        sim.start(name, _come_for_all, 0.1 * place, permits(LIMIT))
+    sim.at(0.5, lambda: sim.kill("b"))
+    # a gives back at about 1.2 s.
+    sim.at(2.5, lambda: sim.start("n", look))
+    sim.run(until=30.0)
+    _served(sim, "an")
     return sim

@@ -47,3 +47,28 @@ def test_nothing_of_the_dead_stays_taken_while_others_hold(seed: int) -> None:
 def test_one_holder_of_permits_is_revoked_and_told_and_nobody_else(seed: int) -> None:
     """An operator would free nothing, or stop those who did no harm."""
     scenarios.revoked(seed)
+
+
+def test_who_cannot_hear_of_its_turn_is_passed_over_and_keeps_its_place(seed: int) -> None:
+    """A process that was killed while it waited would cost everybody a second of idle permits."""
+    scenarios.deaf_waiter(seed)
+
+
+def test_who_cannot_hear_is_passed_over_also_when_the_holder_vanished(seed: int) -> None:
+    """After a crash of holder and waiter the next one would wait for both."""
+    scenarios.deaf_head(seed)
+
+
+def test_permits_are_kept_for_one_who_cannot_hear_if_nobody_else_waits(seed: int) -> None:
+    """A newcomer would overtake whoever loses a connection for a moment."""
+    scenarios.deaf_alone(seed)
+
+
+def test_what_a_vanished_waiter_wished_for_delays_nobody(seed: int) -> None:
+    """One who wanted many permits and was killed would hold up all others until it no longer counts as alive."""
+    scenarios.dead_wish(seed)
+
+
+def test_a_vanished_waiter_keeps_free_permits_from_nobody_for_longer_than_a_claim(seed: int) -> None:
+    """Whoever only tries would be refused though all permits are free, until the dead no longer counts as alive."""
+    scenarios.dead_alone(seed)

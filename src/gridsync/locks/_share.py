@@ -6,6 +6,7 @@ order of arrival, that is write-preferring: a reader who comes after a waiting w
 States of a permit: free; held, by an owner with a lease of its own; handed over, as for a lock.  Failure points are
 those of `_core`.  *A resize*: more permits are handed on at once; fewer take nothing from those who hold, and nobody is
 served until enough was given back.  *A holder dies*: its permits are free when its own lease ends, whoever else renews.
+*A waiter dies*, or loses its connection for a moment: it is passed over, so others may have less before it has more.
 
 Invariant: the permits of the living holders are together never more than there are, except after a resize to fewer.
 """

@@ -1,7 +1,8 @@
 #!lua
 -- share: take some of the permits there are, or join the queue for them and say where we stand.
 -- The same owner asking again is granted again, with the same fence.  Whoever is first in the queue and fits is served
--- on the way, as by unshare: the one before may have died.
+-- on the way, as by unshare: the one before may have died.  Whoever cannot hear is passed over: a dead process has no
+-- connection.  It keeps its place for the time of a claim.
 -- KEYS[1] state hash: l how many permits there are, r 1 if a resize said so, u how many are taken
 -- KEYS[2] held zset: owner, by the server ms until which it holds
 -- KEYS[3] what hash: owner, to "<permits> <fence> <since, server ms> <about it>"
@@ -22,7 +23,7 @@
 -- Returns {1, fence, again} | {0, ms until the first lease ends (-2 nobody holds any), rank in the queue (-1 not in it),
 -- server us, last fence, again}; again is 1 if an earlier attempt may still be on its way, else 0
 -- Category idempotent
--- Cost O(log waiters + log holders), plus as much for each one that is served or dropped
+-- Cost O(log waiters + log holders), plus as much for each one that is served, dropped or passed over
 local S, H, P, Q, W, F, G = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local me, lease, alive, wants = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
 local again = tonumber(ARGV[10]) > 0 and 1 or 0
@@ -89,21 +90,42 @@ if redis.call('EXISTS', Q) == 1 or used + wants > limit then
     if redis.call('PTTL', Q) < alive then redis.call('PEXPIRE', Q, alive * 2) end
     if redis.call('PTTL', W) < alive then redis.call('PEXPIRE', W, alive * 2) end
   end
-  local head = redis.call('ZRANGE', Q, 0, 0)[1]
-  while head do
-    local alive_ms, permits, about = string.match(redis.call('HGET', W, head) or '0 0 ', '^(%d+) (%d+) (.*)$')
-    local living = tonumber(alive_ms) > now
-    if living and used + permits > limit then break end
-    redis.call('ZREM', Q, head)
-    redis.call('HDEL', W, head)
-    if living then
-      local fence = give(head, tonumber(permits), about, head == me and lease or tonumber(ARGV[8]))
-      if head ~= me then
-        local word = head .. ' ' .. whole(fence) .. ' ' .. whole(us) .. ' ' .. ARGV[8]
-        redis.pcall(string.byte(ARGV[9]) == 123 and 'SPUBLISH' or 'PUBLISH', ARGV[9] .. string.sub(head, 1, 12), word)
+  local sharded = string.byte(ARGV[9]) == 123
+  local function serve(waiter, permits, about)
+    redis.call('ZREM', Q, waiter)
+    redis.call('HDEL', W, waiter)
+    local fence = give(waiter, tonumber(permits), about, waiter == me and lease or tonumber(ARGV[8]))
+    if waiter == me then return end
+    local word = waiter .. ' ' .. whole(fence) .. ' ' .. whole(us) .. ' ' .. ARGV[8]
+    redis.pcall(sharded and 'SPUBLISH' or 'PUBLISH', ARGV[9] .. string.sub(waiter, 1, 12), word)
+  end
+  local passed, overtaken, deaf = {}, 0, {[string.sub(me, 1, 12)] = false}
+  local waiter = redis.call('ZRANGE', Q, 0, 0)[1]
+  while waiter do
+    local home = string.sub(waiter, 1, 12)
+    local alive_ms, permits, about = string.match(redis.call('HGET', W, waiter) or '0 0 ', '^(%d+) (%d+) (.*)$')
+    if tonumber(alive_ms) <= now then
+      redis.call('ZREM', Q, waiter)
+      redis.call('HDEL', W, waiter)
+    else
+      if deaf[home] == nil then
+        deaf[home] = redis.pcall('PUBSUB', sharded and 'SHARDNUMSUB' or 'NUMSUB', ARGV[9] .. home)[2] == 0
+      end
+      if deaf[home] then
+        passed[#passed + 1] = {waiter, permits, about, alive_ms}
+      else
+        if used + permits > limit then break end
+        serve(waiter, permits, about)
+        overtaken = #passed
       end
     end
-    head = redis.call('ZRANGE', Q, 0, 0)[1]
+    waiter = redis.call('ZRANGE', Q, #passed, #passed)[1]
+  end
+  for place, each in ipairs(passed) do
+    if place <= overtaken or used + each[2] <= limit then
+      -- Its turn came: it keeps its place for as long as it would have had to take up what it was handed.
+      redis.call('HSET', W, each[1], whole(math.min(each[4], now + ARGV[8])) .. ' ' .. each[2] .. ' ' .. each[3])
+    end
   end
 end
 if not mine and redis.call('EXISTS', Q) == 0 and used + wants <= limit then give(me, wants, ARGV[4], lease) end

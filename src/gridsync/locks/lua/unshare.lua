@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 -- unshare: give permits back, or change how many there are, and hand on what is free; for a waiter: leave the queue.
 -- The hand-over is written into the state, with its fence and a short expiry; the message is only a hint, and carries
--- what the next one needs to begin at once.  Whom it was handed to has left the queue.
+-- what the next one needs to begin at once.  Whom it was handed to has left the queue.  Whoever cannot hear is passed
+-- over: a dead process has no connection.  It keeps its place for the time of a claim.
 -- KEYS[1] state hash: l how many permits there are, r 1 if a resize said so, u how many are taken
 -- KEYS[2] held zset: owner, by the server ms until which it holds
 -- KEYS[3] what hash: owner, to "<permits> <fence> <since, server ms> <about it>"
@@ -19,7 +20,7 @@
 -- ARGV[8] repeat_us integer, us
 -- Returns {1 given back | 0 was not held by this owner | 2 not held now, but an earlier attempt may have given it back}
 -- Category idempotent
--- Cost O(log waiters + log holders), plus as much for each one that is served or dropped
+-- Cost O(log waiters + log holders), plus as much for each one that is served, dropped or passed over
 local S, H, P, Q, W, F, G = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local me, stays, gone = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[7])
 local time = redis.call('TIME')
@@ -71,26 +72,48 @@ if tonumber(ARGV[3]) > 0 then
   limit = tonumber(ARGV[3])
   redis.call('HSET', S, 'l', limit, 'r', '1')
 end
-local head = redis.call('ZRANGE', Q, 0, 0)[1]
-while head do
-  local alive_ms, permits, about = string.match(redis.call('HGET', W, head) or '0 0 ', '^(%d+) (%d+) (.*)$')
-  local living = tonumber(alive_ms) > now
-  if living and used + permits > limit then break end
-  redis.call('ZREM', Q, head)
-  redis.call('HDEL', W, head)
-  if living then
-    -- Hybrid clock: rises with every holder even if this key was lost, evicted or not replicated.
-    local fence = whole(math.max(us, tonumber(redis.call('GET', F) or '0') + 1))
-    redis.call('SET', F, fence, 'PX', ARGV[5])
-    redis.call('ZADD', H, whole(now + ARGV[4]), head)
-    redis.call('HSET', P, head, permits .. ' ' .. fence .. ' ' .. whole(now) .. ' ' .. about)
-    keep(H, tonumber(ARGV[4]))
-    keep(P, tonumber(ARGV[4]))
-    used = used + permits
-    local word = head .. ' ' .. fence .. ' ' .. whole(us) .. ' ' .. ARGV[4]
-    redis.pcall(string.byte(ARGV[6]) == 123 and 'SPUBLISH' or 'PUBLISH', ARGV[6] .. string.sub(head, 1, 12), word)
+local sharded = string.byte(ARGV[6]) == 123
+local function give(to, permits, about)
+  redis.call('ZREM', Q, to)
+  redis.call('HDEL', W, to)
+  -- Hybrid clock: rises with every holder even if this key was lost, evicted or not replicated.
+  local fence = whole(math.max(us, tonumber(redis.call('GET', F) or '0') + 1))
+  redis.call('SET', F, fence, 'PX', ARGV[5])
+  redis.call('ZADD', H, whole(now + ARGV[4]), to)
+  redis.call('HSET', P, to, permits .. ' ' .. fence .. ' ' .. whole(now) .. ' ' .. about)
+  keep(H, tonumber(ARGV[4]))
+  keep(P, tonumber(ARGV[4]))
+  used = used + permits
+  local word = to .. ' ' .. fence .. ' ' .. whole(us) .. ' ' .. ARGV[4]
+  redis.pcall(sharded and 'SPUBLISH' or 'PUBLISH', ARGV[6] .. string.sub(to, 1, 12), word)
+end
+local passed, overtaken, deaf = {}, 0, {}
+local waiter = redis.call('ZRANGE', Q, 0, 0)[1]
+while waiter do
+  local home = string.sub(waiter, 1, 12)
+  local alive_ms, permits, about = string.match(redis.call('HGET', W, waiter) or '0 0 ', '^(%d+) (%d+) (.*)$')
+  if tonumber(alive_ms) <= now then
+    redis.call('ZREM', Q, waiter)
+    redis.call('HDEL', W, waiter)
+  else
+    if deaf[home] == nil then
+      deaf[home] = redis.pcall('PUBSUB', sharded and 'SHARDNUMSUB' or 'NUMSUB', ARGV[6] .. home)[2] == 0
+    end
+    if deaf[home] then
+      passed[#passed + 1] = {waiter, permits, about, alive_ms}
+    else
+      if used + permits > limit then break end
+      give(waiter, permits, about)
+      overtaken = #passed
+    end
   end
-  head = redis.call('ZRANGE', Q, 0, 0)[1]
+  waiter = redis.call('ZRANGE', Q, #passed, #passed)[1]
+end
+for place, each in ipairs(passed) do
+  if place <= overtaken or used + each[2] <= limit then
+    -- Its turn came: it keeps its place for as long as it would have had to take up what it was handed.
+    redis.call('HSET', W, each[1], whole(math.min(each[4], now + ARGV[4])) .. ' ' .. each[2] .. ' ' .. each[3])
+  end
 end
 if limit > 0 then
   redis.call('HSET', S, 'u', used)
