@@ -1,0 +1,125 @@
+"""A middleware for any ASGI application that admits no more than its policies promise; it needs no other package.
+
+::
+
+    grid = AsyncGrid("redis://…")        # open it in the application's lifespan
+    address = ClientAddress(trusted=["10.0.0.0/8"])
+    app = RateLimitMiddleware(
+        app,
+        grid=grid,
+        policies=[
+            Policy("client", "20/second", "300/minute", key=address),
+            Policy("orders", "10/minute", key=join(address, endpoint), paths=["/orders*"], methods=["POST"]),
+        ],
+    )
+
+A request that is denied is answered with 429, ``Retry-After`` and a problem of type ``quota-exceeded``; every answer
+says in ``RateLimit-Policy`` and ``RateLimit`` what there is and what is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Literal
+
+from gridsync.contrib._gate import PROBLEM_JSON, Gate, GridOf, Message, Send
+from gridsync.contrib._policy import Counts, Policy
+from gridsync.contrib.keys import Scope
+from gridsync.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from gridsync.contrib._gate import Problem
+
+__all__ = ["ASGIApp", "Counts", "Policy", "RateLimitMiddleware"]
+
+Receive = Callable[[], Awaitable[Message]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+"""An ASGI 3 application."""
+
+STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+POLICY_VIOLATION = 1008
+
+
+class RateLimitMiddleware:
+    """Let in what every policy admits, and answer the rest.
+
+    Args:
+        app: The application.
+        grid: An `AsyncGrid` that is open while requests come, or a function that finds it in their scope; always the
+            same one.
+        policies: One or more.  They are asked in this order, and the first that denies ends it; so put the narrow ones
+            first: what floods them never reaches the wide ones.
+        websockets: ``"pass"`` lets them through, ``"limit"`` counts the opening of each as a request.
+
+    Raises:
+        UsageError: There is no policy, or two have the same name.
+
+    Streams are not touched: bodies pass as they come, in both directions.  What a policy took is given back if a later
+    one denies, or if the request is cancelled while it is judged.
+
+    While the server is away, a policy with ``on_error="raise"`` or ``"deny"`` is answered with 503, ``Retry-After`` and
+    a problem of type ``temporary-reduced-capacity``.  ``RateLimit`` tells nothing that was decided without it.
+
+    Not guaranteed: that several policies are decided at one moment: they are asked one after the other.  For that, give
+    one policy several rules.
+    Cost: one round trip for each policy; one more for a denied request if there are others.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        grid: GridOf,
+        policies: Iterable[Policy],
+        websockets: Literal["pass", "limit"] = "pass",
+    ) -> None:
+        if websockets not in {"pass", "limit"}:
+            raise UsageError(f"websockets must be 'pass' or 'limit', not {websockets!r}")
+        self._app = app
+        self._gate = Gate(grid, policies)
+        self._types = frozenset({"http", "websocket"} if websockets == "limit" else {"http"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] not in self._types:
+            await self._app(scope, receive, send)
+            return
+        # Key functions may ask for the routes, and Starlette names itself only when it is called.
+        verdict = await self._gate.judge(scope if "app" in scope else {**scope, "app": self._app})
+        if verdict.problem is not None:
+            await refuse(verdict.problem, verdict.headers, scope, receive, send)
+        else:
+            await self._app(scope, receive, with_headers(send, verdict.headers))
+
+
+def with_headers(send: Send, headers: list[tuple[str, str]]) -> Send:
+    """Return a `Send` that adds *headers*, as they are when the response starts."""
+
+    async def sending(message: Message) -> None:
+        if headers and message["type"] in STARTS:
+            message = {**message, "headers": [*message.get("headers", ()), *encoded(headers)]}
+        await send(message)
+
+    return sending
+
+
+def encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    """Return headers as ASGI wants them."""
+    return [(name.encode(), value.encode()) for name, value in headers]
+
+
+async def refuse(problem: Problem, about: list[tuple[str, str]], scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer in place of the application."""
+    body = problem.encode()
+    headers = encoded([("content-type", PROBLEM_JSON), ("content-length", str(len(body))), *about])
+    prefix = ""
+    if scope["type"] == "websocket":
+        await receive()  # websocket.connect
+        if "websocket.http.response" not in scope.get("extensions", {}):
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION})  # which servers answer with 403
+            return
+        prefix = "websocket."
+    await send({"type": f"{prefix}http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": f"{prefix}http.response.body", "body": body})
