@@ -17,13 +17,14 @@ import pytest
 from pydantic import BaseModel
 
 import gridsync
-from gridsync._io import load
+from gridsync._io import load, run_sync
 from gridsync._io.keys import barrier as barrier_keys
 from gridsync._io.keys import events as event_keys
 from gridsync._io.keys import latch as latch_keys
 from gridsync._io.keys import lock as lock_keys
 from gridsync._io.keys import share as share_keys
 from gridsync.errors import ServerError, WaitTimeout
+from gridsync.limits import _look as limits_look
 from gridsync.locks import AsyncOncePer, OncePer
 from gridsync.locks._masters import Master, Masters
 from gridsync.testing.proxy import Break, FaultProxy, Rule
@@ -525,6 +526,19 @@ async def a_peek_counts_nothing(stage: Stage) -> None:
     stage.arm()
     assert (await world.do(limiter.peek, "ada")).remaining == 9
     assert (await world.do(limiter.peek, "ada")).remaining == 9
+
+
+@scenario("limits.look")
+async def a_look_at_a_log_changes_nothing(stage: Stage) -> None:
+    world = stage.world
+    await world.do(world.limiter(stage.broken, "10/minute").hit, "ada", 3)
+    stage.arm()
+
+    async def look() -> Any:  # noqa: ANN401 - a Usage
+        return await limits_look.look(stage.broken, NAMESPACE, "calls", "ada", 60_000_000)
+
+    used = await look() if world.kind == "asyncio" else await asyncio.to_thread(lambda: run_sync(look()))
+    assert (used.used, used.ahead, used.entries) == (3, 0, 1)
 
 
 # -- streams -----------------------------------------------------------------------------------------------------

@@ -100,7 +100,7 @@ def share(namespace: str, wing: str, name: str) -> ShareKeys:
 
 def pattern(namespace: str) -> str:
     """Return a pattern for SCAN that the first key of every entity matches, and perhaps others; see `entity`."""
-    return re.sub(r"([*?\[\]\\])", r"\\\1", f"{{{namespace.translate(_PART_ESCAPES)}:") + "*}"
+    return _literal(f"{{{namespace.translate(_PART_ESCAPES)}:") + "*}"
 
 
 def entity(namespace: str, key: str) -> tuple[str, str] | None:
@@ -109,7 +109,17 @@ def entity(namespace: str, key: str) -> tuple[str, str] | None:
     if not key.startswith(prefix) or not key.endswith("}"):
         return None
     wing, _, name = key[len(prefix) : -1].partition(":")
-    return (wing, name.replace("%7B", "{").replace("%7D", "}").replace("%25", "%")) if name else None
+    return (wing, _unescaped(name)) if name else None
+
+
+def _literal(text: str) -> str:
+    return re.sub(r"([*?\[\]\\])", r"\\\1", text)
+
+
+def _unescaped(part: str) -> str:
+    for escape, sign in (("%3A", ":"), ("%7B", "{"), ("%7D", "}"), ("%25", "%")):
+        part = part.replace(escape, sign)
+    return part
 
 
 def once(namespace: str, name: str) -> str:
@@ -187,6 +197,20 @@ def limit(namespace: str, limiter: str, subject: str) -> str:
     """
     name = f"{limiter.translate(_PART_ESCAPES)}:{subject.translate(_ESCAPES)}"
     return f"{{{namespace.translate(_PART_ESCAPES)}:limit:{name}}}"
+
+
+def limit_pattern(namespace: str, limiter: str = "") -> str:
+    """Return a pattern for SCAN that every key of *limiter* matches, or of all limiters, and few others."""
+    return _literal(limit(namespace, limiter, "")[: -1 if limiter else -2]) + "*}"
+
+
+def limit_of(namespace: str, key: str) -> tuple[str, str] | None:
+    """Return limiter and subject of *key*, or ``None`` if it is no limiter's."""
+    prefix = f"{{{namespace.translate(_PART_ESCAPES)}:limit:"
+    if not key.startswith(prefix) or not key.endswith("}"):
+        return None
+    limiter, _, subject = key[len(prefix) : -1].partition(":")
+    return (_unescaped(limiter), _unescaped(subject)) if limiter and subject else None
 
 
 class EventKeys(NamedTuple):

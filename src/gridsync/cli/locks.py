@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from gridsync._io import run_sync
 from gridsync._io.keys import entity, pattern
-from gridsync.errors import GridsyncError, UsageError
-from gridsync.grid import Grid
+from gridsync.cli._shared import DONE, NOTHING, SCAN_COUNT, asking, open_grid, print_json, shown
+from gridsync.errors import UsageError
 from gridsync.locks import LockInfo, RWLock, RWLockInfo, Semaphore, SemaphoreInfo, _look, _redlock
-from gridsync.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from gridsync.grid import Grid
     from gridsync.locks import Election, Holder, Lock, Waiter
 
     Info = LockInfo | RWLockInfo | SemaphoreInfo
 
-DONE: Final = 0
-NOT_HELD: Final = 1
-FAILED: Final = 2
-SCAN_COUNT = 1000
-"""How many keys a server looks at for one step of a list."""
 KINDS: Final = ("lock", "semaphore", "rwlock", "election", "redlock")
 """What can be held, by the wing of its keys; a master has one vote of a Redlock."""
 HOLDERS_MAX = 100
@@ -37,10 +27,10 @@ HOLDERS_MAX = 100
 
 def ls(*, url: str | None, namespace: str | None, most: int, seconds: float, as_json: bool) -> int:
     """Print what is held; returns 0, or 2 if the server cannot be asked."""
-    with _asking() as outcome, _grid(url, namespace) as grid:
+    with asking() as outcome, open_grid(url, namespace) as grid:
         found, complete = _held(grid, most, seconds)
         if as_json:
-            _print_json({"locks": [_plain(kind, info) for kind, info in found], "complete": complete})
+            print_json({"locks": [_plain(kind, info) for kind, info in found], "complete": complete})
         else:
             for kind, info in found:
                 print(_line(kind, info))
@@ -52,10 +42,10 @@ def ls(*, url: str | None, namespace: str | None, most: int, seconds: float, as_
 
 def info(name: str, *, kind: str, url: str | None, namespace: str | None, waiters: int, as_json: bool) -> int:
     """Print who holds it and who waits; returns 0, 1 if nobody holds it, or 2 if the server cannot be asked."""
-    with _asking() as outcome, _grid(url, namespace) as grid:
+    with asking() as outcome, open_grid(url, namespace) as grid:
         found = _info(grid, kind, name, HOLDERS_MAX, waiters)
         if as_json:
-            _print_json(_plain(kind, found))
+            print_json(_plain(kind, found))
         else:
             print(_line(kind, found))
             if not isinstance(found, LockInfo):
@@ -65,7 +55,7 @@ def info(name: str, *, kind: str, url: str | None, namespace: str | None, waiter
                 share = "" if isinstance(found, LockInfo) else f" {_share(waiter, 'wants', 'to read', 'to write')}:"
                 silent = "" if waiter.alive else ", silent"
                 print(f"  {place}.{share} {_who(waiter)}, since {waiter.since:%Y-%m-%d %H:%M:%S} UTC{silent}")
-        outcome.append(DONE if _holders(found) else NOT_HELD)
+        outcome.append(DONE if _holders(found) else NOTHING)
     return outcome[0]
 
 
@@ -73,31 +63,16 @@ def take_away(
     name: str, *, kind: str, reason: str, owner: str | None, url: str | None, namespace: str | None, as_json: bool
 ) -> int:
     """Take it away; returns 0, 1 if nobody or another than *owner* held it, or 2 if the server cannot be asked."""
-    with _asking() as outcome, _grid(url, namespace) as grid:
+    with asking() as outcome, open_grid(url, namespace) as grid:
         fence = _break(grid, kind, name, reason, owner)
         if as_json:
-            _print_json({"kind": kind, "name": name, "broken": fence is not None, "fence": fence})
+            print_json({"kind": kind, "name": name, "broken": fence is not None, "fence": fence})
         elif fence is None:
             print(f"{kind} {name!r} was not held{f' by {owner}' if owner else ''}")
         else:
             print(f"{kind} {name!r} was taken away; refuse fences below {fence}")
-        outcome.append(DONE if fence is not None else NOT_HELD)
+        outcome.append(DONE if fence is not None else NOTHING)
     return outcome[0]
-
-
-@contextmanager
-def _asking() -> Iterator[list[int]]:
-    outcome: list[int] = []
-    try:
-        yield outcome
-    except GridsyncError as error:
-        print(f"gridsync: {error}", file=sys.stderr)
-        outcome[:] = [FAILED]
-
-
-def _grid(url: str | None, namespace: str | None) -> Grid:
-    given = {"redis_url": url, "gridsync_namespace": namespace}
-    return Grid(settings=Settings(**{name: value for name, value in given.items() if value is not None}))
 
 
 def _thing(grid: Grid, kind: str, name: str) -> Lock | Semaphore | RWLock | Election:
@@ -177,20 +152,15 @@ def _share(one: Holder | Waiter, permits: str, read: str, write: str) -> str:
 
 
 def _who(one: Holder | Waiter) -> str:
-    note = f" ({_shown(one.note)})" if one.note else ""
-    return f"{_shown(one.host)} pid {one.pid} {_shown(one.task)}{note}"
+    note = f" ({shown(one.note)})" if one.note else ""
+    return f"{shown(one.host)} pid {one.pid} {shown(one.task)}{note}"
 
 
 def _held_by(holder: Holder) -> str:
     return (
-        f"{_who(holder)}, owner {_shown(holder.owner)}, fence {holder.fence}, "
+        f"{_who(holder)}, owner {shown(holder.owner)}, fence {holder.fence}, "
         f"since {holder.since:%Y-%m-%d %H:%M:%S} UTC, ends in {holder.expires_in:.1f} s"
     )
-
-
-def _shown(text: str) -> str:
-    # Others wrote it: no line of theirs shall look like one of ours, and nothing steers the terminal.
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
 
 
 def _line(kind: str, info: Info) -> str:
@@ -202,16 +172,8 @@ def _line(kind: str, info: Info) -> str:
         state = "written"
     else:
         state = f"read by {info.holding}" if info.holding else "free"
-    return f"{kind} {_shown(info.name)}: {state}, {info.waiting} wait"
+    return f"{kind} {shown(info.name)}: {state}, {info.waiting} wait"
 
 
 def _plain(kind: str, info: Info) -> dict[str, Any]:
     return {"kind": kind, **asdict(info), "holders": [asdict(holder) for holder in _holders(info)]}
-
-
-def _print_json(what: object) -> None:
-    def plain(value: object) -> str:
-        assert isinstance(value, datetime)  # noqa: S101 - nothing else in what is printed is no JSON
-        return value.isoformat()
-
-    print(json.dumps(what, default=plain))

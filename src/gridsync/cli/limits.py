@@ -1,0 +1,141 @@
+"""`gridsync limits`: what keys have used, which use most, and how an operator lets one start anew."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from gridsync._io import run_sync
+from gridsync._io.keys import limit_of, limit_pattern
+from gridsync.cli._shared import DONE, NOTHING, SCAN_COUNT, asking, open_grid, print_json, shown
+from gridsync.limits import _look
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gridsync.grid import Grid
+    from gridsync.limits import Decision
+    from gridsync.limits._look import Usage
+
+
+def show(
+    limiter: str,
+    key: str,
+    *,
+    rules: Sequence[str],
+    window: float,
+    url: str | None,
+    namespace: str | None,
+    as_json: bool,
+) -> int:
+    """Print what a key has used, and what each of *rules* would say; returns 0, 1 if nothing, 2 if nobody answers."""
+    with asking() as outcome, open_grid(url, namespace) as grid:
+        used = _look_at(grid, limiter, key, window)
+        said = [grid.limiter(limiter, rule).peek(key) for rule in rules]
+        if as_json:
+            plain = {"limiter": limiter, "key": key} if used is None else asdict(used)
+            print_json({**plain, "found": used is not None, "rules": [_said(decision) for decision in said]})
+        else:
+            print(f"{shown(limiter)} {shown(key)}: unused" if used is None else _line(used, window))
+            for decision in said:
+                print(f"  {_in_words(decision)}")
+        outcome.append(DONE if used is not None else NOTHING)
+    return outcome[0]
+
+
+def top(
+    limiter: str | None,
+    *,
+    window: float,
+    most: int,
+    seconds: float,
+    url: str | None,
+    namespace: str | None,
+    as_json: bool,
+) -> int:
+    """Print the keys that used most within *window*; returns 0, or 2 if the server cannot be asked."""
+    with asking() as outcome, open_grid(url, namespace) as grid:
+        found, complete = _found(grid, limiter, window, seconds)
+        found = sorted(found, key=lambda used: (-used.used, used.limiter, used.key))[:most]
+        if as_json:
+            print_json({"keys": [asdict(used) for used in found], "window": window, "complete": complete})
+        else:
+            for used in found:
+                print(_line(used, window))
+            if not complete:
+                print(f"... and perhaps others: stopped after {seconds:g} s", file=sys.stderr)
+        outcome.append(DONE)
+    return outcome[0]
+
+
+def reset(limiter: str, key: str, *, sure: bool, url: str | None, namespace: str | None, as_json: bool) -> int:
+    """Forget what a key has used; returns 0, 1 if there was nothing or the answer was no, 2 if nobody answers."""
+    with asking() as outcome, open_grid(url, namespace) as grid:
+        used = _look_at(grid, limiter, key, 0)
+        done = used is not None and (sure or _confirmed(used))
+        if done:
+            grid.limiter(limiter, "1/second").reset(key)  # the rule says nothing about what is forgotten
+        if as_json:
+            print_json({"limiter": limiter, "key": key, "reset": done})
+        elif used is None:
+            print(f"{shown(limiter)} {shown(key)}: nothing to forget")
+        else:
+            print(f"{shown(limiter)} {shown(key)}: {'starts anew' if done else 'left as it is'}")
+        outcome.append(DONE if done else NOTHING)
+    return outcome[0]
+
+
+def _confirmed(used: Usage) -> bool:
+    print(
+        f"Forget the {used.entries} entries of {shown(used.limiter)} {shown(used.key)}? [y/N] ",
+        end="",
+        file=sys.stderr,
+        flush=True,
+    )
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _look_at(grid: Grid, limiter: str, key: str, window: float) -> Usage | None:
+    return run_sync(_look.look(grid._io, grid.namespace, limiter, key, int(window * 1_000_000)))  # noqa: SLF001
+
+
+def _found(grid: Grid, limiter: str | None, window: float, seconds: float) -> tuple[list[Usage], bool]:
+    """Return what every key has used, and whether that is all."""
+    found: dict[tuple[str, str], Usage] = {}
+    until = time.monotonic() + seconds
+    # On a cluster this goes over all primaries.
+    for key in grid.client.scan_iter(
+        match=limit_pattern(grid.namespace, limiter or ""), count=SCAN_COUNT, _type="ZSET"
+    ):
+        one = limit_of(grid.namespace, key.decode(errors="replace"))
+        if one is not None and one not in found and (used := _look_at(grid, *one, window)) is not None:
+            found[one] = used
+        if time.monotonic() >= until:
+            return list(found.values()), False
+    return list(found.values()), True
+
+
+def _line(used: Usage, window: float) -> str:
+    ahead = f", {used.ahead} of them ahead (reserved or leased)" if used.ahead else ""
+    return (
+        f"{shown(used.limiter)} {shown(used.key)}: {used.used} units in the last {window:g} s{ahead}, "
+        f"{used.entries} entries from {used.first:%Y-%m-%d %H:%M:%S} to {used.last:%Y-%m-%d %H:%M:%S} UTC, "
+        f"kept for {used.expires_in:.0f} s"
+    )
+
+
+def _said(decision: Decision) -> dict[str, Any]:
+    return {
+        "rule": str(decision.rule),
+        "allowed": decision.allowed,
+        "remaining": decision.remaining,
+        "retry_after": decision.retry_after,
+        "reset_after": decision.reset_after,
+    }
+
+
+def _in_words(decision: Decision) -> str:
+    what = "admits" if decision else f"denies for {decision.retry_after:.3f} s"
+    return f"{decision.rule}: {what}, {decision.remaining} left, empty in {decision.reset_after:.3f} s"
