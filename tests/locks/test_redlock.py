@@ -11,7 +11,9 @@ import pytest
 
 from gridsync import AsyncRedlock, Redlock
 from gridsync._io.keys import lock as lock_keys
+from gridsync._io.keys import wake_channel, wake_prefix
 from gridsync.errors import GridsyncError, LeaseLost, LockTimeout, Unavailable, UsageError
+from gridsync.locks import _redlock
 from gridsync.testing.checkers import mutual_exclusion
 from gridsync.testing.cluster import RedisCluster
 from gridsync.testing.leaks import leaked_keys
@@ -248,6 +250,29 @@ async def test_a_client_that_reaches_only_a_minority_gets_nothing_and_holds_nobo
         late = await cut_off.do(cut_off.lock().acquire, timeout=30)
         assert late.fence > lease.fence
         await cut_off.do(late.release)
+
+
+async def test_a_waiter_hears_of_a_release_though_the_first_master_is_away(
+    make: Maker, masters: list[RedisServer], monkeypatch: pytest.MonkeyPatch
+):
+    """It waits at the ear of that one; by itself it looks after minutes here, and the lease ends in one."""
+    chosen = masters[:3]
+    holder, waiting = await make(chosen, master_timeout=0.3), await make(chosen, master_timeout=0.3)
+    chosen[0].kill()
+    lease = await holder.do(holder.lock(ttl=60).acquire, timeout=30)
+    monkeypatch.setattr(_redlock, "LOOK_S", 600.0)
+    monkeypatch.setattr(_redlock, "LOOK_MAX_S", 600.0)
+    monkeypatch.setattr(_redlock, "LOOKS", 0.01)
+    task = asyncio.create_task(waiting.do(waiting.lock(ttl=60).acquire, timeout=600))
+    channel = wake_prefix(KEYS.state)
+    for server in chosen[1:]:
+        await soon(lambda server=server: server.command("ZCARD", KEYS.queue) == 1)
+        (waiter,) = server.command("ZRANGE", KEYS.queue, 0, 0)
+        await soon(lambda s=server, w=waiter: s.command("PUBSUB", "NUMSUB", wake_channel(channel, w.decode()))[1] == 1)
+    assert await holder.do(lease.release) is True
+    heir = await asyncio.wait_for(task, 30)
+    assert heir.fence > lease.fence
+    assert await waiting.do(heir.release) is True
 
 
 @pytest.mark.parametrize("fault", list(Break), ids=lambda fault: fault.name)

@@ -430,6 +430,12 @@ ELECTIONS = [
 REDLOCK = [
     Mutant("locks", *words, scenario)
     for *words, scenario in (
+        ("confirm", "if redis.call('HGET', S, 'o') ~= ARGV[1] then return {0} end\n", "",
+         "a vote that went to another is not confirmed", redlock.voted_twice),
+        ("uphold", "(owner or redis.call('ZSCORE', G, me))", "owner",
+         "a vote that was given back is not taken again", redlock.late_renewals),
+        ("acquire", "if owner == me then", "if owner == me and false then",
+         "a vote whose reply was lost is a vote", redlock.lost_votes),
         ("confirm", "redis.call('SET', F, string.format('%.0f', fence), 'PX', ARGV[3])\n", "",
          "fences rise though no master sees every holder", redlock.fences),
         ("acquire", "local fence = math.max(us, last + 1)", "local fence = last + 1",

@@ -348,3 +348,119 @@ def late_requests(seed: int, scripts: Scripts = None) -> Simulation:
 
 async def _late(io: SimIO, masters: Masters) -> None:
     await work(io, masters, LONG, 1)
+
+
+def one_away(seed: int, scripts: Scripts = None) -> Simulation:
+    """Nobody reaches the first of the masters, at which a waiter listens for all: it hears of a release from others."""
+    world = World(seed, faults=None, scripts=scripts)
+    sim = world.sim
+    for place, name in enumerate("abcde"):
+        sim.at(0.0, lambda name=name: sim.part(name, 0, 100.0))
+
+        async def come(io: SimIO, masters: Masters, delay: float = 0.1 * place) -> None:
+            await io.sleep(delay)
+            # At another moment with each seed, since a waiter looks by itself about once a second.
+            await work(io, masters, LONG, 3, 0.6 + 0.03 * seed)
+
+        world.start(name, come)
+    sim.run(until=60.0)
+    assert mutual_exclusion(sim.history) == 5
+    turns = sim.history.of("acquired", "released")
+    # At the first hand-over it is not known yet which master is away, and each round waits for it.
+    for before, after in zip(turns[3::2], turns[4::2], strict=False):
+        if after.at_us - before.at_us > 200_000:
+            raise sim.history.fail(f"the next holder came {(after.at_us - before.at_us) / 1e6:.3f} s after a release")
+    return sim
+
+
+def voted_twice(seed: int, scripts: Scripts = None) -> Simulation:
+    """A master forgets a vote before it is confirmed, and gives it to a rival: it is not confirmed to the first one."""
+    world = World(seed, faults=None, scripts=scripts)
+    sim = world.sim
+    sim.at(0.0, lambda: sim.part("a", 2, 100.0))
+    struck: list[str] = []
+
+    def strike(call: Call) -> None:
+        # The only script of this process that answers with three things is acquire, when it grants.
+        if call.process == "a" and isinstance(call.reply, list) and len(call.reply) == 3 and not struck:
+            struck.append("a")
+            # It stands still between its two phases, for less than a master may take to answer.
+            sim.pause("a", 0.1 + 0.002 * seed)
+            sim.flush_data(1)
+
+    async def once(io: SimIO, masters: Masters) -> None:
+        with contextlib.suppress(Unavailable, LeaseLost):
+            hold = await _redlock.acquire(masters, SPEC, 0)
+            if hold is not None:
+                await act(io, hold, 4, 0.1)
+
+    async def rival(io: SimIO, masters: Masters) -> None:
+        while not struck:
+            await io.sleep(0.005)
+        hold = await _redlock.acquire(masters, SPEC, 0)
+        assert hold is not None, "two of three masters were free"
+        await act(io, hold, 12, 0.1)
+
+    sim.watch(strike, 1)
+    world.start("a", once)
+    world.start("b", rival)
+    sim.run(until=30.0)
+    mutual_exclusion(sim.history)
+    assert struck
+    return sim
+
+
+def late_renewals(seed: int, scripts: Scripts = None) -> Simulation:
+    """Renewals arrive seconds after their lease was given back: none of them takes the lock again, for nobody."""
+    faults = Faults(late=0.3, late_s=4.0, calm_after_s=20.0)
+    world = World(seed, faults=faults, scripts=scripts)
+    sim = world.sim
+    over: set[bytes] = set()
+    risen: list[bytes] = []
+
+    def look(call: Call) -> None:
+        if call.words[0] == b"EVALSHA" and call.reply == 2 and call.words[8] in over:
+            risen.append(call.words[8])
+
+    async def turns(io: SimIO, masters: Masters) -> None:
+        for _ in range(8):
+            with contextlib.suppress(LeaseLost, LockTimeout, Unavailable, OutcomeUnknown):
+                hold = await _redlock.acquire(masters, SPEC, 5.0)
+                assert hold is not None
+                try:
+                    await act(io, hold, 4, 0.25)
+                finally:
+                    over.add(hold.owner.encode())
+                    io.note("over", owner=hold.owner)
+
+    for server in range(3):
+        sim.watch(look, server)
+    world.start("a", turns)
+    world.start("b", turns)
+    sim.run(until=80.0)
+    mutual_exclusion(sim.history)
+    if risen:
+        raise sim.history.fail(f"{risen[0].decode()} was given back, and holds it again")
+    return sim
+
+
+def lost_votes(seed: int, scripts: Scripts = None) -> Simulation:
+    """The replies of a majority are lost: who is asked again says that the vote is ours, and that is a vote."""
+    world = World(seed, faults=None, scripts=scripts)
+    sim = world.sim
+
+    async def once(io: SimIO, masters: Masters) -> None:
+        first = await _redlock.acquire(masters, SPEC, 0)  # every script is loaded
+        assert first is not None
+        await act(io, first, 1, 0.01)
+        sim.next_requests(*["reply_lost"] * (2 + seed % 2))
+        hold = await _redlock.acquire(masters, SPEC, 0)
+        if hold is None:
+            raise sim.history.fail("a free lock was refused to its own owner")
+        await act(io, hold, 2, 0.1)
+
+    world.start("a", once)
+    sim.run(until=30.0)
+    assert mutual_exclusion(sim.history) == 2
+    nothing_left(sim)
+    return sim

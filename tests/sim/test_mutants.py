@@ -12,6 +12,7 @@ from gridsync.locks import _hold as locks_hold
 from gridsync.locks import _masters, _redlock, _votes
 from gridsync.locks import _spec as locks_spec
 from gridsync.streams import _consumer as consumer
+from gridsync.testing import _waiting
 from tests.sim import lease_scenarios as leases
 from tests.sim import lock_scenarios as locks
 from tests.sim import redlock_scenarios as redlock
@@ -152,6 +153,12 @@ CORES = {
     "a fence is written down before it is handed out": (_redlock.Candidate, "_confirmed", one_phase, redlock.fences),
     "a lease lasts as long as a majority": (_votes.QuorumHold, "_reached", reached_by_one, redlock.flushed_twice),
     "who is cancelled gives every vote back": (_redlock.Candidate, "abandon", do_nothing, redlock.cancelled),
+    "who waits at one master hears of what the others say": (
+        _waiting.SimEar,
+        "follow",
+        lambda _self, _other: None,
+        redlock.one_away,
+    ),
     "a failed round gives back what it got": (_redlock.Candidate, "_retreat", do_nothing, redlock.late_requests),
     "a release leaves a mark for what comes late": (_votes.Vote, "haunted", False, redlock.late_requests),
     "a vote's deadline comes before its master's": (_votes, "MARGIN", 1.5, redlock.bad_day),

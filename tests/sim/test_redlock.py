@@ -59,3 +59,23 @@ def test_a_cancelled_caller_leaves_nothing_behind(seed: int) -> None:
 def test_a_request_that_comes_late_holds_nothing(seed: int) -> None:
     """The release would overtake the acquire of the same caller."""
     scenarios.late_requests(seed)
+
+
+def test_who_waits_hears_of_a_release_though_a_master_is_away(seed: int) -> None:
+    """One master less, and each hand-over would take a second."""
+    scenarios.one_away(seed)
+
+
+def test_a_vote_that_went_to_another_is_not_confirmed(seed: int) -> None:
+    """A process that stood still between the two phases would hold what a rival holds."""
+    scenarios.voted_twice(seed)
+
+
+def test_a_renewal_that_comes_after_the_release_takes_nothing(seed: int) -> None:
+    """The lock would be held again, by nobody, until the ttl ends."""
+    scenarios.late_renewals(seed)
+
+
+def test_a_vote_whose_reply_was_lost_is_counted(seed: int) -> None:
+    """A free lock would be refused, and stay taken by the one who was refused."""
+    scenarios.lost_votes(seed)
