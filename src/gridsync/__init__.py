@@ -4,7 +4,7 @@
 `Grid`, `AsyncGrid`               settings, a connection, one factory per primitive
 `Redlock`, `AsyncRedlock`         locks on a majority of independent masters
 `gridsync.locks`                  exclusive leases with fences, first come first served
-`gridsync.limits`                 exact sliding windows
+`gridsync.limits`                 exact sliding windows, buckets, counters, slots
 `gridsync.streams`                an event store with expected versions, and consumer groups
 `gridsync.health`                 is the server fit for all that?
 `gridsync.errors`                 every exception, in one tree

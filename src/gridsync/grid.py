@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from gridsync._units import Seconds
     from gridsync.errors import LeaseLost
     from gridsync.health import Health
-    from gridsync.limits import OnError, Rate
+    from gridsync.limits import OnError, Rule
 
 __all__ = ["AsyncGrid", "Grid"]
 
@@ -365,7 +365,7 @@ class Grid:
     def limiter(
         self,
         name: str,
-        *limits: str | Rate,
+        *limits: str | Rule,
         on_error: OnError = "raise",
         budget: Seconds | None = None,
         share: float = 1.0,
@@ -374,7 +374,8 @@ class Grid:
 
         Args:
             name: The name under which processes share it.
-            *limits: What is admitted, as text or as a `Rate`.
+            *limits: What is admitted, as text or as an object such as `GCRA` or `FixedWindow`; text that names no burst
+                means exact sliding windows, of which there may be several.
             on_error: What `hit` answers when the server is away: ``"raise"``, ``"allow"``, ``"deny"`` or ``"local"``.
             budget: Longest time of one decision, in seconds; default is the command timeout.
             share: With ``"local"``, the part of each limit that this process admits by itself.
@@ -636,7 +637,7 @@ class AsyncGrid:
     def limiter(
         self,
         name: str,
-        *limits: str | Rate,
+        *limits: str | Rule,
         on_error: OnError = "raise",
         budget: Seconds | None = None,
         share: float = 1.0,
@@ -645,7 +646,8 @@ class AsyncGrid:
 
         Args:
             name: The name under which processes share it.
-            *limits: What is admitted, as text or as a `Rate`.
+            *limits: What is admitted, as text or as an object such as `GCRA` or `FixedWindow`; text that names no burst
+                means exact sliding windows, of which there may be several.
             on_error: What `hit` answers when the server is away: ``"raise"``, ``"allow"``, ``"deny"`` or ``"local"``.
             budget: Longest time of one decision, in seconds; default is the command timeout.
             share: With ``"local"``, the part of each limit that this process admits by itself.

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "gridsync"
 MODULES = sorted(SOURCE.rglob("*.py"))
-SCRIPTS = sorted(SOURCE.rglob("*.lua"))
+SCRIPTS = sorted(SOURCE.glob("**/lua/*.lua"))
+PARTS = sorted(SOURCE.glob("**/lua/parts/*.lua"))
 PRIMITIVES = sorted(path.parent.name for path in SOURCE.glob("*/_api.py"))
 
 # fmt: off
@@ -160,7 +161,18 @@ def test_a_script_keeps_its_contract(path: Path):
         assert len({parameter.name for parameter in declared}) == len(declared)
 
 
-@pytest.mark.parametrize("path", SCRIPTS, ids=label)
+@pytest.mark.parametrize("path", PARTS, ids=label)
+def test_a_part_of_scripts_is_included_and_touches_no_argument(path: Path):
+    """It would read other arguments in each of them; what it uses, its first comment says."""
+    line = f"-- include {path.relative_to(path.parents[1])}"
+    assert any(line in script.read_text(encoding="utf-8").splitlines() for script in path.parents[1].glob("*.lua"))
+    source = path.read_text(encoding="utf-8")
+    assert source.startswith("-- What ")
+    assert "\n-- Before: " in source
+    assert not re.search(r"\b(KEYS|ARGV)\b", code(source))
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, *PARTS], ids=label)
 def test_a_script_asks_for_no_unbounded_reply(path: Path):
     commands = {name.upper() for name in re.findall(r"redis\.p?call\(\s*'(\w+)'", code(path.read_text("utf-8")))}
     assert not commands & {"KEYS", "SCAN", "SMEMBERS", "FLUSHALL", "FLUSHDB", "RANDOMKEY"}

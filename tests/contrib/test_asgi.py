@@ -15,6 +15,7 @@ from starlette.routing import Route
 from gridsync import AsyncGrid, UsageError
 from gridsync.contrib.asgi import Policy, RateLimitMiddleware
 from gridsync.contrib.keys import ClientAddress, endpoint, header, join
+from gridsync.limits import Concurrency
 from tests.contrib.conftest import browser, grid_without_server, talk
 from tests.contrib.sfv import parse_list
 from tests.wire.fake import soon, until
@@ -56,6 +57,16 @@ async def test_what_is_admitted_is_told_what_is_left(grid: AsyncGrid):
     left = [parse_list(answer.headers["ratelimit"]) for answer in answers]
     assert [(name, parameters["r"]) for ((name, parameters),) in left] == [("api", 2), ("api", 1), ("api", 0)]
     assert all(parameters["t"] == 60 for ((_, parameters),) in left)
+
+
+async def test_a_policy_may_be_a_bucket_and_is_told_by_its_size(grid: AsyncGrid):
+    """And how long it takes to fill."""
+    async with browser(service(grid, Policy("api", "10/s burst 30", key=ADDRESS))) as client:
+        answer = await client.get("/")
+    assert answer.headers["ratelimit-policy"] == '"api";q=30;w=3'
+    assert answer.headers["ratelimit"] == '"api";r=29;t=1'
+    with pytest.raises(UsageError, match="gives no slots back"):
+        Policy("api", Concurrency(3, ttl_s=10), key=ADDRESS)
 
 
 async def test_what_is_denied_is_told_why_and_when_to_come_again(grid: AsyncGrid):

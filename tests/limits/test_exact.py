@@ -11,7 +11,7 @@ import pytest
 from gridsync._io.keys import limit
 from gridsync.limits._core import _HIT, Windows
 from tests.limits.conftest import Verdict, ask
-from tests.limits.oracle import Oracle
+from tests.limits.oracle import Oracle, steps
 
 if TYPE_CHECKING:
     import redis
@@ -31,22 +31,6 @@ TRACES = {
     "three rules in any order": ([(60, 30 * HOUR), (3, HOUR), (20, 8 * HOUR)], (1, 2, 3, 4)),
     "costs near the largest limit": ([(10**14, HOUR)], (1, 10**12, 3 * 10**13)),
 }
-
-
-def _steps(rng: random.Random, window: int) -> int:
-    """How far the clock moves before the next call."""
-    roll = rng.random()
-    if roll < 0.2:
-        return 0
-    if roll < 0.3:
-        return 1
-    if roll < 0.85:
-        return rng.randrange(window // 10)
-    if roll < 0.95:
-        return window // 4 * rng.randrange(1, 8)
-    if roll < 0.98:
-        return -rng.randrange(window // 3)
-    return rng.randrange(window, 40 * window)
 
 
 def _state(client: redis.Redis, key: str) -> list[object]:
@@ -71,7 +55,7 @@ def test_every_answer_is_that_of_brute_force(io: PlainIO, client: redis.Redis, t
         client.zadd(key, {f"{total}+0000000000": now - 2 * longest, f"{total + 1}+0000000001": now - shortest // 2})
         client.pexpire(key, 10**9)
     for _ in range(360):
-        now += _steps(rng, shortest)
+        now += steps(rng, shortest)
         io.set_clock(now)
         cost = rng.choice(costs)
         before = _state(client, key)
@@ -109,7 +93,7 @@ def test_one_rule_gets_the_same_answers_from_both_scripts(io: PlainIO, client: r
     rng = random.Random(5)
     now = START
     for _ in range(800):
-        now += _steps(rng, HOUR)
+        now += steps(rng, HOUR)
         io.set_clock(now)
         cost = rng.choice((1, 1, 1, 4, 30, 31))
         assert ask(lean.hit("k", cost)) == ask(general.hit("k", cost))

@@ -24,6 +24,7 @@ from gridsync._io.keys import latch as latch_keys
 from gridsync._io.keys import lock as lock_keys
 from gridsync._io.keys import share as share_keys
 from gridsync.errors import ServerError, WaitTimeout
+from gridsync.limits import GCRA, ApproxWindow, Concurrency, FixedWindow
 from gridsync.limits import _look as limits_look
 from gridsync.locks import AsyncOncePer, OncePer
 from gridsync.locks._masters import Master, Masters
@@ -34,6 +35,8 @@ from tests.wire.world import KINDS, NAMESPACE, World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from gridsync.limits import Rule
 
 
 KEYS = lock_keys(NAMESPACE, "job")
@@ -473,7 +476,7 @@ async def a_period_is_taken_once_and_its_runner_knows(stage: Stage) -> None:
 # -- limits ------------------------------------------------------------------------------------------------------
 
 
-async def _hit(stage: Stage, *limits: str) -> None:
+async def _hit(stage: Stage, *limits: str | Rule) -> None:
     world = stage.world
     limiter = world.limiter(stage.broken, *limits)
     before = await world.do(limiter.hit, "ada", cost=3)
@@ -539,6 +542,104 @@ async def a_look_at_a_log_changes_nothing(stage: Stage) -> None:
 
     used = await look() if world.kind == "asyncio" else await asyncio.to_thread(lambda: run_sync(look()))
     assert (used.used, used.ahead, used.entries) == (3, 0, 1)
+
+
+BUCKET, SLOTS_OF_TEN = GCRA(10, per_s=3600, burst=10), Concurrency(10, ttl_s=3600)
+
+
+@scenario("limits.gcra_hit")
+async def a_hit_on_a_bucket_counts_once(stage: Stage) -> None:
+    await _hit(stage, BUCKET)
+
+
+@scenario("limits.gcra_hit")
+async def a_reservation_of_a_bucket_has_one_place(stage: Stage) -> None:
+    world = stage.world
+    limiter = world.limiter(stage.broken, GCRA(60, per_s=3600, burst=1))
+    await world.do(limiter.hit, "ada")
+    stage.arm()
+    first = await world.do(limiter.reserve, "ada", max_wait=600)
+    second = await world.do(limiter.reserve, "ada", max_wait=600)
+    assert 0 < first.delay <= 60 < second.delay <= 120, "no place is taken twice"
+
+
+@scenario("limits.counter_hit")
+async def a_hit_on_a_counter_counts_once(stage: Stage) -> None:
+    await _hit(stage, FixedWindow(10, per_s=60))
+
+
+@scenario("limits.counter_hit")
+async def a_hit_on_two_counters_counts_once(stage: Stage) -> None:
+    await _hit(stage, ApproxWindow(10, per_s=3600))
+
+
+@scenario("limits.slot_hit")
+async def slots_are_taken_once(stage: Stage) -> None:
+    await _hit(stage, SLOTS_OF_TEN)
+
+
+@scenario("limits.slot_hit")
+async def a_block_takes_its_slot_once_and_gives_it_back(stage: Stage) -> None:
+    world = stage.world
+    limiter = world.limiter(stage.broken, Concurrency(1, ttl_s=3600))
+    stage.arm()
+    if world.kind == "sync":
+        with limiter.slot("ada"):
+            assert not limiter.peek("ada")
+    else:
+        async with limiter.slot("ada"):
+            assert not await limiter.peek("ada")
+    assert await world.do(limiter.peek, "ada")
+
+
+async def _give_back(stage: Stage, rule: Rule) -> None:
+    world = stage.world
+    limiter = world.limiter(stage.broken, rule)
+    decision = await world.do(limiter.hit, "ada", cost=3)
+    await world.do(limiter.hit, "ada", cost=2)
+    stage.arm()
+    assert await world.do(limiter.refund, decision.ticket) is True
+    assert (await world.do(limiter.peek, "ada")).remaining == 8
+    assert await world.do(limiter.refund, decision.ticket) is False
+
+
+@scenario("limits.gcra_refund")
+async def a_hit_on_a_bucket_is_given_back_once(stage: Stage) -> None:
+    await _give_back(stage, BUCKET)
+
+
+@scenario("limits.counter_refund")
+async def a_hit_on_a_counter_is_given_back_once(stage: Stage) -> None:
+    await _give_back(stage, FixedWindow(10, per_s=3600))
+
+
+@scenario("limits.slot_refund")
+async def slots_are_given_back_once(stage: Stage) -> None:
+    await _give_back(stage, SLOTS_OF_TEN)
+
+
+async def _peek(stage: Stage, rule: Rule) -> None:
+    world = stage.world
+    limiter = world.limiter(stage.broken, rule)
+    await world.do(limiter.hit, "ada")
+    stage.arm()
+    assert (await world.do(limiter.peek, "ada")).remaining == 9
+    assert (await world.do(limiter.peek, "ada")).remaining == 9
+
+
+@scenario("limits.gcra_peek")
+async def a_look_at_a_bucket_counts_nothing(stage: Stage) -> None:
+    await _peek(stage, BUCKET)
+
+
+@scenario("limits.counter_peek")
+async def a_look_at_a_counter_counts_nothing(stage: Stage) -> None:
+    await _peek(stage, FixedWindow(10, per_s=3600))
+
+
+@scenario("limits.slot_peek")
+async def a_look_at_slots_takes_none(stage: Stage) -> None:
+    await _peek(stage, SLOTS_OF_TEN)
 
 
 # -- streams -----------------------------------------------------------------------------------------------------

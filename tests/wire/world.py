@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from gridsync._io.wire.place import Place
+    from gridsync.limits import Rule
 
 NAMESPACE = "test"
 KINDS = ["sync", "asyncio"]
@@ -88,7 +89,7 @@ class World:
         """Return anything of `gridsync.locks` by the name of its sync kind."""
         return getattr(locks, what if self.kind == "sync" else f"Async{what}")(io, NAMESPACE, *args, **options)
 
-    def limiter(self, io: Any, *limits: str) -> Any:
+    def limiter(self, io: Any, *limits: str | Rule) -> Any:
         """Return a limiter of this kind."""
         return (Limiter if self.kind == "sync" else AsyncLimiter)(io, NAMESPACE, "calls", *limits)
 

@@ -194,6 +194,8 @@ def limit(namespace: str, limiter: str, subject: str) -> str:
     """Return the key of one subject of a limiter: a sorted set, cumulative cost and hit id → time.  It expires.
 
     A colon ends the limiter's name, so the limiter ``a:b`` and the subject ``c`` never meet ``a`` and ``b:c``.
+    What other algorithms keep lies in the same slot, under this key and ``:bucket``, ``:fixed``, ``:approx`` (strings)
+    or ``:slots`` (sorted set): a limiter whose algorithm was changed begins anew.
     """
     name = f"{limiter.translate(_PART_ESCAPES)}:{subject.translate(_ESCAPES)}"
     return f"{{{namespace.translate(_PART_ESCAPES)}:limit:{name}}}"

@@ -13,6 +13,11 @@ slot), then comes a contract that is parsed here and checked by the tests::
     -- Category idempotent
     -- Cost O(1)
 
+A line ``-- include parts/bucket.lua`` is replaced by that file of the same folder, without the comments at its top, so
+that scripts can share what they know about a key.  A part is no script: it has no contract, and touches neither KEYS
+nor ARGV but uses the locals that its first comment names.  A whole script can be included too, as the body of a
+function whose parameters are called KEYS and ARGV.
+
 ``KEYS[n..]`` and ``ARGV[n..]`` stand for any number from *n* on.  An argument named ``repeat_us`` is filled in by the
 retry layer: 0 unless an earlier attempt may have been applied, else the microseconds since the first one left (at
 least 1).
@@ -30,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from importlib.resources.abc import Traversable
 
 
 class Category(StrEnum):
@@ -113,6 +119,9 @@ _PARAMETER = re.compile(
     r"^-- (?P<kind>KEYS|ARGV)\[(?P<index>\d+)(?P<variadic>\.\.)?\] (?P<name>[a-z_0-9]+) +(?P<type>[a-z]+)"
     r"(?:, (?P<unit>[^:]+?))?(?:: .*)?$"
 )
+_INCLUDE = re.compile(r"^-- include (?P<path>[a-z_/]+\.lua)$", re.MULTILINE)
+_TOP = re.compile(r"\A(?:(?:#!|--).*\n)*")
+"""The first line and the comments that follow it."""
 _KEY_TYPES = frozenset({"hash", "zset", "string", "stream", "set", "list", "any"})
 _ARG_TYPES = frozenset({"string", "integer", "flag", "bytes"})
 
@@ -166,6 +175,16 @@ def parse(name: str, source: str) -> Script:
     return Script(name, source, sha, category, tuple(keys), tuple(args), facts["Returns"], facts["Cost"], repeat)
 
 
+def expand(source: str, folder: Traversable) -> str:
+    """Return a script with what it includes."""
+
+    def included(found: re.Match[str]) -> str:
+        text = folder.joinpath(*found["path"].split("/")).read_text(encoding="utf-8")
+        return expand(_TOP.sub("", text).strip("\n"), folder)
+
+    return _INCLUDE.sub(included, source)
+
+
 _loaded: dict[str, Script] = {}
 
 
@@ -177,7 +196,8 @@ def loaded() -> list[Script]:
 @cache
 def load(package: str, name: str) -> Script:
     """Return the script ``lua/<name>.lua`` of *package*; read and parsed once per process."""
-    source = resources.files(package).joinpath("lua", f"{name}.lua").read_text(encoding="utf-8")
+    folder = resources.files(package).joinpath("lua")
+    source = expand(folder.joinpath(f"{name}.lua").read_text(encoding="utf-8"), folder)
     script = parse(f"{package.removeprefix('gridsync.')}.{name}", source)
     _loaded[script.name] = script
     return script

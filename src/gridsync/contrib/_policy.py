@@ -14,7 +14,8 @@ from gridsync._io.clock import monotonic
 from gridsync.contrib._fields import limit_item, policy_item
 from gridsync.contrib.keys import Scope, inside
 from gridsync.errors import UsageError
-from gridsync.limits import Rate
+from gridsync.limits import Concurrency
+from gridsync.limits._rules import read_rule
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from gridsync.contrib.keys import KeyFunction
     from gridsync.errors import GridsyncError
     from gridsync.grid import AsyncGrid
-    from gridsync.limits import AsyncLimiter, Decision, OnError
+    from gridsync.limits import AsyncLimiter, Decision, OnError, Rule
 
 logger = logging.getLogger("gridsync")
 
@@ -56,7 +57,8 @@ class Policy:
 
     Args:
         name: What clients are told, and the limiter's name; up to 64 printable ASCII characters.
-        *rules: One or more rates, such as ``"100/minute"``, which must all admit.
+        *rules: One or more rates, such as ``"100/minute"``, which must all admit; or one rule of another kind, such as
+            ``"10/s burst 20"``, but not `Concurrency`: nobody would give the slots back.
         key: Whom a request counts for; `gridsync.contrib.keys` has the common ones.
         cost: Units that a request takes, or a function of its scope that tells; 0 takes nothing and is admitted.
         paths: Which paths it is about: each is a whole path, or ends with ``*`` and is the beginning of one.
@@ -78,7 +80,7 @@ class Policy:
     def __init__(
         self,
         name: str,
-        *rules: str | Rate,
+        *rules: str | Rule,
         key: KeyFunction,
         cost: int | CostFunction = 1,
         paths: Iterable[str] = ("*",),
@@ -96,7 +98,9 @@ class Policy:
             raise UsageError(f"policy {name!r} needs a key function, such as ClientAddress(), not {key!r:.100}")
         if (limiter is None) != bool(rules):
             raise UsageError(f"policy {name!r} needs rules such as '100/minute', or else limiter=, and not both")
-        rates = [rule if isinstance(rule, Rate) else Rate.parse(rule) for rule in rules]
+        read = [read_rule(rule) for rule in rules]
+        if any(isinstance(rule, Concurrency) for rule in read):
+            raise UsageError(f"policy {name!r} counts requests that begin, and gives no slots back: use another rule")
         self.name = name
         """What clients are told, and the limiter's name."""
         self.shadow = shadow
@@ -104,7 +108,7 @@ class Policy:
         self.partition = partition
         """Whether clients are told of partitions."""
         self._key, self._cost = key, cost
-        self._make = limiter or (lambda grid: grid.limiter(name, *rates, on_error=on_error, budget=budget, share=share))
+        self._make = limiter or (lambda grid: grid.limiter(name, *read, on_error=on_error, budget=budget, share=share))
         if isinstance(paths, str) or isinstance(methods, str):
             raise UsageError(f"paths and methods of policy {name!r} must be lists, not one string")
         wanted = tuple(paths)
@@ -185,7 +189,8 @@ class Asked:
         """Return what ``RateLimit-Policy`` says of it: one item for each rule."""
         name, limiter, partition = self.policy.name, self.limiter, self._partition()
         return [
-            policy_item(_item_name(name, limiter, rule), rule.limit, rule.per_s, partition) for rule in limiter.rules
+            policy_item(_item_name(name, limiter, rule), rule.limit, _window_s(rule), partition)
+            for rule in limiter.rules
         ]
 
     def limit_item(self, *, given_back: bool) -> str | None:
@@ -226,5 +231,11 @@ class Asked:
         return sha256(self.key.encode()).digest()[:PARTITION_BYTES] if self.policy.partition else None
 
 
-def _item_name(name: str, limiter: AsyncLimiter, rule: Rate) -> str:
-    return name if len(limiter.rules) == 1 else f"{name}-{rule.per_s:g}s"
+def _item_name(name: str, limiter: AsyncLimiter, rule: Rule) -> str:
+    return name if len(limiter.rules) == 1 else f"{name}-{_window_s(rule):g}s"
+
+
+def _window_s(rule: Rule) -> float:
+    """Return in how many seconds the limit comes back: of a bucket, how long it takes to fill."""
+    _, window_us = rule.quota
+    return window_us / 1_000_000

@@ -1,4 +1,4 @@
-"""Limits: how much is admitted in any window of time, shared by all processes and exact.
+"""Limits: how much is admitted, shared by all processes; exact in any window of time, unless asked for otherwise.
 
 ::
 
@@ -6,14 +6,30 @@
     if not limiter.hit("member-7"):
         ...
 
-``_rate.py`` reads rules, ``_api.py`` says what a limiter does and ``_decision.py`` what it answers, ``_core.py`` how a
-subject is stored, ``_fallback.py`` what is answered while the server is away, and ``lua/`` what is atomic: ``hit_one``
-for one rule, ``hit`` for several or with a wait, ``peek`` to look, ``refund`` to give back.
+``_rules.py`` and ``_rate.py`` read rules, ``_api.py`` says what a limiter does and ``_decision.py`` what it answers,
+``_core.py`` how a subject's windows are stored and ``_algorithms.py`` how its bucket, counters or slots are,
+``_fallback.py`` what is answered while the server is away, and ``lua/`` what is atomic.  Windows: ``hit_one`` for one
+rule, ``hit`` for several or with a wait, ``peek`` to look, ``refund`` to give back.  The others: ``gcra_hit``,
+``counter_hit``, ``slot_hit``, and so on.
 """
 
 from gridsync.limits._api import AsyncLimiter, Limiter
 from gridsync.limits._decision import Decision, Ticket
 from gridsync.limits._fallback import OnError
 from gridsync.limits._rate import Rate
+from gridsync.limits._rules import GCRA, ApproxWindow, Concurrency, FixedWindow, Rule, SlidingWindow
 
-__all__ = ["AsyncLimiter", "Decision", "Limiter", "OnError", "Rate", "Ticket"]
+__all__ = [
+    "GCRA",
+    "ApproxWindow",
+    "AsyncLimiter",
+    "Concurrency",
+    "Decision",
+    "FixedWindow",
+    "Limiter",
+    "OnError",
+    "Rate",
+    "Rule",
+    "SlidingWindow",
+    "Ticket",
+]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager, contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -14,7 +15,7 @@ from gridsync.errors import OutcomeUnknown, Unavailable
 from gridsync.limits._base import WAIT_MAX_S, BaseLimiter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
     from gridsync._io import ReadFrom
     from gridsync._units import Seconds
@@ -25,7 +26,7 @@ T = TypeVar("T")
 
 
 class Limiter(BaseLimiter):
-    """A limit that all processes share, exact in every window; made by `Grid.limiter`.
+    """A limit that all processes share; made by `Grid.limiter`.
 
     It may be used by any number of threads, and holds no state but what ``on_error="local"`` counts.
 
@@ -33,7 +34,9 @@ class Limiter(BaseLimiter):
         io: The driver.
         namespace: The first part of every key.
         name: The name under which processes share it.
-        *rules: One to sixteen rates, such as ``"100/second"`` or ``Rate(100, per_s=1)``, which must all admit a hit.
+        *rules: One to sixteen rates, such as ``"100/second"`` or ``Rate(100, per_s=1)``, which must all admit a hit:
+            exact sliding windows.  Or one rule of another kind: a bucket, such as ``"10/s burst 20"`` or a `GCRA`, a
+            `FixedWindow`, an `ApproxWindow`, or `Concurrency`.
         on_error: What `hit` and `peek` answer when the server is away, that is, instead of raising `Unavailable` or
             `OutcomeUnknown`: ``"raise"`` those; ``"allow"`` or ``"deny"`` the call; or decide ``"local"``, by windows
             of this process alone.  Refusals that no waiting heals, such as a wrong password, are always raised.
@@ -43,7 +46,7 @@ class Limiter(BaseLimiter):
             1/n keeps the limit for n processes; at least one unit is admitted.
 
     Raises:
-        InvalidLimit: A rule cannot be read or kept.
+        InvalidLimit: A rule cannot be read or kept, or there are several and not all are sliding windows.
         UsageError: The name is empty, or an option cannot be used.
 
     Not guaranteed by ``"local"``: the limit where n x share is above 1, nor in a window that holds both hits which the
@@ -69,14 +72,15 @@ class Limiter(BaseLimiter):
             OutcomeUnknown: No answer came, after repeats; it may have been taken.  With ``on_error="raise"`` only.
             ServerError: The key holds something else, or the server refused.
 
-        Guarantee: no window of a rule's length, half-open and on the server's clock, ever admits more than its limit;
-            no call is denied that would have fitted; a denied call writes nothing; a hit that is repeated after a
-            lost reply, within the longest window, counts once (tests/limits/).
+        Guarantee: no window of a rule's length, half-open and on the server's clock, ever admits more than its limit
+            (of sliding windows; the other rules say what they promise instead); no call is denied that would have
+            fitted; a denied call writes nothing; a hit that is repeated after a lost reply, within the longest window,
+            counts once, on a bucket or a counter if at most fifteen others came between (tests/limits/).
         Not guaranteed: the count across a failover, which loses what was not yet replicated, across a step of the
             server's clock, or under an eviction policy that drops keys; and a copy of a lost request that comes after
             its repeat was answered counts as well.
         Cost: one round trip and one script of O(log n) in the hits that the longest window holds; 26 bytes for each
-            of them up to 128, about 100 bytes above.
+            of them up to 128, about 100 bytes above.  Of a bucket or a counter O(1) and at most 600 bytes.
         """
         self._check(key, cost)
         try:
@@ -173,11 +177,12 @@ class Limiter(BaseLimiter):
             back with `refund`.  If not, `Decision.retry_after` says when the earliest moment is.
 
         Raises:
-            UsageError: As `hit`, or *max_wait* is no such number; the others as `hit`.
+            UsageError: As `hit`, *max_wait* is no such number, or the rule is neither sliding windows nor a bucket; the
+                others as `hit`.
 
         Guarantee: who reserves first comes first, and a `hit` that comes later overtakes nobody: it is denied until the
-            last reservation's moment has passed.  No window overflows, whatever is given back
-            (tests/limits/test_reserve.py).
+            last reservation's moment has passed.  No window or bucket overflows, whatever is given back
+            (tests/limits/test_reserve.py, tests/limits/test_algorithms.py).
         Not guaranteed: that what is given back makes the others' wait shorter: their moments are settled.
         Cost: as `hit`: one round trip however long the wait.
         """
@@ -226,7 +231,8 @@ class Limiter(BaseLimiter):
 
         Returns:
             True if it was given back; false if it is not counted any more: it was given back before, it has left every
-            window, or the key was reset; or if more than 1,000 hits on the key came after it.
+            window, the bucket is full, or the key was reset; or if more than 1,000 hits on the key came after it, on a
+            bucket or a counter more than 15.
 
         Raises:
             UsageError: *ticket* is no ticket.
@@ -243,6 +249,34 @@ class Limiter(BaseLimiter):
             return False
         self._check_ticket(ticket)
         return run_sync(self._windows.refund(*ticket))
+
+    @contextmanager
+    def slot(self, key: str, cost: int = 1) -> Iterator[Decision]:
+        """Take *cost* slots for *key* for as long as the block runs, or raise; for a limiter of `Concurrency`.
+
+        ::
+
+            with running.slot("exchange"):
+                ...
+
+        Args:
+            key: As `hit`.
+            cost: How many slots.
+
+        Raises:
+            RateLimited: Not enough of them are free; `RateLimited.retry_after` says when they will be at the latest.
+            UsageError: As `hit`; or the rule is another one.  The others as `hit`.
+
+        Guarantee: who is interrupted on the way in, or while the block runs, leaves no slot taken.
+        Not guaranteed: the slots of a block that runs for longer than `Concurrency.ttl_s`: they are free again then.
+        Cost: two round trips.
+        """
+        slots = self._slots()
+        decision = self.enforce(key, cost)
+        try:
+            yield decision
+        finally:
+            run_sync(slots.leave(decision.ticket))
 
     def reset(self, key: str) -> None:
         """Forget what *key* has used.
@@ -341,6 +375,16 @@ class AsyncLimiter(BaseLimiter):
             return False
         self._check_ticket(ticket)
         return await self._windows.refund(*ticket)
+
+    @asynccontextmanager
+    async def slot(self, key: str, cost: int = 1) -> AsyncIterator[Decision]:
+        """Take *cost* slots for *key* for as long as the block runs, or raise; see `Limiter.slot`."""
+        slots = self._slots()
+        decision = await self.enforce(key, cost)
+        try:
+            yield decision
+        finally:
+            await slots.leave(decision.ticket)
 
     async def reset(self, key: str) -> None:
         """Forget what *key* has used; see `Limiter.reset`."""

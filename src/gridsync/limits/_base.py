@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 from gridsync._units import seconds
 from gridsync.errors import InvalidLimit, RateLimited, UsageError
-from gridsync.limits._core import Windows
+from gridsync.limits._algorithms import Slots, algorithm
 from gridsync.limits._decision import Decision, Ticket
 from gridsync.limits._fallback import Fallback
-from gridsync.limits._rate import LIMIT_MAX, Rate
+from gridsync.limits._rate import LIMIT_MAX
+from gridsync.limits._rules import read_rule
 
 if TYPE_CHECKING:
     from gridsync._io import IO
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from gridsync.errors import GridsyncError
     from gridsync.limits._core import Verdict
     from gridsync.limits._fallback import OnError
+    from gridsync.limits._rules import Rule
 
 _new = tuple.__new__
 RULES_MAX = 16
@@ -36,7 +38,7 @@ class BaseLimiter:
         io: IO,
         namespace: str,
         name: str,
-        *rules: str | Rate,
+        *rules: str | Rule,
         on_error: OnError = "raise",
         budget: Seconds | None = None,
         share: float = 1.0,
@@ -48,11 +50,10 @@ class BaseLimiter:
         if len(rules) > RULES_MAX:
             raise InvalidLimit(f"limiter {name!r} has {len(rules)} rules; at most {RULES_MAX} are checked at once")
         self._name = name
-        self._rules = tuple(rule if isinstance(rule, Rate) else Rate.parse(rule) for rule in rules)
-        windows = [(rate.limit, rate.window_us) for rate in self._rules]
+        self._rules = tuple(map(read_rule, rules))
         timeout = None if budget is None else seconds(budget, f"budget of limiter {name!r}", least=BUDGET_MIN_S)
-        self._windows = Windows(io, namespace, name, windows, timeout=timeout)
-        self._fallback = Fallback(io, name, windows, on_error, share)
+        self._windows = algorithm(io, namespace, name, self._rules, timeout=timeout)
+        self._fallback = Fallback(io, name, [rule.quota for rule in self._rules], on_error, share)
 
     @property
     def name(self) -> str:
@@ -60,7 +61,7 @@ class BaseLimiter:
         return self._name
 
     @property
-    def rules(self) -> tuple[Rate, ...]:
+    def rules(self) -> tuple[Rule, ...]:
         """The rules, in the order in which they were given."""
         return self._rules
 
@@ -91,7 +92,20 @@ class BaseLimiter:
     def _wait_us(self, key: str, cost: int, longest: Seconds, what: str) -> int:
         """Check the arguments of a call that may wait, and return how long in microseconds."""
         self._check(key, cost)
+        if not self._windows.can_wait:
+            raise UsageError(
+                f"nobody can wait in line for limiter {self._name!r} ({self._rules[0]}): that takes sliding windows or"
+                " GCRA, or a semaphore; use hit() or enforce(), and come again after retry_after"
+            )
         return int(seconds(longest, f"{what} of limiter {self._name!r}", most=WAIT_MAX_S) * 1_000_000)
+
+    def _slots(self) -> Slots:
+        if not isinstance(self._windows, Slots):
+            raise UsageError(
+                f"limiter {self._name!r} ({self._rules[0]}) counts beginnings, which no block gives back at its end:"
+                " use enforce(), or a limiter whose rule is Concurrency"
+            )
+        return self._windows
 
     def _check_ticket(self, ticket: Ticket) -> None:
         if not isinstance(ticket, Ticket):

@@ -31,7 +31,7 @@ from gridsync.errors import GridsyncError, OutcomeUnknown
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gridsync._io import IO, Arg, ReadFrom
+    from gridsync._io import IO, Arg, ReadFrom, Script
 
 _HIT_ONE = load("gridsync.limits", "hit_one")
 _HIT = load("gridsync.limits", "hit")
@@ -51,7 +51,22 @@ UNDO_S = 1.0
 class Windows:
     """The sliding windows of one limiter, for every subject."""
 
-    __slots__ = ("_hit", "_io", "_name", "_namespace", "_peek_args", "_prefix", "_rule_args", "_timeout")
+    __slots__ = (
+        "_hit",
+        "_io",
+        "_name",
+        "_namespace",
+        "_peek_args",
+        "_prefix",
+        "_refund_args",
+        "_rule_args",
+        "_timeout",
+    )
+
+    waiting, looking, giving_back = _HIT, _PEEK, _REFUND
+    """The scripts behind `reserve`, `peek` and `refund`; that of `hit` depends on the rules."""
+    can_wait = True
+    """Whether `reserve` and `acquire` make sense."""
 
     def __init__(
         self, io: IO, namespace: str, name: str, rules: Sequence[tuple[int, int]], *, timeout: float | None = None
@@ -66,6 +81,7 @@ class Windows:
         flat = tuple(str(number) for rule in rules for number in rule)
         longest = max(window for _, window in rules)
         self._peek_args = (str(longest), *flat)
+        self._refund_args: tuple[str, ...] = (str(longest),)
         self._hit, self._rule_args = (_HIT_ONE, flat) if len(rules) == 1 else (_HIT, (str(longest), "0", *flat))
 
     async def hit(self, subject: str, cost: int) -> tuple[Verdict, str]:
@@ -80,16 +96,21 @@ class Windows:
         """Tell what `hit` would say, and take nothing."""
         args = (str(cost), *self._peek_args)
         keys = (self._key(subject),)
-        verdict: Verdict = await self._io.read(_PEEK, keys, args, read_from=read_from, timeout=self._timeout)
+        verdict: Verdict = await self._io.read(self.looking, keys, args, read_from=read_from, timeout=self._timeout)
         return verdict
 
     async def reserve(self, subject: str, cost: int, max_wait_us: int) -> tuple[Verdict, str, int]:
         """Take *cost* within *max_wait_us*, or nothing; returns the hit's id and how long to wait (us) too."""
         hit = "R" + self._io.token()[-9:]
-        longest, *rules = self._peek_args
-        args = (hit, "0", str(cost), longest, str(max_wait_us), *rules)
+        first, *rules = self._peek_args
+        args = (hit, "0", str(cost), first, str(max_wait_us), *rules)
+        verdict = await self._surely(self.waiting, subject, hit, cost, args)
+        return verdict, hit, verdict.pop() if len(verdict) > VERDICT_LENGTH else 0
+
+    async def _surely(self, script: Script, subject: str, hit: str, cost: int, args: Sequence[Arg]) -> Verdict:
+        """Run a script that takes, and give back what nobody will hear of."""
         try:
-            verdict: Verdict = await self._io.run(_HIT, (self._key(subject),), args, timeout=self._timeout)
+            verdict: Verdict = await self._io.run(script, (self._key(subject),), args, timeout=self._timeout)
         except GridsyncError as error:
             if isinstance(error, OutcomeUnknown):
                 self._io.spawn(self.refund(subject, hit, cost, timeout=UNDO_S))
@@ -98,7 +119,7 @@ class Windows:
             # Cancelled or interrupted: it may have been taken.  The refund follows on the same connection.
             self._io.spawn(self.refund(subject, hit, cost, timeout=UNDO_S))
             raise
-        return verdict, hit, verdict.pop() if len(verdict) > VERDICT_LENGTH else 0
+        return verdict
 
     async def acquire(self, subject: str, cost: int, max_wait_us: int) -> tuple[Verdict, str, int]:
         """As `reserve`, and return when it is time; who is interrupted before gives it back."""
@@ -113,8 +134,8 @@ class Windows:
 
     async def refund(self, subject: str, hit: str, cost: int, *, timeout: float | None = None) -> bool:
         """Give a hit back; false if it is not counted any more."""
-        args = (hit, "0", str(cost), self._peek_args[0])
-        return bool(await self._io.run(_REFUND, (self._key(subject),), args, timeout=timeout or self._timeout))
+        args = (hit, "0", str(cost), *self._refund_args)
+        return bool(await self._io.run(self.giving_back, (self._key(subject),), args, timeout=timeout or self._timeout))
 
     async def reset(self, subject: str) -> None:
         """Forget the subject."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
-    from gridsync.limits._rate import Rate
+    from gridsync.limits._rules import Rule
 
 
 class Ticket(NamedTuple):
@@ -29,7 +29,7 @@ class Decision(NamedTuple):
     allowed: bool
     """Whether the call is admitted."""
     limit: int
-    """Units that the binding rule admits in its window."""
+    """Units that the binding rule admits in its window, that its bucket holds, or how many slots there are."""
     remaining: int
     """Units left for now in the binding rule's window, after this decision."""
     retry_after: float | None
@@ -37,7 +37,7 @@ class Decision(NamedTuple):
     ``None`` if it never will be because the cost is above the limit.  Minimal: a microsecond less does not do."""
     reset_after: float
     """Seconds after which the binding rule's window is empty if nobody hits in between."""
-    rule: Rate
+    rule: Rule
     """The binding rule."""
     source: Literal["server", "local", "policy"] = "server"
     """Who decided: the server; this process alone (``on_error="local"``, and `limit` is its share); or the policy

@@ -42,17 +42,7 @@ class Rate:
 
     def __post_init__(self) -> None:
         """Refuse what the scripts could not count exactly."""
-        if isinstance(self.limit, bool) or not isinstance(self.limit, int) or not 1 <= self.limit <= LIMIT_MAX:
-            raise InvalidLimit(f"a limit must be a whole number from 1 to 10**14, not {self.limit!r}")
-        if (
-            isinstance(self.per_s, bool)
-            or not isinstance(self.per_s, int | float)
-            or not math.isfinite(self.per_s)
-            or not WINDOW_MIN_S <= self.per_s <= WINDOW_MAX_S
-        ):
-            raise InvalidLimit(
-                f"per_s must be a number of seconds from 0.001 to {WINDOW_MAX_S} (366 days), not {self.per_s!r}"
-            )
+        check(self.limit, self.per_s)
 
     @classmethod
     def parse(cls, text: str) -> Rate:
@@ -78,9 +68,36 @@ class Rate:
         """The window in microseconds."""
         return round(self.per_s * 1_000_000)
 
+    @property
+    def quota(self) -> tuple[int, int]:
+        """Return limit and window (us) of a sliding window that admits no more than this rule may."""
+        return self.limit, self.window_us
+
     def __str__(self) -> str:
         """Return it as `parse` reads it."""
-        for name, seconds in _NAMES.items():
-            if seconds == self.per_s:
-                return f"{self.limit}/{name}"
-        return f"{self.limit} per {self.window_us / 1_000_000:.15g} seconds"
+        return spelled(self.limit, self.window_us)
+
+
+def check(limit: int, per_s: float) -> None:
+    """Refuse what no script can count.
+
+    Raises:
+        InvalidLimit: A number is out of bounds.
+    """
+    if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= LIMIT_MAX:
+        raise InvalidLimit(f"a limit must be a whole number from 1 to 10**14, not {limit!r}")
+    if (
+        isinstance(per_s, bool)
+        or not isinstance(per_s, int | float)
+        or not math.isfinite(per_s)
+        or not WINDOW_MIN_S <= per_s <= WINDOW_MAX_S
+    ):
+        raise InvalidLimit(f"per_s must be a number of seconds from 0.001 to {WINDOW_MAX_S} (366 days), not {per_s!r}")
+
+
+def spelled(limit: int, window_us: int) -> str:
+    """Return a rate as `Rate.parse` reads it."""
+    for name, seconds in _NAMES.items():
+        if round(seconds * 1_000_000) == window_us:
+            return f"{limit}/{name}"
+    return f"{limit} per {window_us / 1_000_000:.15g} seconds"
