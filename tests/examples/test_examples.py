@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -40,4 +42,40 @@ def test_the_examples_leave_nothing_that_does_not_expire():
     with RedisServer(server_kinds()[0]) as server:
         for name in SAYS:
             run(name, server.url)
-        assert [key for key in server.command("KEYS", "*") if server.command("TTL", key) < 0] == []
+        assert [key for key in server.command("KEYS", "*") if server.command("TTL", key) == -1] == []
+
+
+def run_gateway(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(EXAMPLES / "gateway" / "run.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def test_a_gateway_under_load_admits_no_more_than_it_promised_and_its_keys_expire():
+    with RedisServer(server_kinds()[0]) as server:
+        done = run_gateway(server.url, "--seconds", "1.5")
+        assert [key for key in server.command("KEYS", "*") if server.command("TTL", key) == -1] == []
+    assert (done.returncode, done.stdout.count("✓"), done.stdout.count("✗")) == (0, 5, 0), done.stdout
+
+
+def test_the_load_sees_gateways_that_do_not_share_their_limits():
+    """Else it would prove nothing: each of the two processes admits the whole limit."""
+    done = run_gateway("--seconds", "4", "--unshared")
+    assert done.returncode == 1, done.stdout
+    assert "✗ market" in done.stdout
+    assert "✓ who waited as told got 30 of 30 answers" in done.stdout
+
+
+def test_the_load_counts_only_what_surely_lies_in_one_window(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(EXAMPLES / "gateway")
+    most_within = importlib.import_module("load").most_within
+    assert most_within([], 2.0) == 0
+    assert most_within([(0.0, 0.5), (1.0, 1.9), (1.5, 2.0), (1.9, 2.1)], 2.0) == 3, "from 1.0 on"
+    random = Random(7)
+    for _ in range(200):
+        hits = sorted(random.uniform(0, 4) for _ in range(12))
+        spans = [(hit - random.uniform(0, 0.3), hit + random.uniform(0, 0.3)) for hit in hits]
+        true = max(sum(begin <= hit < begin + 1 for hit in hits) for begin in hits)
+        assert most_within(spans, 1.0) <= true
+        assert most_within([(hit, hit) for hit in hits], 1.0) == true
