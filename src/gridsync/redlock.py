@@ -16,7 +16,8 @@ from gridsync._io.route.primary import Primary
 from gridsync._io.sync import SyncIO
 from gridsync._units import seconds
 from gridsync.errors import UsageError
-from gridsync.grid import _Opened, _settings
+from gridsync.grid import HEALTH_LEAST_S, _Opened, _settings
+from gridsync.health import Health, Item
 from gridsync.locks import AsyncQuorumLock, QuorumLock
 from gridsync.locks._masters import Master, Masters
 
@@ -42,6 +43,34 @@ def _refuse(what: str) -> NoReturn:
         f"there is no {what} on a Redlock: it would not hold.  A majority keeps one holder apart from the next, but of "
         f"three holders that have two of three masters each, all see room on a majority; use grid.{what}()"
     )
+
+
+async def _look(masters: Masters, timeout: Seconds) -> Health:
+    limit, began = seconds(timeout, "timeout", least=HEALTH_LEAST_S), masters.io.monotonic()
+    errors = await masters.each(*(master.look(limit) for master in masters.all))
+    items = [_judge(masters, master, error) for master, error in zip(masters.all, errors, strict=True)]
+    voters, needed = sum(item.status == "ok" for item in items), masters.quorum
+    text = f"{voters} of {len(items)} vote, {needed} are needed"
+    if voters < needed:
+        items.append(Item("quorum", "down", text, "", "nothing can be locked until more of them vote"))
+    elif voters < len(items):
+        items.append(Item("quorum", "degraded", text, "", f"{voters - needed} more may fail; see to the others"))
+    else:
+        items.append(Item("quorum", "ok", text))
+    server = " ".join(master.name for master in masters.all)
+    status = items[-1].status
+    assert status != "unknown"  # noqa: S101 - it is one of the three above
+    return Health(status, server, masters.io.monotonic() - began, tuple(items))
+
+
+def _judge(masters: Masters, master: Master, error: object) -> Item:
+    if error is not None:
+        return Item(master.name, "down", str(error), "", "it has no vote until it answers, as an independent master")
+    wait_s = masters.wait_s(master.uptime_s)
+    if wait_s <= 0 or master.durable:
+        return Item(master.name, "ok", f"up for {master.uptime_s} s")
+    advice = "it may have forgotten leases: wait, or let it forget none (appendonly yes, appendfsync always)"
+    return Item(master.name, "degraded", f"started {master.uptime_s} s ago, votes in {wait_s:.0f} s", "", advice)
 
 
 class _Members:
@@ -137,7 +166,7 @@ class Redlock:
     Raises:
         UsageError: They are fewer than three, one is named twice, is a replica, or belongs to a cluster.
         Unavailable: Less than a majority answers.
-        Misconfigured: As before, and the last one refuses the credentials, or TLS does not match.
+        Misconfigured: As before, and it will not heal: credentials are refused, or TLS does not match.
 
     Thread-safe and fork-safe, as a `Grid`.
     Cost: for each master the connections of a `Grid`, and a kept thread for each caller at the same time but the first.
@@ -215,6 +244,19 @@ class Redlock:
             UsageError: Always.
         """
         _refuse("rwlock")
+
+    def health(self, *, timeout: Seconds = 1.0) -> Health:
+        """Look which masters vote: an item for each, and one for the quorum, whose status is that of the report.
+
+        Args:
+            timeout: How long each master may take for each answer, in seconds.
+
+        Raises:
+            UsageError: *timeout* is less than 10 ms.
+
+        Cost: two or three requests to each master, to all of them at the same time; changes nothing.
+        """
+        return run_sync(_look(self._masters, timeout))
 
     def stats(self) -> dict[str, Stats]:
         """Return what was done since the start at each master, by its address; `Stats.votes_young` among it.
@@ -295,7 +337,7 @@ class AsyncRedlock:
         Raises:
             UsageError: They are fewer than three, one is named twice, is a replica, or belongs to a cluster.
             Unavailable: Less than a majority answers.
-            Misconfigured: As before, and the last one refuses the credentials, or TLS does not match.
+            Misconfigured: As before, and it will not heal: credentials are refused, or TLS does not match.
         """
         if self._joined is None:
             await asyncio.to_thread(self._members.open)
@@ -366,6 +408,19 @@ class AsyncRedlock:
             UsageError: Always.
         """
         _refuse("rwlock")
+
+    async def health(self, *, timeout: Seconds = 1.0) -> Health:
+        """Look which masters vote: an item for each, and one for the quorum, whose status is that of the report.
+
+        Args:
+            timeout: How long each master may take for each answer, in seconds.
+
+        Raises:
+            UsageError: *timeout* is less than 10 ms.
+
+        Cost: two or three requests to each master, to all of them at the same time; changes nothing.
+        """
+        return await _look(self._masters, timeout)
 
     def stats(self) -> dict[str, Stats]:
         """Return what was done since the start at each master, by its address; `Stats.votes_young` among it.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +15,7 @@ import pytest
 from gridsync import AsyncRedlock, Redlock
 from gridsync._io.keys import lock as lock_keys
 from gridsync._io.keys import wake_channel, wake_prefix
-from gridsync.errors import GridsyncError, LeaseLost, LockTimeout, Unavailable, UsageError
+from gridsync.errors import GridsyncError, LeaseLost, LockTimeout, Misconfigured, Unavailable, UsageError
 from gridsync.locks import _redlock
 from gridsync.testing.checkers import mutual_exclusion
 from gridsync.testing.cluster import RedisCluster
@@ -474,3 +477,115 @@ async def test_what_cannot_be_promised_is_refused_with_the_reason(make: Maker, m
         Redlock("redis://127.0.0.1:1")
     with pytest.raises(UsageError, match="asked for at sentinels"):
         await make(["redis+sentinel://127.0.0.1:1/main/0", *masters[:2]])
+
+
+async def test_every_master_tells_what_it_knows_and_a_majority_names_the_holder(
+    make: Maker, masters: list[RedisServer]
+):
+    chosen = masters[:3]
+    side = await make(chosen)
+    info = await side.do(side.lock().info)
+    assert (info.name, info.holder, info.quorum, info.reachable, info.fence) == ("job", None, 2, 3, 0)
+    lease = await side.do(side.lock(note="epoch 42").acquire)
+    chosen[1].command("DEL", KEYS.state)
+    chosen[2].kill()
+    info = await side.do(side.lock().info)
+    assert info.holder is None, "only one of three still has it"
+    assert [master.reachable for master in info.masters] == [True, True, False]
+    first, second, third = info.masters
+    assert (first.lock.holder.owner, first.lock.holder.note, first.lock.fence) == (lease.owner, "epoch 42", lease.fence)
+    assert (second.lock.holder, third.lock) == (None, None)
+    assert (first.run_id != second.run_id, first.votes_in, third.uptime_s) == (True, 0.0, 0)
+    assert third.error
+    await renewed(lease)
+    info = await side.do(side.lock().info)
+    assert (info.holder.owner, info.fence, info.reachable) == (lease.owner, lease.fence, 2)
+    assert await side.do(lease.release) is True
+    with pytest.raises(UsageError, match="waiters_max must be a whole number"):
+        await side.do(side.lock().info, waiters_max=-1)
+
+
+async def test_a_report_tells_which_masters_vote(make: Maker, masters: list[RedisServer]):
+    with RedisServer() as young:
+        side = await make([*masters[:2], young], max_ttl=1000)
+        found = await side.do(side.redlock.health)
+        assert (found.status, found.item("quorum").value) == ("degraded", "2 of 3 vote, 2 are needed")
+        assert "may have forgotten leases" in found.item(f"{young.host}:{young.port}").advice
+        masters[0].kill()
+        found = await side.do(side.redlock.health)
+        assert (found.status, found.item("quorum").value) == ("down", "1 of 3 vote, 2 are needed")
+        assert found.item(f"{masters[0].host}:{masters[0].port}").status == "down"
+    whole = await make(masters[1:4])
+    assert (await whole.do(whole.redlock.health)).status == "ok"
+
+
+async def test_a_master_that_becomes_a_replica_is_named_with_what_to_do(
+    make: Maker, masters: list[RedisServer], caplog: pytest.LogCaptureFixture
+):
+    """It refuses writes, which looks like a server that is away for a moment."""
+    chosen = masters[:3]
+    side = await make(chosen, master_timeout=0.5)
+    lease = await side.do(side.lock(ttl=3).acquire)
+    with RedisServer(options=SURE) as primary:
+        try:
+            chosen[2].command("REPLICAOF", primary.host, primary.port)
+            await renewed(lease)
+            assert await side.do(lease.release) is True
+            with caplog.at_level(logging.WARNING, "gridsync"):
+                for _ in range(2):
+                    lease = await side.do(side.lock(ttl=3).acquire, timeout=30)
+                    assert await side.do(lease.release) is True
+            name = f"{chosen[2].host}:{chosen[2].port}"
+            said = [record.message for record in caplog.records if "has become a replica" in record.message]
+            assert (len(said), said[0].startswith(name), "make it an independent master again" in said[0]) == (
+                1,
+                True,
+                True,
+            )
+            info = await side.do(side.lock().info)
+            assert "is a replica" in info.masters[2].error
+            chosen[1].command("REPLICAOF", primary.host, primary.port)
+            with pytest.raises(Misconfigured, match=r"1 of 3 masters answered.*has become a replica"):
+                await side.do(side.lock(ttl=3).try_acquire)
+        finally:
+            for server in chosen[1:]:
+                server.command("REPLICAOF", "NO", "ONE")
+
+
+async def test_a_master_that_becomes_a_node_of_a_cluster_is_named_with_what_to_do(make: Maker):
+    with RedisServer(options=SURE) as a, RedisServer(options=SURE) as b, RedisServer(options=SURE) as c:
+        side = await make([a, b, c], master_timeout=0.5)
+        await side.do((await side.do(side.lock().acquire)).release)
+        for server in (b, c):
+            server.command("FLUSHALL")
+            server.kill()
+            server._options["cluster-enabled"] = "yes"
+            server.start()
+        with pytest.raises(Misconfigured, match=r"1 of 3 masters answered.*has become a node of a cluster"):
+            # The connection of before is known to be broken only when it is used.
+            await side.do(side.lock().acquire, timeout=30)
+
+
+def command(*arguments: str) -> tuple[int, str]:
+    words = [sys.executable, "-m", "gridsync.cli", "redlock", *arguments]
+    found = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    return found.returncode, found.stdout
+
+
+def test_the_command_tells_what_the_masters_know(masters: list[RedisServer]):
+    urls = [word for server in masters[:3] for word in ("--url", server.url)]
+    with Redlock([server.url for server in masters[:3]], **PATIENT) as redlock:
+        code, output = command("info", "job", *urls)
+        assert (code, output.splitlines()[0]) == (1, "redlock job: free; 3 of 3 masters answer")
+        lease = redlock.lock("job").acquire()
+        code, output = command("info", "job", *urls, "--json")
+        told = json.loads(output)
+        assert (code, told["holder"]["owner"], told["holder"]["fence"]) == (0, lease.owner, lease.fence)
+        assert [master["lock"]["holder"]["owner"] for master in told["masters"]] == [lease.owner] * 3
+        code, output = command("info", "job", *urls)
+        assert (code, output.count(f"owner {lease.owner}"), len(output.splitlines())) == (0, 4, 4)
+        assert command("health", *urls)[0] == 0
+        masters[0].kill()
+        assert command("health", *urls, "--json")[0] == 1
+        assert lease.release() is True
+    assert command("info", "job", *urls[:2])[0] == 2

@@ -221,6 +221,53 @@ def limits_reset(
     raise typer.Exit(reset(limiter, key, sure=yes, url=url, namespace=namespace, as_json=json))
 
 
+redlock_app = typer.Typer(
+    name="redlock",
+    help="See what several independent masters know of a lock, and which of them vote.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+app.add_typer(redlock_app)
+
+Urls = Annotated[list[str], typer.Option("--url", help="One of the masters; give it once for each.")]
+MaxTtl = Annotated[float, typer.Option(min=0.01, help="The longest lease on these masters, in seconds (max_ttl).")]
+
+
+@redlock_app.command("info")
+def redlock_info(
+    name: Annotated[str, typer.Argument(help="The lock.")],
+    *,
+    url: Urls,
+    namespace: Namespace = None,
+    max_ttl: MaxTtl = 60.0,
+    json: Json = False,
+) -> None:
+    """Tell who holds a Redlock, and what each master says of it.
+
+    Exits with 0 if a majority names a holder, with 1 if none does, and with 2 if less than a majority can be asked.
+    """
+    from gridsync.cli.redlock import info  # noqa: PLC0415 - loads redis and pydantic
+
+    raise typer.Exit(info(name, urls=url, namespace=namespace, max_ttl=max_ttl, as_json=json))
+
+
+@redlock_app.command("health")
+def redlock_health(
+    *,
+    url: Urls,
+    max_ttl: MaxTtl = 60.0,
+    timeout: Annotated[float, typer.Option(min=0.01, max=60, help="Seconds for each answer of a master.")] = 1.0,
+    json: Json = False,
+) -> None:
+    """Tell which masters of a Redlock vote.
+
+    Exits with 0 if all do, with 1 if a majority does, and with 2 if less than a majority does or can be asked.
+    """
+    from gridsync.cli.redlock import health  # noqa: PLC0415 - loads redis and pydantic
+
+    raise typer.Exit(health(urls=url, max_ttl=max_ttl, timeout=timeout, as_json=json))
+
+
 @app.command()
 def demo(
     *,

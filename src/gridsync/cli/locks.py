@@ -50,7 +50,7 @@ def info(name: str, *, kind: str, url: str | None, namespace: str | None, waiter
             print(_line(kind, found))
             if not isinstance(found, LockInfo):
                 for holder in found.holders:
-                    print(f"  {_share(holder, 'holds', 'reads', 'writes')}: {_held_by(holder)}")
+                    print(f"  {_share(holder, 'holds', 'reads', 'writes')}: {held_by(holder)}")
             for place, waiter in enumerate(found.waiters, start=1):
                 share = "" if isinstance(found, LockInfo) else f" {_share(waiter, 'wants', 'to read', 'to write')}:"
                 silent = "" if waiter.alive else ", silent"
@@ -156,7 +156,8 @@ def _who(one: Holder | Waiter) -> str:
     return f"{shown(one.host)} pid {one.pid} {shown(one.task)}{note}"
 
 
-def _held_by(holder: Holder) -> str:
+def held_by(holder: Holder) -> str:
+    """Return who that is, since when and for how long, for one line."""
     return (
         f"{_who(holder)}, owner {shown(holder.owner)}, fence {holder.fence}, "
         f"since {holder.since:%Y-%m-%d %H:%M:%S} UTC, ends in {holder.expires_in:.1f} s"
@@ -165,7 +166,7 @@ def _held_by(holder: Holder) -> str:
 
 def _line(kind: str, info: Info) -> str:
     if isinstance(info, LockInfo):
-        state = "free" if info.holder is None else _held_by(info.holder)
+        state = "free" if info.holder is None else held_by(info.holder)
     elif isinstance(info, SemaphoreInfo):
         state = f"{info.taken} of {info.limit} permits taken by {info.holding}"
     elif info.writer is not None:

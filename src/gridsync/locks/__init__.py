@@ -23,6 +23,7 @@ from gridsync.locks._gate import AsyncFenceGate, FenceGate
 from gridsync.locks._latch import AsyncLatch, Latch
 from gridsync.locks._lease import AsyncLease, AsyncLoss, Lease, Loss
 from gridsync.locks._look import Holder, LockInfo, RWLockInfo, SemaphoreInfo, Waiter
+from gridsync.locks._look_at_masters import MasterInfo, QuorumInfo
 from gridsync.locks._multi import AsyncMultiLease, AsyncMultiLock, MultiLease, MultiLock
 from gridsync.locks._once import AsyncOncePer, OncePer, Turn
 from gridsync.locks._quorum import AsyncQuorumLock, QuorumLock
@@ -55,10 +56,12 @@ __all__ = [
     "Lock",
     "LockInfo",
     "Loss",
+    "MasterInfo",
     "MultiLease",
     "MultiLock",
     "OncePer",
     "Passage",
+    "QuorumInfo",
     "QuorumLock",
     "RWLock",
     "RWLockInfo",

@@ -142,9 +142,9 @@ def most(number: int, what: str) -> str:
     return str(number)
 
 
-async def look(io: IO, spec: Spec, waiters: int) -> LockInfo:
+async def look(io: IO, spec: Spec, waiters: int, *, timeout: float | None = None) -> LockInfo:
     """Ask the server about a lock."""
-    told = await io.run(INFO, spec.keys[:4], (most(waiters, "waiters_max"),))
+    told = await io.run(INFO, spec.keys[:4], (most(waiters, "waiters_max"),), timeout=timeout)
     now_ms, fence, ends_ms, waiting, holder, *queue = told
     return LockInfo(
         name=spec.name,

@@ -12,12 +12,12 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gridsync._io import Category, Command
-from gridsync.errors import GridsyncError, Misconfigured, Unavailable, UsageError
+from gridsync.errors import GridsyncError, Misconfigured, ServerError, Unavailable, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
-    from gridsync._io import IO
+    from gridsync._io import IO, Arg, Operation
 
 T = TypeVar("T")
 _log = logging.getLogger("gridsync")
@@ -30,6 +30,10 @@ TIMEOUT_MIN_S = 0.005
 """How long one master may take, unless a user says otherwise: a hundredth of the lease, and at least 5 ms."""
 UPTIME_STEP_S = 1.0
 """Servers count whole seconds, and may be ahead of the truth by one."""
+_REPLICA = "a replica, which has no vote of its own"
+_NODE = "a node of a cluster, where a failover may forget a vote"
+_STRANGE = {"READONLY ": _REPLICA, "MOVED ": _NODE, "CLUSTERDOWN ": _NODE}
+"""What the errors tell that no master answers."""
 
 
 async def caught(coroutine: Coroutine[Any, Any, T]) -> T | GridsyncError:
@@ -58,34 +62,59 @@ class Master:
         """Whether that run writes to disk before it answers."""
         self.warned = b""
         """The run of which was said that it is too young."""
+        self.uptime_s = 0
+        """For how long it had run when it was looked at."""
+        self._strange = ""
+        """What it turned out to be that has no vote."""
 
-    async def look(self) -> None:
+    async def run_at(
+        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg], *, timeout: float | None = None
+    ) -> Any:  # noqa: ANN401 - replies are whatever the script's header says
+        """Run a script or command here.
+
+        Raises:
+            Misconfigured: It is no master any more; said once as a warning too, since a majority may be left.
+        """
+        try:
+            reply = await self.io.run(operation, keys, args, timeout=timeout)
+        except (Unavailable, ServerError) as error:
+            turned = next((what for word, what in _STRANGE.items() if word in str(error)), "")
+            if not turned:
+                raise
+            text = (
+                f"{self.name} has become {turned}: it votes no more; make it an independent master again, or let every "
+                f"Redlock name another server (first stop all, or wait max_ttl)"
+            )
+            if turned != self._strange:
+                self._strange = turned
+                _log.warning("%s", text)
+            raise Misconfigured(text) from error
+        self._strange = ""
+        return reply
+
+    async def look(self, timeout: float | None = None) -> None:
         """Ask what kind of server it is.
 
         Raises:
             UsageError: It is a replica, or a node of a cluster.
             Unavailable: It does not answer.
         """
-        reply = await self.io.run(INFO, ())
+        reply = await self.io.run(INFO, (), timeout=timeout)
         text = reply if isinstance(reply, str) else reply.decode(errors="replace")
         facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         if facts.get("redis_mode") == "cluster":
-            raise UsageError(
-                f"{self.name} is a node of a cluster, where a failover may forget a vote; "
-                f"a Redlock needs independent masters, each with its own data"
-            )
-        role = (await self.io.run(ROLE, ()))[0]
+            raise UsageError(f"{self.name} is {_NODE}; a Redlock needs independent masters, each with its own data")
+        role = (await self.io.run(ROLE, (), timeout=timeout))[0]
         if role not in (b"master", "master"):
-            raise UsageError(
-                f"{self.name} is a replica, which has no vote of its own; give a Redlock the addresses of masters"
-            )
+            raise UsageError(f"{self.name} is {_REPLICA}; give a Redlock the addresses of masters")
         durable = False
         if facts.get("aof_enabled") == "1":
-            said = await caught(self.io.run(FSYNC, ()))
+            said = await caught(self.io.run(FSYNC, (), timeout=timeout))
             # A hash to RESP3; some providers forbid the question.
             durable = not isinstance(said, GridsyncError) and b"always" in _flat(said)
         self.durable = durable
         self.run = facts.get("run_id", "").encode()
+        self.uptime_s = int(facts.get("uptime_in_seconds", 0))
 
 
 def _flat(reply: Any) -> list[Any]:  # noqa: ANN401 - a map, or the list of its keys and values
@@ -138,7 +167,7 @@ class Masters:
         Raises:
             UsageError: One is a replica, a node of a cluster, or the same as another.
             Unavailable: Less than a majority answers.
-            Misconfigured: As before, and the last reason will not heal by itself.
+            Misconfigured: As before, and it will not heal by itself.
         """
         found = await self.each(*(master.look() for master in self.all))
         for error in found:
@@ -151,11 +180,13 @@ class Masters:
 
     def too_few(self, failed: Sequence[GridsyncError]) -> GridsyncError:
         """Return the error that tells that less than a majority answered."""
+        # What will not heal by itself tells more than a server that is away.
+        lasting = [error for error in failed if isinstance(error, Misconfigured)]
         text = (
             f"{len(self.all) - len(failed)} of {len(self.all)} masters answered, and {self.quorum} are needed; "
-            f"the last error: {failed[-1]}"
+            f"the last error: {(lasting or failed)[-1]}"
         )
-        return Misconfigured(text) if isinstance(failed[-1], Misconfigured) else Unavailable(text)
+        return Misconfigured(text) if len(self.all) - len(lasting) < self.quorum else Unavailable(text)
 
     async def counts(self, master: Master, uptime_s: int, run: bytes, spent_s: float) -> bool:
         """Tell whether the vote counts that *master* gave at most *spent_s* ago, up for *uptime_s* in the run *run*.
@@ -167,7 +198,7 @@ class Masters:
             if isinstance(await caught(master.look()), Unavailable):
                 return False
             self._compare()
-        wait_s = self.ttl_max_s + UPTIME_STEP_S + spent_s - uptime_s
+        wait_s = self.wait_s(uptime_s) + spent_s
         if wait_s <= 0 or (run == master.run and master.durable):
             return True
         master.io.tally("redlock.young")
@@ -181,6 +212,10 @@ class Masters:
                 int(wait_s) + 1,
             )
         return False
+
+    def wait_s(self, uptime_s: int) -> float:
+        """Return in how many seconds a vote counts of a master that has run for *uptime_s*; at most 0 if it does."""
+        return self.ttl_max_s + UPTIME_STEP_S - uptime_s
 
     def _compare(self) -> None:
         met: dict[bytes, str] = {}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from gridsync import _units
+from gridsync._io import run_sync
 from gridsync.errors import UsageError
-from gridsync.locks import _redlock
+from gridsync.locks import _look_at_masters, _redlock
 from gridsync.locks._base import ttl_ms
 from gridsync.locks._taking import AsyncTakable, Takable
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from gridsync.errors import LeaseLost
     from gridsync.locks._hold import Hold
+    from gridsync.locks._look_at_masters import QuorumInfo
     from gridsync.locks._masters import Masters
     from gridsync.locks._spec import Spec
 
@@ -79,6 +81,21 @@ class QuorumLock(Takable):
     def _ask(self, timeout: float | None) -> Coroutine[Any, Any, Hold | None]:
         return _redlock.acquire(self._masters, self._spec, timeout)
 
+    def info(self, *, waiters_max: int = 100) -> QuorumInfo:
+        """Return what each master says about this lock, and who has the votes of a majority.
+
+        A master that does not answer within a second, or is none any more, is told as such, with the reason.
+
+        Args:
+            waiters_max: How many waiters each master tells at most, first come first; their number is told anyway.
+
+        Raises:
+            UsageError: *waiters_max* is not from 0 to 1000.
+
+        Cost: three or four requests to each master, to all of them at the same time; changes nothing.
+        """
+        return run_sync(_look_at_masters.look(self._masters, self._spec, waiters_max))
+
 
 class AsyncQuorumLock(AsyncTakable):
     """An exclusive lock on a majority of independent masters, for tasks and processes; made by `AsyncRedlock.lock`.
@@ -125,3 +142,18 @@ class AsyncQuorumLock(AsyncTakable):
 
     def _ask(self, timeout: float | None) -> Coroutine[Any, Any, Hold | None]:
         return _redlock.acquire(self._masters, self._spec, timeout)
+
+    async def info(self, *, waiters_max: int = 100) -> QuorumInfo:
+        """Return what each master says about this lock, and who has the votes of a majority.
+
+        A master that does not answer within a second, or is none any more, is told as such, with the reason.
+
+        Args:
+            waiters_max: How many waiters each master tells at most, first come first; their number is told anyway.
+
+        Raises:
+            UsageError: *waiters_max* is not from 0 to 1000.
+
+        Cost: three or four requests to each master, to all of them at the same time; changes nothing.
+        """
+        return await _look_at_masters.look(self._masters, self._spec, waiters_max)

@@ -104,7 +104,7 @@ async def resume(masters: Masters, spec: Spec, text: str) -> QuorumHold:
     limit = masters.limit(spec.ttl_ms / 1000)
     sent = masters.io.monotonic()
     asked = (spec.renew, spec.renew_keys, (owner, spec.ttl_text))
-    replies = await masters.each(*(master.io.run(*asked, timeout=limit) for master in masters.all))
+    replies = await masters.each(*(master.run_at(*asked, timeout=limit) for master in masters.all))
     failed = [reply for reply in replies if isinstance(reply, GridsyncError)]
     if len(failed) > len(replies) - masters.quorum:
         raise masters.too_few(failed)
@@ -170,7 +170,7 @@ class Candidate:
         sent = io.monotonic()
         args = (self._owner, spec.ttl_text, str(int(alive_s * 1000)), self._about, *spec.acquire_args)
         replies = await masters.each(
-            *(master.io.run(spec.acquire, spec.keys, args, timeout=limit) for master in masters.all)
+            *(master.run_at(spec.acquire, spec.keys, args, timeout=limit) for master in masters.all)
         )
         granted = [not isinstance(reply, GridsyncError) and reply[0] == 1 for reply in replies]
         ghosts = [isinstance(r, OutcomeUnknown) or (not isinstance(r, GridsyncError) and bool(r[-1])) for r in replies]
@@ -198,7 +198,7 @@ class Candidate:
         masters, keys = self._masters, (self._spec.keys[0], self._spec.keys[3])
         args = (self._owner, str(fence), str(_spec.FENCE_TTL_MS))
         voters = [index for index, has in enumerate(granted) if has]
-        replies = await masters.each(*(masters.all[i].io.run(CONFIRM, keys, args, timeout=limit) for i in voters))
+        replies = await masters.each(*(masters.all[i].run_at(CONFIRM, keys, args, timeout=limit) for i in voters))
         spent = masters.io.monotonic() - sent
         self.failed += [reply for reply in replies if isinstance(reply, GridsyncError)]
         given = [False] * len(granted)

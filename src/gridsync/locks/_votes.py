@@ -227,7 +227,7 @@ class QuorumHold(Hold):
         sent = self._io.monotonic()
         votes = [vote for vote in self._votes if not vote.gone]
         call = self._upholding()
-        replies = await self._masters.each(*(vote.master.io.run(*call) for vote in votes))
+        replies = await self._masters.each(*(vote.master.run_at(*call) for vote in votes))
         for vote, reply in zip(votes, replies, strict=True):
             vote.ghost = vote.ghost or isinstance(reply, GridsyncError)
             if not self.settle_of(vote, reply, sent):
