@@ -290,6 +290,10 @@ class IO(Protocol):
         Its first `keys.PROCESS_CHARS` characters name this process's IO.
         """
 
+    @property
+    def process_name(self) -> str:
+        """What every `token` begins with; another in the child of a fork."""
+
 
 def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     """Drive a coroutine that never suspends to its end, in the calling thread.

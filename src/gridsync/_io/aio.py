@@ -229,6 +229,11 @@ class AsyncIO:
             raise TooLate
         return await (wire.post(words, until) if asking is None else wire.post_asking(words, until))
 
+    @property
+    def process_name(self) -> str:
+        """What every `token` begins with."""
+        return self.token.process
+
     def failed(self, keys: Sequence[object], error: Exception) -> None:
         """Let the topology know, for `recover`."""
         self._topology.failed(keys, error)

@@ -215,6 +215,11 @@ class SyncIO:
             raise reply
         return reply
 
+    @property
+    def process_name(self) -> str:
+        """What every `token` begins with."""
+        return self.token.process
+
     def failed(self, keys: Sequence[object], error: Exception) -> None:
         """Let the topology know, for `recover`."""
         self._topology.failed(keys, error)

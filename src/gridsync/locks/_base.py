@@ -106,8 +106,11 @@ class LockBase(Generic[AnyLease]):
         """How long a lease lives without renewal, in seconds."""
         return self._spec.ttl_ms / 1000
 
-    async def _take(self, timeout: _units.Seconds | None) -> Hold | None:
+    def _take(self, timeout: _units.Seconds | None) -> Coroutine[Any, Any, Hold | None]:
         limit = None if timeout is None else _units.seconds(timeout, f"the timeout for {self._spec}")
+        return self._take_with_care(limit) if self._reentrant or self._durable else self._ask(limit)
+
+    async def _take_with_care(self, limit: float | None) -> Hold | None:
         if self._reentrant:
             hold = await _again.acquire(self._io, self._spec, lambda: self._ask(limit))
         else:

@@ -110,13 +110,12 @@ class Seeker:
         io, spec, owner = self._io, self._spec, self._owner
         alive = str(int(alive_s * 1000))
         self._under_way = True
-        self._sent = sent = io.monotonic()
         reply = await io.run(spec.acquire, spec.keys, (owner, spec.ttl_text, alive, self._about, *spec.acquire_args))
         self._under_way = False
         if reply[-1]:
             self._ghost = True
         if reply[0] == 1:
-            return self._held(reply[1], sent, spec.ttl_ms)
+            return self._held(reply[1], self._sent, spec.ttl_ms)
         self._reply = reply
         return None
 
@@ -133,6 +132,7 @@ class Seeker:
         try:
             while True:
                 await ear.open()
+                self._sent = io.monotonic()
                 hold = await self.ask(alive_s)
                 if hold is not None:
                     return hold
@@ -199,7 +199,8 @@ async def release(io: IO, hold: Hold) -> bool:
     if hold.ended and not hold.unconfirmed:
         return not hold.why_lost
     hold.end()
-    late = io.monotonic() >= hold.deadline
+    now = io.monotonic()
+    late = now >= hold.deadline
     asked_before, hold.unconfirmed = hold.unconfirmed, True
     try:
         code = await hold.let_go()
@@ -215,7 +216,7 @@ async def release(io: IO, hold: Hold) -> bool:
         hold.why_lost = "it had ended on the server before it was released"
         io.tally("lock.lost")
         return False
-    io.tally("lock.hold", "", io.monotonic() - hold.since)
+    io.tally("lock.hold", "", now - hold.since)
     return True
 
 

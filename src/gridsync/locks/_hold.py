@@ -21,7 +21,7 @@ from gridsync._io.keys import PROCESS_CHARS, wake_channel
 from gridsync.errors import LeaseLost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from gridsync._io import IO, Arg, Listening, Scope, Script, Signal
     from gridsync.locks._spec import Spec
@@ -172,7 +172,7 @@ class Hold:
 
     def disown(self) -> None:
         """Lose the lease if this is a copy of it in the child of a fork: it belongs to the parent, who renews it."""
-        if not self.ended and self._io.token()[:PROCESS_CHARS] != self.process:
+        if not self.ended and self._io.process_name != self.process:
             self.lose("it belongs to the process that took it, and this is a fork of that")
 
     def lose(self, why: str) -> None:
@@ -223,9 +223,9 @@ class Hold:
         reply = await self._io.run(*self.renewal())
         self.settle(reply, sent)
 
-    async def let_go(self, timeout: float | None = None) -> int:
+    def let_go(self, timeout: float | None = None) -> Coroutine[Any, Any, int]:
         """Give it back, whoever believes what; the code of the release script."""
-        return await let_go(self._io, self.spec, self.owner, ghost=self.ghost, timeout=timeout)
+        return let_go(self._io, self.spec, self.owner, ghost=self.ghost, timeout=timeout)
 
     def wake_heirs(self, messages: Sequence[bytes]) -> None:
         """Wake the waiters of this process of whom a release's reply tells."""
@@ -293,10 +293,11 @@ class Hold:
         return True
 
 
-async def let_go(io: IO, spec: Spec, owner: str, *, ghost: bool, timeout: float | None = None) -> int:
+def let_go(io: IO, spec: Spec, owner: str, *, ghost: bool, timeout: float | None = None) -> Coroutine[Any, Any, int]:
     """Run the release script, wake whom it leaves to us, and return its code."""
-    ours = io.token().startswith(owner[:PROCESS_CHARS])
-    return await give_back(io, spec, owner, ghost=ghost, ours=ours, timeout=timeout)
+    ours = io.process_name == owner[:PROCESS_CHARS]
+    # A coroutine, and not one more that awaits it: each costs every lock a step, there and back.
+    return give_back(io, spec, owner, ghost=ghost, ours=ours, timeout=timeout)
 
 
 async def give_back(io: IO, spec: Spec, owner: str, *, ghost: bool, ours: bool, timeout: float | None = None) -> int:

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from gridsync._io import load
-from gridsync._io.keys import PROCESS_CHARS, wake_channel
+from gridsync._io.keys import wake_channel
 from gridsync.errors import GridsyncError, LockTimeout, OutcomeUnknown
 from gridsync.locks import _resume, _spec
 from gridsync.locks._about import tell
@@ -113,7 +113,7 @@ async def resume(masters: Masters, spec: Spec, text: str) -> QuorumHold:
         raise _resume.ended(spec, fence)
     about = tell(masters.io.who(), spec.note)
     hold = QuorumHold(masters, spec, owner, fence, sent, about=about, given=given, ghosts=[True] * len(given))
-    hold.process = masters.io.token()[:PROCESS_CHARS]
+    hold.process = masters.io.process_name
     return hold
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from gridsync._io.keys import PROCESS_CHARS
 from gridsync.errors import LeaseLost, UsageError
 from gridsync.locks._hold import Hold
 
@@ -64,7 +63,7 @@ async def resume(io: IO, spec: Spec, text: str) -> Hold:
     if await io.run(spec.renew, spec.renew_keys, (owner, spec.ttl_text)) != 1:
         raise ended(spec, fence)
     hold = Hold(io, spec, owner, fence, sent, ghost=True)
-    hold.process = io.token()[:PROCESS_CHARS]
+    hold.process = io.process_name
     return hold
 
 

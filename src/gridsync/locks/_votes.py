@@ -262,7 +262,7 @@ async def give_back_all(
 
     *ghosts* says at which of all masters a request of *owner* may still be on its way.
     """
-    ours = masters.io.token().startswith(owner[:PROCESS_CHARS])
+    ours = masters.io.process_name == owner[:PROCESS_CHARS]
     return await masters.each(
         *(
             give_back(each.io, spec, owner, ghost=ghost, ours=ours, timeout=limit)

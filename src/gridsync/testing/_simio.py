@@ -363,6 +363,11 @@ class SimIO:
         self._tokens += 1
         return f"{self._prefix}{self._tokens:x}"
 
+    @property
+    def process_name(self) -> str:
+        """What every `token` begins with."""
+        return self._prefix
+
     def note(self, kind: str, **facts: Any) -> None:  # noqa: ANN401 - whatever the checker wants to know
         """Write a line of history: what this process saw or did at this moment."""
         self._must_live()
