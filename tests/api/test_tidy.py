@@ -50,7 +50,7 @@ BELOW = {
     "health": (),
     "_checkup": ("_io", "health"),
     "grid": ("errors", "_units", "_io", "settings", "embedded", "_checkup", "health", *PRIMITIVES),
-    "redlock": ("errors", "_units", "_io", "settings", "grid", *PRIMITIVES),
+    "redlock": ("errors", "_units", "_io", "settings", "grid", "health", *PRIMITIVES),
 }
 """Which parts a part may import besides itself; `testing`, `cli` and `contrib` stand on top and may import all."""
 
