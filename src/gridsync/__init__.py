@@ -9,6 +9,7 @@
 `gridsync.health`                 is the server fit for all that?
 `gridsync.errors`                 every exception, in one tree
 `gridsync.settings`               the environment variables
+`gridsync.contrib`                ASGI, FastAPI and httpx, Prometheus; each behind its extra
 `gridsync.embedded`               the private server behind ``embedded://``
 `gridsync.testing`                simulation, fault proxy, server fixtures
 ================================  =====================================================================

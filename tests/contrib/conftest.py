@@ -13,7 +13,7 @@ from gridsync import AsyncGrid, Settings
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from gridsync.contrib._gate import Message
+    from gridsync.contrib._answer import Message
     from gridsync.contrib.asgi import ASGIApp
     from gridsync.testing.servers import RedisServer
 

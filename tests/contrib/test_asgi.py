@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from gridsync.contrib._gate import Message, Send
-    from gridsync.contrib.asgi import Receive
+    from gridsync.contrib._answer import Message, Receive, Send
     from gridsync.contrib.keys import Scope
     from gridsync.limits import AsyncLimiter, OnError
     from gridsync.testing.servers import RedisServer
@@ -65,8 +64,6 @@ async def test_a_policy_may_be_a_bucket_and_is_told_by_its_size(grid: AsyncGrid)
         answer = await client.get("/")
     assert answer.headers["ratelimit-policy"] == '"api";q=30;w=3'
     assert answer.headers["ratelimit"] == '"api";r=29;t=1'
-    with pytest.raises(UsageError, match="gives no slots back"):
-        Policy("api", Concurrency(3, ttl_s=10), key=ADDRESS)
 
 
 async def test_what_is_denied_is_told_why_and_when_to_come_again(grid: AsyncGrid):
@@ -141,6 +138,45 @@ async def test_a_policy_is_about_its_paths_and_methods_only(grid: AsyncGrid):
             assert "ratelimit-policy" not in answer.headers
         assert "ratelimit" not in (await client.get("/orders/a")).headers
         assert (await client.post("/exact")).status_code == 429
+
+
+async def test_asking_for_the_head_only_is_no_way_around(grid: AsyncGrid):
+    async with browser(service(grid, Policy("api", "1/minute", key=ADDRESS, methods=["GET"]))) as client:
+        assert [(await client.head("/")).status_code for _ in range(2)] == [200, 429]
+
+
+async def test_a_slot_is_held_until_the_response_has_been_sent(grid: AsyncGrid):
+    """Also by a response that streams, and given back if the request is cancelled or the application fails."""
+    arrived, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(scope: Scope, _: Receive, send: Send) -> None:
+        if scope["path"] == "/broken":
+            raise RuntimeError
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body", "body": b"one", "more_body": True})
+        if scope["path"] == "/slow":
+            arrived.set()
+            await may_go_on.wait()
+        await send({"type": "http.response.body", "body": b"two"})
+
+    policy = Policy("running", Concurrency(2, ttl_s=60), key=ADDRESS)
+    async with browser(RateLimitMiddleware(slow, grid=grid, policies=[policy])) as client:
+        first, second = (asyncio.create_task(client.get("/slow")) for _ in range(2))
+        limiter = policy.limiter(grid)
+        await given_back(0, limiter)
+        denied = await client.get("/")
+        assert denied.status_code == 429
+        assert denied.headers["ratelimit-policy"] == '"running";q=2;qu="concurrent-requests"'
+        assert 1 <= int(denied.headers["retry-after"]) <= 60
+        await arrived.wait()
+        second.cancel()
+        await given_back(1, limiter)
+        with pytest.raises(RuntimeError):
+            await client.get("/broken")
+        assert (await client.get("/")).text == "onetwo"
+        may_go_on.set()
+        assert (await first).text == "onetwo"
+        assert (await limiter.peek("192.0.2.1")).remaining == 2
 
 
 async def test_a_key_function_may_say_that_a_request_is_not_meant(grid: AsyncGrid):
@@ -439,6 +475,7 @@ async def test_many_at_once_are_admitted_as_often_as_promised(grid: AsyncGrid):
         ({"limiter": lambda grid: grid.limiter("x", "1/s")}, "not both"),
         ({"key": "address"}, "key function"),
         ({"rules": ["often"]}, "often"),
+        ({"rules": ["1/s", Concurrency(1, ttl_s=1)]}, "sliding windows"),
         ({"paths": "/orders"}, "lists"),
         ({"paths": ["orders"]}, "begin with"),
         ({"paths": ["/a*b"]}, "begin with"),

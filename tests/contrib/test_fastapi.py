@@ -7,12 +7,13 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Header, Response, WebSocket
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Response, WebSocket
 
 from gridsync import AsyncGrid, Decision, UsageError
 from gridsync.contrib.asgi import RateLimitMiddleware
 from gridsync.contrib.fastapi import Policy, Refused, install, limited
 from gridsync.contrib.keys import ClientAddress, endpoint, join, subject
+from gridsync.limits import Concurrency
 from tests.contrib.conftest import browser, grid_without_server, talk
 from tests.contrib.sfv import parse_list
 
@@ -136,6 +137,25 @@ async def test_routers_routes_and_the_middleware_tell_side_by_side(grid: AsyncGr
     told = {name: parameters["r"] for name, parameters in parse_list(answer.headers["ratelimit"])}
     assert told == {"all": 6, "router": 8, "route": 7}
     assert {name for name, _ in parse_list(answer.headers["ratelimit-policy"])} == set(told)
+
+
+async def test_a_slot_is_held_while_the_route_runs(grid: AsyncGrid):
+    app = FastAPI()
+    install(app)
+    policy = Policy("running", Concurrency(1, ttl_s=60), key=ADDRESS)
+    limiter, seen = policy.limiter(grid), []
+
+    @app.get("/{fails}", dependencies=[Depends(limited(grid, policy))])
+    async def running(fails: bool) -> str:  # noqa: FBT001 - a part of the path
+        seen.append((await limiter.peek("192.0.2.1")).remaining)
+        if fails:
+            raise HTTPException(418)
+        return "done"
+
+    async with browser(app) as client:
+        answers = [(await client.get(f"/{fails}")).status_code for fails in ("true", "false", "true")]
+    assert (answers, seen) == ([418, 200, 418], [0, 0, 0])
+    assert (await limiter.peek("192.0.2.1")).remaining == 1
 
 
 async def test_a_limiter_whose_server_is_away_is_no_error_of_the_application(flushed: RedisServer):

@@ -115,6 +115,10 @@ def test_a_peer_without_an_address_is_trusted_by_name_only():
     assert ClientAddress(["10.0.0.0/8"])(scope(("x-forwarded-for", "203.0.113.7"), peer=None)) == "unix"
 
 
+def test_a_proxy_that_is_seen_through_a_dual_socket_is_the_same_proxy():
+    assert behind("203.0.113.7", peer="::ffff:10.0.0.1") == "203.0.113.7"
+
+
 def test_addresses_are_grouped_as_wanted():
     assert behind("2001:db8:1:2:3::4", ipv6_prefix=48) == "[2001:db8:1::]/48"
     assert behind("2001:db8:1:2:3::4", ipv6_prefix=128) == "[2001:db8:1:2:3::4]"
@@ -177,6 +181,8 @@ def fastapi() -> FastAPI:
         (starlette(), "GET /tenants/9/things/a", "GET /tenants/{tenant}/things/{name}"),
         (starlette(), "GET /tenants/9/files/a/b", "GET /tenants/{tenant}/files/*"),
         (starlette(), "GET /tenants/9/nothing", "GET /tenants/{tenant}/*"),
+        (starlette(), "HEAD /tenants/9/files/a", "GET /tenants/{tenant}/files/*"),
+        (starlette(), "MADEUP7 /tenants/9/files/a", "OTHER /tenants/{tenant}/files/*"),
         (starlette(), "GET /hosted/1", "GET /hosted/{x}"),
         (starlette(), "GET /feed/a", "unmatched"),
         (starlette(), "WEBSOCKET /feed/a", "WEBSOCKET /feed/{topic}"),
@@ -197,6 +203,7 @@ def test_an_endpoint_is_the_template_of_the_route(app: object, request_line: str
 def test_the_path_at_which_an_application_is_mounted_is_no_part_of_its_endpoints():
     mounted = scope(path="/shop/orders/7", root_path="/shop", app=starlette())
     assert endpoint(mounted) == "GET /orders/{name}"
+    assert endpoint(scope(path="/orders/7", root_path="/or", app=starlette())) == "GET /orders/{name}"
 
 
 class Alice:

@@ -41,10 +41,13 @@ class Service(NamedTuple):
     """Seconds until there are more, or ``None`` if it does not say."""
 
 
-def policy_item(name: str, quota: int, window_s: float, partition: bytes | None = None) -> str:
+def policy_item(
+    name: str, quota: int, window_s: float | None, partition: bytes | None = None, unit: str | None = None
+) -> str:
     """Return one item of ``RateLimit-Policy``; without its window if that is no whole number of seconds."""
-    window = f";w={window_s:.0f}" if window_s >= 1 and window_s == int(window_s) else ""
-    return f"{_string(name)};q={quota}{window}{_partition(partition)}"
+    told = window_s is not None and window_s >= 1 and window_s == int(window_s)
+    quota_unit = "" if unit is None else f";qu={_string(unit)}"
+    return f"{_string(name)};q={quota}{quota_unit}{f';w={window_s:.0f}' if told else ''}{_partition(partition)}"
 
 
 def limit_item(name: str, remaining: int, reset_s: float, partition: bytes | None = None) -> str:

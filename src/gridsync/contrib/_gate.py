@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from math import ceil
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from gridsync.contrib._policy import Asked, Policy
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable, UsageError
@@ -17,17 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gridsync._io.aio import AsyncIO
-    from gridsync.contrib.keys import Scope
+    from gridsync.contrib._scope import Scope
     from gridsync.limits import AsyncLimiter, Decision
 
 logger = logging.getLogger("gridsync")
 
-Message = MutableMapping[str, Any]
-Send = Callable[[Message], Awaitable[None]]
 GridOf = AsyncGrid | Callable[["Scope"], AsyncGrid]
 """The grid, or a function that finds it in the scope of a request."""
 
-PROBLEM_JSON = "application/problem+json"
 TYPES = "https://iana.org/assignments/http-problem-types#"
 TOO_MANY, AWAY = 429, 503
 TITLES = {
@@ -56,6 +53,8 @@ class Verdict(NamedTuple):
     """What the response shall say, refused or not."""
     decisions: list[Decision]
     """Of those policies that are no shadows, in their order, up to the first that denied."""
+    held: list[Asked]
+    """Whose slots the request holds until it has ended: for `Gate.give_back`."""
 
 
 class Gate:
@@ -87,25 +86,28 @@ class Gate:
         """Ask the policies that a request concerns."""
         asked = self._asked(scope)
         if not asked:
-            return Verdict(None, [], [])
+            return Verdict(None, [], [], [])
         refusing: list[Asked] = []
         try:
-            for one in asked:
+            for number, one in enumerate(asked, start=1):
                 await self._ask(one)
                 if one.refuses:
-                    others = await self._others(asked[asked.index(one) + 1 :])
-                    refusing = [one, *others]
+                    refusing = [one, *await self._others(one, asked[number:])]
                     break
         except BaseException:
             # Cancelled, or an error that no policy stands for.  What was under way may have been taken.
             self._undo(asked)
             raise
-        if refusing and (undoing := self._undo(asked)):
-            await asyncio.wait(undoing)
+        if refusing:
+            await self.give_back(asked)
         return told(asked, refusing)
 
+    async def give_back(self, asked: list[Asked]) -> None:
+        """Give back what was taken; goes on if the caller is cancelled."""
+        if undoing := self._undo(asked):
+            await asyncio.wait(undoing)
+
     def _undo(self, asked: list[Asked]) -> set[asyncio.Task[None]]:
-        """Give back what was taken for a request that is not let in, whatever becomes of the caller."""
         taken = [one for one in asked if one.decision is not None and one.decision.ticket is not None]
         tasks = {asyncio.ensure_future(give_back(one)) for one in taken}
         self._undoing |= tasks
@@ -137,8 +139,10 @@ class Gate:
             one.error = error
         one.count()
 
-    async def _others(self, rest: list[Asked]) -> list[Asked]:
+    async def _others(self, first: Asked, rest: list[Asked]) -> list[Asked]:
         """Return those that would deny too, so that a client is not told to come again too early."""
+        if first.decision is None or first.decision.degraded:
+            return []  # nobody asks a server twice that is away
         enforced = [one for one in rest if not one.policy.shadow]
         looks = [one.limiter.peek(one.key, one.cost) for one in enforced]
         for one, look in zip(enforced, await asyncio.gather(*looks, return_exceptions=True), strict=True):
@@ -155,7 +159,7 @@ async def give_back(one: Asked) -> None:
     try:
         await one.limiter.refund(one.decision.ticket if one.decision is not None else None)
     except GridsyncError as error:
-        logger.info("policy %r could not give back what a refused request took: %s", one.policy.name, error)
+        logger.info("policy %r could not give back what a request took: %s", one.policy.name, error)
 
 
 def told(asked: list[Asked], refusing: list[Asked]) -> Verdict:
@@ -169,7 +173,7 @@ def told(asked: list[Asked], refusing: list[Asked]) -> Verdict:
         headers.append(("ratelimit", ", ".join(items)))
     decisions = [one.decision for one in shown if one.decision is not None]
     if not refusing:
-        return Verdict(None, headers, decisions)
+        return Verdict(None, headers, decisions, [one for one in asked if one.holds])
     waits = [one.retry_after_s for one in refusing]
     longest = None if None in waits else max(wait for wait in waits if wait is not None)
     if longest is not None:
@@ -180,4 +184,4 @@ def told(asked: list[Asked], refusing: list[Asked]) -> Verdict:
     body["detail"] = "; ".join(one.why() for one in refusing)
     if violated:
         body["violated-policies"] = violated
-    return Verdict(Problem(status, body), headers, decisions)
+    return Verdict(Problem(status, body), headers, decisions, [])

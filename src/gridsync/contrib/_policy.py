@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from gridsync._io.clock import monotonic
 from gridsync.contrib._fields import limit_item, policy_item
-from gridsync.contrib.keys import Scope, inside
+from gridsync.contrib._scope import Scope, inside
 from gridsync.errors import UsageError
-from gridsync.limits import Concurrency
+from gridsync.limits import Concurrency, Rate
 from gridsync.limits._rules import read_rule
 
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ class Policy:
     Args:
         name: What clients are told, and the limiter's name; up to 64 printable ASCII characters.
         *rules: One or more rates, such as ``"100/minute"``, which must all admit; or one rule of another kind, such as
-            ``"10/s burst 20"``, but not `Concurrency`: nobody would give the slots back.
+            ``"10/s burst 20"`` or `Concurrency`, whose slots are held until the response has been sent.
         key: Whom a request counts for; `gridsync.contrib.keys` has the common ones.
         cost: Units that a request takes, or a function of its scope that tells; 0 takes nothing and is admitted.
         paths: Which paths it is about: each is a whole path, or ends with ``*`` and is the beginning of one.
-        methods: Which methods it is about; default is all of them.
+        methods: Which methods it is about, ``GET`` with ``HEAD``; default is all of them.
         shadow: Only count and log what it would deny.  Clients are told nothing of it.
         partition: Tell clients to which partition of the quota a request belongs: ``pk``, a digest of its key.
         on_error: What is answered while the server is away.  ``"raise"`` answers 503; see `Limiter`.
@@ -99,8 +99,10 @@ class Policy:
         if (limiter is None) != bool(rules):
             raise UsageError(f"policy {name!r} needs rules such as '100/minute', or else limiter=, and not both")
         read = [read_rule(rule) for rule in rules]
-        if any(isinstance(rule, Concurrency) for rule in read):
-            raise UsageError(f"policy {name!r} counts requests that begin, and gives no slots back: use another rule")
+        if len(read) > 1 and not all(isinstance(rule, Rate) for rule in read):
+            raise UsageError(
+                f"policy {name!r} has several rules, which only sliding windows can share: one policy each"
+            )
         self.name = name
         """What clients are told, and the limiter's name."""
         self.shadow = shadow
@@ -117,6 +119,8 @@ class Policy:
         self._exact = frozenset(path for path in wanted if not path.endswith("*"))
         self._beginnings = tuple(path[:-1] for path in wanted if path.endswith("*"))
         self._methods = None if methods is None else frozenset(method.upper() for method in methods)
+        if self._methods is not None and "GET" in self._methods:
+            self._methods |= {"HEAD"}  # the same work, and no way around
         self.counts = Counts()
         """What it said, in this process."""
         self._log_next_s = 0.0
@@ -146,7 +150,7 @@ class Policy:
         cost = self._cost if isinstance(self._cost, int) else self._cost(scope)
         return (key, cost) if cost else None
 
-    def would_deny(self, key: str) -> None:
+    def _would_deny(self, key: str) -> None:
         """Warn of what this shadow would have denied, but not for each request of a flood."""
         self._unlogged += 1
         now_s = monotonic()
@@ -175,6 +179,12 @@ class Asked:
         return not self.policy.shadow and (self.decision is None or not self.decision.allowed)
 
     @property
+    def holds(self) -> bool:
+        """Whether what it took has to be given back when the request has ended."""
+        held = self.decision is not None and self.decision.ticket is not None
+        return held and any(isinstance(rule, Concurrency) for rule in self.limiter.rules)
+
+    @property
     def retry_after_s(self) -> float | None:
         """When the same request would be admitted, in seconds; ``None`` if never."""
         return RETRY_S if self.decision is None else self.decision.retry_after
@@ -187,11 +197,12 @@ class Asked:
 
     def policy_items(self) -> list[str]:
         """Return what ``RateLimit-Policy`` says of it: one item for each rule."""
-        name, limiter, partition = self.policy.name, self.limiter, self._partition()
-        return [
-            policy_item(_item_name(name, limiter, rule), rule.limit, _window_s(rule), partition)
-            for rule in limiter.rules
-        ]
+        items = []
+        for rule in self.limiter.rules:
+            window_s, unit = (None, "concurrent-requests") if isinstance(rule, Concurrency) else (_window_s(rule), None)
+            name = _item_name(self.policy.name, self.limiter, rule)
+            items.append(policy_item(name, rule.limit, window_s, self._partition(), unit))
+        return items
 
     def limit_item(self, *, given_back: bool) -> str | None:
         """Return what ``RateLimit`` says of it; nothing if the server did not say."""
@@ -225,7 +236,7 @@ class Asked:
             return
         counts.denied += 1
         if self.policy.shadow:
-            self.policy.would_deny(self.key)
+            self.policy._would_deny(self.key)  # noqa: SLF001 - same module
 
     def _partition(self) -> bytes | None:
         return sha256(self.key.encode()).digest()[:PARTITION_BYTES] if self.policy.partition else None

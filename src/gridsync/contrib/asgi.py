@@ -22,24 +22,20 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal
 
-from gridsync.contrib._gate import PROBLEM_JSON, Gate, GridOf, Message, Send
+from gridsync.contrib._answer import Receive, Send, refuse, with_headers
+from gridsync.contrib._gate import Gate, GridOf
 from gridsync.contrib._policy import Counts, Policy
-from gridsync.contrib.keys import Scope
+from gridsync.contrib._scope import Scope
 from gridsync.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from gridsync.contrib._gate import Problem
 
 __all__ = ["ASGIApp", "Counts", "Policy", "RateLimitMiddleware"]
 
-Receive = Callable[[], Awaitable[Message]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 """An ASGI 3 application."""
-
-STARTS = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
-POLICY_VIOLATION = 1008
 
 
 class RateLimitMiddleware:
@@ -57,7 +53,8 @@ class RateLimitMiddleware:
         UsageError: There is no policy, or two have the same name.
 
     Streams are not touched: bodies pass as they come, in both directions.  What a policy took is given back if a later
-    one denies, or if the request is cancelled while it is judged.
+    one denies, or if the request is cancelled while a later one is asked; slots of `Concurrency`, when the application
+    has ended.
 
     While the server is away, a policy with ``on_error="raise"`` or ``"deny"`` is answered with 503, ``Retry-After`` and
     a problem of type ``temporary-reduced-capacity``.  ``RateLimit`` tells nothing that was decided without it.
@@ -90,36 +87,9 @@ class RateLimitMiddleware:
         verdict = await self._gate.judge(scope if "app" in scope else {**scope, "app": self._app})
         if verdict.problem is not None:
             await refuse(verdict.problem, verdict.headers, scope, receive, send)
-        else:
-            await self._app(scope, receive, with_headers(send, verdict.headers))
-
-
-def with_headers(send: Send, headers: list[tuple[str, str]]) -> Send:
-    """Return a `Send` that adds *headers*, as they are when the response starts."""
-
-    async def sending(message: Message) -> None:
-        if headers and message["type"] in STARTS:
-            message = {**message, "headers": [*message.get("headers", ()), *encoded(headers)]}
-        await send(message)
-
-    return sending
-
-
-def encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    """Return headers as ASGI wants them."""
-    return [(name.encode(), value.encode()) for name, value in headers]
-
-
-async def refuse(problem: Problem, about: list[tuple[str, str]], scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer in place of the application."""
-    body = problem.encode()
-    headers = encoded([("content-type", PROBLEM_JSON), ("content-length", str(len(body))), *about])
-    prefix = ""
-    if scope["type"] == "websocket":
-        await receive()  # websocket.connect
-        if "websocket.http.response" not in scope.get("extensions", {}):
-            await send({"type": "websocket.close", "code": POLICY_VIOLATION})  # which servers answer with 403
             return
-        prefix = "websocket."
-    await send({"type": f"{prefix}http.response.start", "status": problem.status, "headers": headers})
-    await send({"type": f"{prefix}http.response.body", "body": body})
+        try:
+            await self._app(scope, receive, with_headers(send, verdict.headers))
+        finally:
+            if verdict.held:
+                await self._gate.give_back(verdict.held)

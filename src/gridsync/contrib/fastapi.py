@@ -21,23 +21,22 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocketException
 from fastapi.requests import HTTPConnection
 
-from gridsync.contrib._gate import PROBLEM_JSON, Gate, GridOf, Problem, Send
+from gridsync.contrib._answer import POLICY_VIOLATION, PROBLEM_JSON, with_headers
+from gridsync.contrib._gate import Gate, GridOf, Problem
 from gridsync.contrib._policy import Policy
-from gridsync.contrib.asgi import POLICY_VIOLATION, with_headers
-from gridsync.contrib.keys import SUBJECT
+from gridsync.contrib._scope import HEADERS, SUBJECT
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
-    from gridsync.contrib.asgi import ASGIApp, Receive
-    from gridsync.contrib.keys import Scope
+    from gridsync.contrib._answer import Receive, Send
+    from gridsync.contrib._scope import Scope
+    from gridsync.contrib.asgi import ASGIApp
     from gridsync.limits import Decision
 
 __all__ = ["Policy", "Refused", "install", "limited"]
 
-HEADERS = "gridsync.headers"
-"""Where in the scope the dependencies of a route put what its response shall say."""
-REASON_CHARS_MAX = 120
+_REASON_CHARS_MAX = 120
 """A close frame has room for 123 bytes."""
 
 
@@ -57,7 +56,7 @@ class Refused(HTTPException):
 
 def limited(
     grid: GridOf, *policies: Policy, subject: Callable[..., Any] | None = None
-) -> Callable[..., Awaitable[list[Decision]]]:
+) -> Callable[..., AsyncIterator[list[Decision]]]:
     """Return a dependency, for ``Depends``: a request is let in if every policy admits it.
 
     Args:
@@ -76,18 +75,21 @@ def limited(
             that, FastAPI puts the problem under ``detail``.  A websocket is closed with code 1008 instead.
 
     A refused request takes nothing from these policies.  What another `limited` of the same route took stays taken.
+    Slots of `Concurrency` are held until FastAPI ends its dependencies: since 0.118, when the response has been sent.
     Cost: one round trip for each policy; one more for a denied request if there are others.
     """
     gate = Gate(grid, policies)
 
-    async def dependency(connection: HTTPConnection, response: Response, who: object = None) -> list[Decision]:
+    async def dependency(
+        connection: HTTPConnection, response: Response, who: object = None
+    ) -> AsyncIterator[list[Decision]]:
         scope = connection.scope
         if subject is not None:
             scope[SUBJECT] = who
         verdict = await gate.judge(scope)
         if verdict.problem is not None:
             if scope["type"] == "websocket":
-                raise WebSocketException(POLICY_VIOLATION, str(verdict.problem.body["detail"])[:REASON_CHARS_MAX])
+                raise WebSocketException(POLICY_VIOLATION, str(verdict.problem.body["detail"])[:_REASON_CHARS_MAX])
             raise Refused(verdict.problem, dict(verdict.headers))
         collected = scope.get(HEADERS)
         if collected is not None:
@@ -95,7 +97,11 @@ def limited(
         else:
             for name, value in verdict.headers:
                 response.headers.append(name, value)
-        return verdict.decisions
+        try:
+            yield verdict.decisions
+        finally:
+            if verdict.held:
+                await gate.give_back(verdict.held)
 
     # FastAPI asks the signature what to pass.
     asks = [_parameter("connection", HTTPConnection), _parameter("response", Response)]

@@ -14,11 +14,12 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from gridsync.contrib._scope import SUBJECT, Scope, inside
 from gridsync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,14 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ClientAddress", "KeyFunction", "Scope", "endpoint", "header", "join", "subject", "user"]
 
-Scope = MutableMapping[str, Any]
-"""An ASGI connection scope."""
 KeyFunction = Callable[[Scope], str | None]
 """Tells whom a request counts for; ``None`` if nobody."""
 
-SUBJECT: Final = "gridsync.subject"
-"""Where in the scope `subject` finds its value."""
 UNMATCHED: Final = "unmatched"
+METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY", "TRACE", "CONNECT"})
 HOPS_MAX = 32
 FIELD_CHARS_MAX = 8_192
 IPV6_BITS = 128
@@ -193,8 +191,8 @@ def endpoint(scope: Scope) -> str:
     Not the path: whoever asks for a thousand orders has used one endpoint a thousand times.
 
     Works with Starlette and FastAPI, in a middleware and in a dependency.  What no route matches is ``unmatched``, in
-    one key for all, and so is everything in an application without Starlette's routes; HEAD counts as GET, and the
-    opening of a websocket as ``WEBSOCKET``.
+    one key for all, and so is everything in an application without Starlette's routes; HEAD counts as GET, a method
+    that nobody knows as ``OTHER``, and the opening of a websocket as ``WEBSOCKET``.
 
     Cost: one regular expression for each route before the right one.
     """
@@ -202,14 +200,9 @@ def endpoint(scope: Scope) -> str:
     socket = scope["type"] == "websocket"
     method = "GET" if socket or scope["method"] == "HEAD" else scope["method"]
     template = _template(getattr(app, "routes", None) or (), inside(scope), None if socket else method)
-    return UNMATCHED if template is None else f"{'WEBSOCKET' if socket else method} {template}"
-
-
-def inside(scope: Scope) -> str:
-    """Return the path of a request inside its application, that is, without the path at which that is mounted."""
-    root: str = scope.get("root_path", "")
-    path: str = scope["path"]
-    return path[len(root) :] if root and path.startswith(root) else path
+    if template is None:
+        return UNMATCHED
+    return f"{'WEBSOCKET' if socket else method if method in METHODS else 'OTHER'} {template}"
 
 
 def _template(routes: Iterable[Any], path: str, method: str | None) -> str | None:
