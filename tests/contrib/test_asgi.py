@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from gridsync import AsyncGrid, UsageError
@@ -21,8 +21,6 @@ from tests.contrib.sfv import parse_list
 from tests.wire.fake import soon, until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from starlette.requests import Request
 
     from gridsync.contrib._answer import Message, Receive, Send
@@ -388,20 +386,13 @@ async def test_a_grid_may_be_found_in_the_scope(grid: AsyncGrid):
 async def test_streams_pass_as_they_come(grid: AsyncGrid):
     """Each piece reaches the client before the next one is made, in both directions."""
     turn: asyncio.Queue[bytes] = asyncio.Queue()
-
-    async def echo(request: Request) -> StreamingResponse:
-        async def body() -> AsyncIterator[bytes]:
-            async for piece in request.stream():
-                yield piece.upper()
-
-        return StreamingResponse(body())
-
-    app = RateLimitMiddleware(
-        Starlette(routes=[Route("/", echo, methods=["POST"])]),
-        grid=grid,
-        policies=[Policy("api", "5/minute", key=ADDRESS)],
-    )
     sent: list[Message] = []
+
+    async def echo(_: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        while piece := (await receive())["body"]:
+            await send({"type": "http.response.body", "body": piece.upper(), "more_body": True})
+        await send({"type": "http.response.body"})
 
     async def receive() -> Message:
         return {"type": "http.request", "body": await turn.get(), "more_body": True}
@@ -409,18 +400,15 @@ async def test_streams_pass_as_they_come(grid: AsyncGrid):
     async def send(message: Message) -> None:
         sent.append(message)
 
-    scope = {
-        "type": "http", "asgi": {"spec_version": "2.4"}, "http_version": "1.1", "method": "POST", "scheme": "http",
-        "path": "/", "raw_path": b"/", "query_string": b"", "root_path": "", "headers": [], "client": ("192.0.2.1", 1),
-        "server": ("service.test", 80), "state": {},
-    }  # fmt: skip
+    app = RateLimitMiddleware(echo, grid=grid, policies=[Policy("api", "5/minute", key=ADDRESS)])
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [], "client": ("192.0.2.1", 1)}
     serving = asyncio.create_task(app(scope, receive, send))
     for number, piece in enumerate((b"one", b"two", b"three"), start=2):
         turn.put_nowait(piece)
         await soon(lambda number=number: len(sent) == number)
         assert sent[-1]["body"] == piece.upper()
-    serving.cancel()
-    await asyncio.wait({serving})
+    turn.put_nowait(b"")
+    await serving
     assert dict(sent[0]["headers"])[b"ratelimit-policy"] == b'"api";q=5;w=60'
 
 

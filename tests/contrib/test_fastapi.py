@@ -174,7 +174,7 @@ async def test_an_application_may_answer_by_itself(grid: AsyncGrid):
 
     @app.exception_handler(Refused)
     async def mine(_: object, refused: Refused) -> Response:
-        return Response(str(refused.problem.body["violated-policies"]), 418)
+        return Response(str(refused.detail["violated-policies"]), 418)
 
     async with browser(app) as client:
         await client.get("/dict")

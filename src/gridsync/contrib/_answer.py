@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,11 @@ def with_headers(send: Send, headers: list[tuple[str, str]]) -> Send:
     return sending
 
 
+def as_json(problem: object) -> bytes:
+    """Return the body of a problem."""
+    return json.dumps(problem).encode()
+
+
 def encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     """Return headers as ASGI wants them."""
     return [(name.encode(), value.encode()) for name, value in headers]
@@ -36,7 +42,7 @@ def encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
 
 async def refuse(problem: Problem, about: list[tuple[str, str]], scope: Scope, receive: Receive, send: Send) -> None:
     """Answer in place of the application."""
-    body = problem.encode()
+    body = as_json(problem.body)
     headers = encoded([("content-type", PROBLEM_JSON), ("content-length", str(len(body))), *about])
     prefix = ""
     if scope["type"] == "websocket":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Callable
 from math import ceil
@@ -38,10 +37,6 @@ class Problem(NamedTuple):
 
     status: int
     body: dict[str, object]
-
-    def encode(self) -> bytes:
-        """Return the body as JSON."""
-        return json.dumps(self.body).encode()
 
 
 class Verdict(NamedTuple):

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocketException
 from fastapi.requests import HTTPConnection
 
-from gridsync.contrib._answer import POLICY_VIOLATION, PROBLEM_JSON, with_headers
-from gridsync.contrib._gate import Gate, GridOf, Problem
+from gridsync.contrib._answer import POLICY_VIOLATION, PROBLEM_JSON, as_json, with_headers
+from gridsync.contrib._gate import Gate, GridOf
 from gridsync.contrib._policy import Policy
 from gridsync.contrib._scope import HEADERS, SUBJECT
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from gridsync.contrib._answer import Receive, Send
+    from gridsync.contrib._gate import Problem
     from gridsync.contrib._scope import Scope
     from gridsync.contrib.asgi import ASGIApp
     from gridsync.limits import Decision
@@ -51,7 +52,6 @@ class Refused(HTTPException):
 
     def __init__(self, problem: Problem, headers: dict[str, str]) -> None:
         super().__init__(problem.status, problem.body, headers)
-        self.problem = problem
 
 
 def limited(
@@ -140,4 +140,4 @@ class _Collector:
 
 async def _answer(request: Request, refused: Refused) -> Response:
     del request
-    return Response(refused.problem.encode(), refused.status_code, refused.headers, media_type=PROBLEM_JSON)
+    return Response(as_json(refused.detail), refused.status_code, refused.headers, media_type=PROBLEM_JSON)
