@@ -19,6 +19,16 @@ from tests.limits.test_api import (
     test_the_rule_that_binds_is_named,
     test_waiting_as_long_as_told_is_enough,
 )
+from tests.limits.test_refund import (
+    test_a_refund_frees_what_the_hit_took_and_nothing_else,
+    test_after_a_reset_nothing_is_given_back,
+)
+from tests.limits.test_reserve import test_a_wait_is_slept_through, test_who_cannot_be_served_in_time_learns_it_at_once
+from tests.limits.test_rules import (
+    test_a_block_holds_its_slot_and_gives_it_back,
+    test_buckets_make_callers_wait_in_line,
+    test_every_call_means_the_same_whatever_counts,
+)
 
 pytestmark = pytest.mark.parametrize("cluster", server_kinds()[:1], ids=str, indirect=True)
 

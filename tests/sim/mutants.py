@@ -16,6 +16,7 @@ from tests.sim import limit_scenarios as limits
 from tests.sim import lock_scenarios as locks
 from tests.sim import once_scenarios as once
 from tests.sim import redlock_scenarios as redlock
+from tests.sim import rule_scenarios as rules
 from tests.sim import several_scenarios as several
 from tests.sim import share_scenarios as shares
 from tests.sim import stream_scenarios as streams
@@ -546,5 +547,69 @@ REFUNDS = [
          "a hit is given back once"),
         ("if at <= now - tonumber(ARGV[4]) then return 0 end", "",
          "what has left every window is not given back"),
+    )
+]  # fmt: skip
+
+RULES = [
+    Mutant("limits", *words, scenario)
+    for *words, scenario in (
+        ("gcra_hit", "if ARGV[2] ~= '0' then", "if false then",
+         "a repeat is found again", rules.buckets),
+        ("gcra_hit", "full, part = poured(full, part, at, cost)", "full, part = poured(full, part, at, 1)",
+         "costs are counted, not calls", rules.buckets),
+        ("gcra_hit", "cost <= burst", "cost < burst",
+         "a full bucket can be emptied at once", rules.buckets),
+        ("gcra_hit", "wait < 0 or wait > max_wait", "wait < 0 or wait > max_wait + 1000",
+         "nobody waits longer than he will", rules.buckets),
+        ("gcra_hit", "math.max(now, holds(cost))", "math.max(now, holds(cost) - 1)",
+         "no unit is used a microsecond early", rules.buckets),
+        ("gcra_hit", "last = at\n", "last = 0\n",
+         "nobody overtakes who waits", rules.buckets),
+        ("gcra_hit", "base, base_part = poured(base, base_part, tonumber(oldest), tonumber(its_cost))\n", "",
+         "what is not remembered is still counted", rules.buckets),
+        ("gcra_refund", "if its == hit and cost == ARGV[3] and not found then", "if not found then",
+         "no other hit is given back", rules.buckets),
+        ("gcra_refund", "full, part, last, hits, count = a, b, newest, table.concat(others), #others",
+         "full, part, last, hits, count = full, part, newest, table.concat(others), #others",
+         "what is given back is free", rules.buckets),
+        ("gcra_refund", "full, part, last, hits, count = a, b, newest, table.concat(others), #others",
+         "full, part = a, b",
+         "a hit is given back once", rules.buckets),
+        ("gcra_refund", "local others, a, b, newest, found = {}, base, base_part, 0, false",
+         "local others, a, b, newest, found = {}, 0, 0, 0, false",
+         "what is not remembered stays counted", rules.buckets),
+        ("counter_hit", "if ARGV[2] ~= '0' and", "if false and",
+         "a repeat is found again", rules.counters),
+        ("counter_hit", "used = used + cost\n", "used = used + 1\n",
+         "costs are counted, not calls", rules.counters),
+        ("counter_hit", "if now + ahead < seen then", "if now + ahead < seen + window then",
+         "time goes on", rules.counters),
+        ("counter_hit", "now >= start + window and now < start + 2 * window", "now >= start + window and now < start",
+         "the window before counts", rules.counters),
+        ("counter_hit", "math.ceil(held * (window - after) / window)", "math.floor(held * (window - after) / window)",
+         "an estimate is rounded up", rules.counters),
+        ("counter_hit", "while overlap(held, after) > room do after = after + 1 end",
+         "while overlap(held, after) > room do after = after + 2 end after = after + 1",
+         "the time to come again is the earliest that fits", rules.counters),
+        ("counter_refund", "  used = used - its_cost\n", "  used = used - 1\n",
+         "what was taken is given back", rules.counters),
+        ("counter_refund", "if its == hit and cost == ARGV[3] and not its_start then", "if not its_start then",
+         "no other hit is given back", rules.counters),
+        ("counter_refund", "hits, count = table.concat(others), #others\n", "",
+         "a hit is given back once", rules.counters),
+        ("slot_hit", "if ARGV[2] ~= '0' and redis.call('ZSCORE', key, hit .. ':1') then", "if false then",
+         "a repeat has its slots already", rules.slots),
+        ("slot_hit", "for number = 1, cost do", "for number = 1, 1 do",
+         "a hit takes as many slots as it costs", rules.slots),
+        ("slot_hit", "local lacking = taken + cost - limit\n", "local lacking = taken + cost - limit - 1\n",
+         "no more slots are taken than there are", rules.slots),
+        ("slot_hit", "WITHSCORES', 'LIMIT', lacking - 1, 1)", "WITHSCORES', 'LIMIT', 0, 1)",
+         "the time to come again is when enough of them are free", rules.slots),
+        ("slot_refund", "redis.call('ZREM', key, hit .. ':' .. number)", "redis.call('ZREM', key, hit)",
+         "what is given back is free", rules.slots),
+        ("slot_refund", "free_at and tonumber(free_at) > now", "free_at",
+         "what was free already is not given back", rules.slots),
+        ("slot_hit", "if redis.call('PTTL', key) * 1000 < ttl then", "if false then",
+         "slots expire", rules.slots),
     )
 ]  # fmt: skip

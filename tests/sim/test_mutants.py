@@ -25,6 +25,7 @@ from tests.sim.mutants import (
     LOCKS,
     REDLOCK,
     REFUNDS,
+    RULES,
     SEEDS_MAX,
     SEVERAL,
     SHARES,
@@ -51,7 +52,20 @@ def find(scenario: Callable[..., Simulation], scripts: dict[str, str] | None = N
 
 @pytest.mark.parametrize(
     "mutant",
-    [*LOCKS, *FENCES, *TOGETHER, *SHARES, *REDLOCK, *SEVERAL, *ELECTIONS, *LIMITS, *BOOKINGS, *REFUNDS, *STREAMS],
+    [
+        *LOCKS,
+        *FENCES,
+        *TOGETHER,
+        *SHARES,
+        *REDLOCK,
+        *SEVERAL,
+        *ELECTIONS,
+        *LIMITS,
+        *BOOKINGS,
+        *REFUNDS,
+        *RULES,
+        *STREAMS,
+    ],
     ids=lambda mutant: mutant.id,
 )
 def test_a_bug_planted_in_a_script_is_found(mutant: Mutant) -> None:
