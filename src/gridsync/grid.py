@@ -27,7 +27,7 @@ from gridsync._io.wire.endpoint import Endpoint, redacted
 from gridsync._units import seconds
 from gridsync.embedded import EmbeddedServer, open_embedded
 from gridsync.errors import UsageError
-from gridsync.limits import AsyncLimiter, Limiter
+from gridsync.limits import AsyncLimiter, AsyncLimits, Limiter, Limits
 from gridsync.locks import (
     AsyncBarrier,
     AsyncElection,
@@ -362,6 +362,11 @@ class Grid:
         """Return the barrier *name*, at which *parties* wait for each other; kept *ttl* seconds after its last use."""
         return Barrier(self._io, self.namespace, name, parties, ttl=ttl)
 
+    @property
+    def limits(self) -> Limits:
+        """What is asked of several limiters at once: `Limits.check`."""
+        return Limits(self._io)
+
     def limiter(
         self,
         name: str,
@@ -633,6 +638,11 @@ class AsyncGrid:
     def barrier(self, name: str, parties: int, *, ttl: Seconds = 3600.0) -> AsyncBarrier:
         """Return the barrier *name*, at which *parties* wait for each other; kept *ttl* seconds after its last use."""
         return AsyncBarrier(self._io, self.namespace, name, parties, ttl=ttl)
+
+    @property
+    def limits(self) -> AsyncLimits:
+        """What is asked of several limiters at once: `AsyncLimits.check`."""
+        return AsyncLimits(self._io)
 
     def limiter(
         self,

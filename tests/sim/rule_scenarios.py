@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from gridsync._io import load
 from gridsync.errors import OutcomeUnknown, Unavailable
-from gridsync.limits import GCRA, ApproxWindow, Concurrency, FixedWindow
+from gridsync.limits import GCRA, ApproxWindow, Concurrency, FixedWindow, Limiter
 from gridsync.limits._algorithms import algorithm
+from gridsync.limits._check import check, parts
 from gridsync.testing.sim import Simulation
 from tests.sim.limit_scenarios import BAD_DAY, SECOND
 
@@ -75,17 +76,29 @@ class Pail:
         if asked.is_repeat and (found := next((each for each in self.known if each[2] == asked.hit), None)):
             late = found[0] - asked.at
             return [0, late] if late > 0 and asked.max_wait else [0]
-        if asked.cost > 6:
-            return [-1]
+        wait = self.wait(asked.at, asked.cost)
+        if wait < 0 or wait > asked.max_wait:
+            return [wait]
+        self.take(asked.at, asked.hit, asked.cost, wait)
+        return [0, wait] if wait else [0]
+
+    def wait(self, at: int, cost: int) -> int:
+        """How long until it holds *cost*; -1 for never."""
+        if cost > 6:
+            return -1
         last = self.hits[-1][0] if self.hits else 0
-        moment = max(asked.at, last, ceil(self._full() + (asked.cost - 6) * Fraction(*BUCKET.interval)))
-        if moment - asked.at > asked.max_wait:
-            return [moment - asked.at]
-        entry = (moment, asked.cost, asked.hit)
-        self.hits.append(entry)
-        self.known.append(entry)
-        self.written = asked.at
-        return [0, moment - asked.at] if moment > asked.at else [0]
+        return max(at, last, ceil(self._full() + (cost - 6) * Fraction(*BUCKET.interval))) - at
+
+    def take(self, at: int, hit: bytes, cost: int, wait: int = 0) -> None:
+        """Count it."""
+        self.hits.append((at + wait, cost, hit))
+        self.known.append(self.hits[-1])
+        self.written = at
+
+    def knows(self, at: int, hit: bytes) -> bool:
+        """Whether it remembers the hit."""
+        self._look(at)
+        return any(known == hit for _, _, known in self.known)
 
     def given_back(self, at: int, hit: bytes, cost: int) -> bool:
         """As `Model`."""
@@ -180,6 +193,98 @@ class Places:
         """As `Model`."""
         until, taken = self.held.pop(hit, (0, cost))
         return until > at and taken == cost
+
+
+@dataclass(slots=True)
+class Log:
+    """A sliding window that is longer than any hit is repeated."""
+
+    limit: int
+    window: int
+    hits: list[tuple[int, int, bytes]] = field(default_factory=list)
+
+    def _at(self, now: int) -> int:
+        return max(now, self.hits[-1][0] + 1) if self.hits else now
+
+    def wait(self, now: int, cost: int) -> int:
+        """How long until it has room; -1 for never."""
+        if cost > self.limit:
+            return -1
+        at = self._at(now)
+        if self._held(at) + cost <= self.limit:
+            return 0
+        moments = sorted(then + self.window for then, _, _ in self.hits if then + self.window >= at)
+        return next(moment for moment in moments if self._held(moment) + cost <= self.limit) - now
+
+    def _held(self, at: int) -> int:
+        return sum(cost for then, cost, _ in self.hits if then > at - self.window)
+
+    def take(self, now: int, hit: bytes, cost: int) -> None:
+        """Count it."""
+        self.hits.append((self._at(now), cost, hit))
+
+    def knows(self, now: int, hit: bytes) -> bool:
+        """Whether it was counted."""
+        return any(known == hit and then > now - self.window for then, _, known in self.hits)
+
+
+def together(seed: int, scripts: Scripts = None) -> Simulation:
+    """Three processes take from a window and a bucket, mostly from both at once."""
+    sim = Simulation(seed, scripts=scripts, faults=BAD_DAY)
+    checks, ones, pours = (
+        sim.scripts.get(f"limits.{name}", load("gridsync.limits", name)).sha.encode()
+        for name in ("check", "hit_one", "gcra_hit")
+    )
+    models: tuple[Log, Pail] = Log(100, 10 * SECOND), Pail()
+    admitted = 0
+
+    def look(call: Call) -> None:
+        nonlocal admitted
+        words, now, told = call.words, call.at_us, call.reply
+        if words[0] != b"EVALSHA" or not isinstance(told, list):
+            return
+        if words[1] in (ones, pours):
+            model = models[words[1] == pours]
+            if told[0] == 0 and not (words[5] != b"0" and model.knows(now, words[4])):
+                model.take(now, words[4], int(words[6]))
+        if words[1] != checks:
+            return
+        repeat_us, *rest = words[3 + int(words[2]) :]
+        each: list[tuple[Log | Pail, bytes, int]] = []
+        for model in models:
+            _, _, hits, peeks, *rest = rest
+            each.append((model, rest[0], int(rest[2])))
+            rest = rest[int(hits) + int(peeks) :]
+        again = repeat_us != b"0" and any(model.knows(now, hit) for model, hit, _ in each)
+        waits = [0 if again else model.wait(now, cost) for model, _, cost in each]
+        if told[0] != (waits == [0, 0]) or told[1::4] != waits:
+            raise sim.history.fail(f"a check of {each} was told {told}, the models say {waits}")
+        if told[0] and not again:
+            admitted += 1
+            for model, hit, cost in each:
+                model.take(now, hit, cost)
+
+    async def work(io: SimIO) -> None:
+        random = io.process.random
+        window, bucket = Limiter(io, "sim", "w", "100 per 10 seconds"), Limiter(io, "sim", "b", BUCKET)
+        for _ in range(60):
+            asks = [(window, "k", random.choice((1, 1, 2, 5))), (bucket, "k", random.choice((1, 1, 2, 6, 7)))]
+            try:
+                if random.random() < 0.8:
+                    await check(io, parts(io, asks))
+                else:
+                    limiter, key, cost = random.choice(asks)
+                    await limiter._windows.hit(key, cost)
+            except (OutcomeUnknown, Unavailable):
+                pass
+            await io.sleep(random.expovariate(6))
+
+    sim.watch(look)
+    for name in "abc":
+        sim.start(name, work)
+    sim.run(until=120.0)
+    assert admitted > 15, sim.history.story()
+    return sim
 
 
 def _play(seed: int, scripts: Scripts, rule: Rule, kind: str, model: Model) -> Simulation:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("seed", range(25))
-@pytest.mark.parametrize("scenario", [scenarios.buckets, scenarios.counters, scenarios.slots])
+@pytest.mark.parametrize(
+    "scenario", [scenarios.buckets, scenarios.counters, scenarios.slots, scenarios.together], ids=lambda s: s.__name__
+)
 def test_every_decision_is_exact_whatever_is_lost_late_or_repeated(
     scenario: Callable[[int], Simulation], seed: int
 ) -> None:

@@ -642,6 +642,16 @@ async def a_look_at_slots_takes_none(stage: Stage) -> None:
     await _peek(stage, SLOTS_OF_TEN)
 
 
+@scenario("limits.check")
+async def limiters_that_are_asked_together_count_once(stage: Stage) -> None:
+    world = stage.world
+    one, two = world.named(stage.broken, "one", "10/minute"), world.named(stage.broken, "two", BUCKET)
+    stage.arm()
+    answer = await world.do(world.limits(stage.broken).check, [(one, "ada", 2), (two, "ada", 3)])
+    assert answer
+    assert [(await world.do(limiter.peek, "ada")).remaining for limiter in (one, two)] == [8, 7], "counted once"
+
+
 # -- streams -----------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from gridsync._io.aio import AsyncIO
 from gridsync._io.keys import wake_prefix
 from gridsync._io.route.open import open_place
 from gridsync._io.sync import SyncIO
-from gridsync.limits import AsyncLimiter, Limiter
+from gridsync.limits import AsyncLimiter, AsyncLimits, Limiter, Limits
 from gridsync.locks import AsyncLock, Lock
 from gridsync.streams import AsyncEventStore, EventStore
 
@@ -91,7 +91,15 @@ class World:
 
     def limiter(self, io: Any, *limits: str | Rule) -> Any:
         """Return a limiter of this kind."""
-        return (Limiter if self.kind == "sync" else AsyncLimiter)(io, NAMESPACE, "calls", *limits)
+        return self.named(io, "calls", *limits)
+
+    def named(self, io: Any, name: str, *limits: str | Rule, **options: Any) -> Any:
+        """Return a limiter of another name."""
+        return (Limiter if self.kind == "sync" else AsyncLimiter)(io, NAMESPACE, name, *limits, **options)
+
+    def limits(self, io: Any) -> Any:
+        """Return what asks several limiters."""
+        return (Limits if self.kind == "sync" else AsyncLimits)(io)
 
     def store(self, io: Any, model: Any) -> Any:
         """Return an event store of this kind."""

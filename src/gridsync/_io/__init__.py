@@ -224,6 +224,9 @@ class IO(Protocol):
             redis.call(string.sub(prefix, 1, 1) == '{' and 'SPUBLISH' or 'PUBLISH', prefix .. string.sub(to, 1, 12), to)
         """
 
+    def together(self, keys: Sequence[str]) -> bool:
+        """Tell whether one script may touch all of *keys*: on a Cluster only if they lie in one slot."""
+
     def ear(self, token: str, channel: str) -> Ear:
         """Return the ear of *token*, who waits on *channel*: `wake_prefix` and the beginning of the token.
 

@@ -25,6 +25,7 @@ from gridsync._io.listening import Listening
 from gridsync._io.probe import LEAST_S, Recent, Usage, aprobe, late
 from gridsync._io.reads import TaskReads
 from gridsync._io.retry import REDIRECTS_MAX, TooLate, recover, spare_s
+from gridsync._io.route.lanes import one_server, one_slot
 from gridsync._io.route.open import open_topology
 from gridsync._io.scope import TaskScope, here
 from gridsync._io.signals import LoopSignal, call, call_in, in_background
@@ -76,6 +77,7 @@ class AsyncIO:
         self.token = Tokens()
         self.who = who.task
         self.wake_prefix = shard_wake_prefix if self._topology.sharded else wake_prefix
+        self.together = one_slot if self._topology.sharded else one_server
         self._keeper = Keeper(self._topology.pools(1), self._topology.failed)
         self.keep = self._keeper.keep
         self.unkeep = self._keeper.unkeep

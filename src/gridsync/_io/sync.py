@@ -28,6 +28,7 @@ from gridsync._io.listening import Listening
 from gridsync._io.probe import Recent, Usage, late, probe
 from gridsync._io.reads import ThreadReads
 from gridsync._io.retry import REDIRECTS_MAX, TooLate, recover, spare_s
+from gridsync._io.route.lanes import one_server, one_slot
 from gridsync._io.route.open import open_topology
 from gridsync._io.scope import ThreadScope, here
 from gridsync._io.signals import ThreadSignal, call, in_background
@@ -73,6 +74,7 @@ class SyncIO:
         self.token = Tokens()
         self.who = who.thread
         self.wake_prefix = shard_wake_prefix if self._topology.sharded else wake_prefix
+        self.together = one_slot if self._topology.sharded else one_server
         self._keeper = Keeper(self._topology.pools(1), self._topology.failed)
         self.keep = self._keeper.keep
         self.unkeep = self._keeper.unkeep

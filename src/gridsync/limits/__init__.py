@@ -8,25 +8,30 @@
 
 ``_rules.py`` and ``_rate.py`` read rules, ``_api.py`` says what a limiter does and ``_decision.py`` what it answers,
 ``_core.py`` how a subject's windows are stored and ``_algorithms.py`` how its bucket, counters or slots are,
-``_fallback.py`` what is answered while the server is away, and ``lua/`` what is atomic.  Windows: ``hit_one`` for one
-rule, ``hit`` for several or with a wait, ``peek`` to look, ``refund`` to give back.  The others: ``gcra_hit``,
-``counter_hit``, ``slot_hit``, and so on.
+``_together.py`` and ``_check.py`` how several limiters are asked at once, ``_fallback.py`` what is answered while the
+server is away, and ``lua/`` what is atomic.  Windows: ``hit_one`` for one rule, ``hit`` for several or with a wait,
+``peek`` to look, ``refund`` to give back.  The others: ``gcra_hit``, ``counter_hit``, ``slot_hit``, and so on.
 """
 
 from gridsync.limits._api import AsyncLimiter, Limiter
+from gridsync.limits._check import Checked
 from gridsync.limits._decision import Decision, Ticket
 from gridsync.limits._fallback import OnError
 from gridsync.limits._rate import Rate
 from gridsync.limits._rules import GCRA, ApproxWindow, Concurrency, FixedWindow, Rule, SlidingWindow
+from gridsync.limits._together import AsyncLimits, Limits
 
 __all__ = [
     "GCRA",
     "ApproxWindow",
     "AsyncLimiter",
+    "AsyncLimits",
+    "Checked",
     "Concurrency",
     "Decision",
     "FixedWindow",
     "Limiter",
+    "Limits",
     "OnError",
     "Rate",
     "Rule",

@@ -99,9 +99,8 @@ class Slots(_Single):
 
     async def hit(self, subject: str, cost: int) -> tuple[Verdict, str]:
         """Take *cost* slots, or none; returns the hit's id too.  Who is interrupted has none."""
-        hit = self._io.token()[-10:]
-        args = (hit, "0", str(cost), *self._rule_args)
-        return await self._surely(self._hit, subject, hit, cost, args), hit
+        call = self.prepared(subject, cost)
+        return await self.take(subject, cost, call), call.hit
 
     async def leave(self, ticket: Ticket | None) -> None:
         """Give slots back at the end of a block; if the server does not hear of it, their time ends by itself."""

@@ -22,7 +22,7 @@ admitted after it or denied, so that reservations are served in the order in whi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gridsync._io import Category, Command, load
 from gridsync._io.keys import limit
@@ -46,6 +46,19 @@ Verdict = list[int]
 VERDICT_LENGTH = 4
 UNDO_S = 1.0
 """How long giving back what an interrupted caller reserved may take; without it nobody else uses it."""
+
+
+class Prepared(NamedTuple):
+    """What a hit and a peek would send."""
+
+    key: str
+    script: Script
+    """That of the hit; the one that peeks is the same for all hits of a limiter."""
+    hit: str
+    hit_args: tuple[Arg, ...]
+    peek_args: tuple[Arg, ...]
+    io: IO
+    timeout: float | None
 
 
 class Windows:
@@ -91,6 +104,17 @@ class Windows:
         hit = self._io.token()[-10:]
         args: tuple[Arg, ...] = (hit, "0", str(cost), *self._rule_args)
         return await self._io.run(self._hit, (self._key(subject),), args, timeout=self._timeout), hit
+
+    def prepared(self, subject: str, cost: int) -> Prepared:
+        """Return what `hit` and `peek` would send, for who asks several limiters together."""
+        hit = self._io.token()[-10:]
+        hit_args = (hit, "0", str(cost), *self._rule_args)
+        peek_args = (str(cost), *self._peek_args)
+        return Prepared(self._key(subject), self._hit, hit, hit_args, peek_args, self._io, self._timeout)
+
+    async def take(self, subject: str, cost: int, call: Prepared) -> Verdict:
+        """Make a hit that was prepared; who is interrupted has taken nothing."""
+        return await self._surely(call.script, subject, call.hit, cost, call.hit_args)
 
     async def peek(self, subject: str, cost: int, read_from: ReadFrom = "primary") -> Verdict:
         """Tell what `hit` would say, and take nothing."""

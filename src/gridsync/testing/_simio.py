@@ -300,6 +300,10 @@ class SimIO:
         """Return what a script needs to wake the waiters of *tag*; there is one server."""
         return wake_prefix(tag)
 
+    def together(self, keys: Sequence[str]) -> bool:  # noqa: ARG002 - there is one server
+        """Tell that one script may touch all of *keys*."""
+        return True
+
     def ear(self, token: str, channel: str) -> SimEar:
         """Return the ear of a waiter."""
         return SimEar(self._hub, token, channel)

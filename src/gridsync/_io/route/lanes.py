@@ -35,6 +35,16 @@ def slot_of(key: Any) -> int:  # noqa: ANN401 - as redis-py, and text
     return key_slot(key.encode() if isinstance(key, str) else key)
 
 
+def one_slot(keys: Sequence[object]) -> bool:
+    """Tell whether all of *keys* lie in one slot, so that a script on a Cluster may touch them."""
+    return len({slot_of(key) for key in keys}) == 1
+
+
+def one_server(keys: Sequence[object]) -> bool:  # noqa: ARG001 - as `one_slot`
+    """Tell that all keys of a single server may be touched by one script."""
+    return True
+
+
 def open_lanes(place: Place, *, count: int, inflight_max: int, stall_s: float) -> Lanes:
     """Return *count* lanes to one server; each connects when it is first needed."""
     lanes = tuple(Node(place, inflight_max=inflight_max, stall_s=stall_s) for _ in range(count))
