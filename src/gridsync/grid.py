@@ -374,6 +374,7 @@ class Grid:
         on_error: OnError = "raise",
         budget: Seconds | None = None,
         share: float = 1.0,
+        deny_cache: int = 0,
     ) -> Limiter:
         """Return the limiter *name* with one or more *limits* such as ``"100/second"``, all of which must admit.
 
@@ -384,8 +385,18 @@ class Grid:
             on_error: What `hit` answers when the server is away: ``"raise"``, ``"allow"``, ``"deny"`` or ``"local"``.
             budget: Longest time of one decision, in seconds; default is the command timeout.
             share: With ``"local"``, the part of each limit that this process admits by itself.
+            deny_cache: How many keys' denials are remembered, so that they need not be asked for again.
         """
-        return Limiter(self._io, self.namespace, name, *limits, on_error=on_error, budget=budget, share=share)
+        return Limiter(
+            self._io,
+            self.namespace,
+            name,
+            *limits,
+            on_error=on_error,
+            budget=budget,
+            share=share,
+            deny_cache=deny_cache,
+        )
 
     @overload
     def events(self, name: str, model: type[E]) -> EventStore[E]: ...
@@ -651,6 +662,7 @@ class AsyncGrid:
         on_error: OnError = "raise",
         budget: Seconds | None = None,
         share: float = 1.0,
+        deny_cache: int = 0,
     ) -> AsyncLimiter:
         """Return the limiter *name* with one or more *limits* such as ``"100/second"``, all of which must admit.
 
@@ -661,8 +673,18 @@ class AsyncGrid:
             on_error: What `hit` answers when the server is away: ``"raise"``, ``"allow"``, ``"deny"`` or ``"local"``.
             budget: Longest time of one decision, in seconds; default is the command timeout.
             share: With ``"local"``, the part of each limit that this process admits by itself.
+            deny_cache: How many keys' denials are remembered, so that they need not be asked for again.
         """
-        return AsyncLimiter(self._io, self.namespace, name, *limits, on_error=on_error, budget=budget, share=share)
+        return AsyncLimiter(
+            self._io,
+            self.namespace,
+            name,
+            *limits,
+            on_error=on_error,
+            budget=budget,
+            share=share,
+            deny_cache=deny_cache,
+        )
 
     @overload
     def events(self, name: str, model: type[E]) -> AsyncEventStore[E]: ...

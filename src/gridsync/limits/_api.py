@@ -44,6 +44,9 @@ class Limiter(BaseLimiter):
             Once the server's breaker is open, no time is spent at all.
         share: With ``"local"``, the part of each limit that this process admits by itself, above 0 and at most 1:
             1/n keeps the limit for n processes; at least one unit is admitted.
+        deny_cache: How many keys' denials are remembered here, up to 1,000,000; 0, the default, asks every time.  A
+            denied `hit` is then denied again without asking, for the same cost or more, until its `retry_after` has
+            passed.  Not for `Concurrency`, and never for `reserve` and `acquire`.
 
     Raises:
         InvalidLimit: A rule cannot be read or kept, or there are several and not all are sliding windows.
@@ -52,6 +55,11 @@ class Limiter(BaseLimiter):
     Not guaranteed by ``"local"``: the limit where n x share is above 1, nor in a window that holds both hits which the
     server admitted and hits which this process did: it may hold the sum of the two limits.  The server never hears of
     local hits.  A process keeps 10,000 keys, and forgets the one that was hit longest ago.
+
+    Guarantee of *deny_cache*: a denial that is remembered would be given by the server too, since what is used only
+        grows until then; `refund` and `reset` of this object forget it (tests/limits/test_deny_cache.py).
+    Not guaranteed by it: that it is known when somebody else gives back, resets the key, or leaves the line: then the
+        denial lasts until its `retry_after` has passed; and for a larger cost, that `retry_after` is enough.
     """
 
     __slots__ = ()
@@ -83,10 +91,18 @@ class Limiter(BaseLimiter):
             of them up to 128, about 100 bytes above.  Of a bucket or a counter O(1) and at most 600 bytes.
         """
         self._check(key, cost)
+        denials, forgotten = self._denials, 0
+        if denials is not None:
+            forgotten = denials.forgotten
+            known = denials.get(key, cost)
+            if known is not None:
+                return self._remembered(known)
         try:
             verdict, hit = run_sync(self._windows.hit(key, cost))
         except (Unavailable, OutcomeUnknown) as error:
             return self._degraded(error, key, cost, take=True)
+        if denials is not None:
+            denials.put(key, cost, verdict, forgotten)
         return self._decision(verdict, key, cost, hit)
 
     def enforce(self, key: str, cost: int = 1) -> Decision:
@@ -248,7 +264,9 @@ class Limiter(BaseLimiter):
         if ticket is None:
             return False
         self._check_ticket(ticket)
-        return run_sync(self._windows.refund(*ticket))
+        given = run_sync(self._windows.refund(*ticket))
+        self._forget(ticket.key)
+        return given
 
     @contextmanager
     def slot(self, key: str, cost: int = 1) -> Iterator[Decision]:
@@ -293,6 +311,7 @@ class Limiter(BaseLimiter):
         self._check(key)
         self._fallback.reset(key)
         run_sync(self._windows.reset(key))
+        self._forget(key)
 
 
 class AsyncLimiter(BaseLimiter):
@@ -307,10 +326,18 @@ class AsyncLimiter(BaseLimiter):
     async def hit(self, key: str, cost: int = 1) -> Decision:
         """Take *cost* units for *key* if every rule has room for them now; see `Limiter.hit`."""
         self._check(key, cost)
+        denials, forgotten = self._denials, 0
+        if denials is not None:
+            forgotten = denials.forgotten
+            known = denials.get(key, cost)
+            if known is not None:
+                return self._remembered(known)
         try:
             verdict, hit = await self._windows.hit(key, cost)
         except (Unavailable, OutcomeUnknown) as error:
             return self._degraded(error, key, cost, take=True)
+        if denials is not None:
+            denials.put(key, cost, verdict, forgotten)
         return self._decision(verdict, key, cost, hit)
 
     async def enforce(self, key: str, cost: int = 1) -> Decision:
@@ -374,7 +401,9 @@ class AsyncLimiter(BaseLimiter):
         if ticket is None:
             return False
         self._check_ticket(ticket)
-        return await self._windows.refund(*ticket)
+        given = await self._windows.refund(*ticket)
+        self._forget(ticket.key)
+        return given
 
     @asynccontextmanager
     async def slot(self, key: str, cost: int = 1) -> AsyncIterator[Decision]:
@@ -391,3 +420,4 @@ class AsyncLimiter(BaseLimiter):
         self._check(key)
         self._fallback.reset(key)
         await self._windows.reset(key)
+        self._forget(key)

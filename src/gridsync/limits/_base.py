@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Literal
 
-from gridsync._units import seconds
+from gridsync._io.denials import Denials
+from gridsync._units import count, seconds
 from gridsync.errors import InvalidLimit, RateLimited, UsageError
 from gridsync.limits._algorithms import Slots, algorithm
 from gridsync.limits._decision import Decision, Ticket
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _new = tuple.__new__
 RULES_MAX = 16
 BUDGET_MIN_S = 0.001
+DENIALS_MAX = 1_000_000
 WAIT_MAX_S = 3600.0
 """The longest wait; the scripts believe no reservation that lies further ahead."""
 
@@ -31,7 +33,7 @@ WAIT_MAX_S = 3600.0
 class BaseLimiter:
     """A limiter of no world yet."""
 
-    __slots__ = ("_fallback", "_name", "_rules", "_windows")
+    __slots__ = ("_denials", "_fallback", "_name", "_rules", "_windows")
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class BaseLimiter:
         on_error: OnError = "raise",
         budget: Seconds | None = None,
         share: float = 1.0,
+        deny_cache: int = 0,
     ) -> None:
         if not isinstance(name, str) or not name:
             raise UsageError(f"a limiter needs a name, not {name!r}")
@@ -54,6 +57,14 @@ class BaseLimiter:
         timeout = None if budget is None else seconds(budget, f"budget of limiter {name!r}", least=BUDGET_MIN_S)
         self._windows = algorithm(io, namespace, name, self._rules, timeout=timeout)
         self._fallback = Fallback(io, name, [rule.quota for rule in self._rules], on_error, share)
+        self._denials: Denials | None = None
+        if deny_cache != 0 or isinstance(deny_cache, bool):
+            size = count(deny_cache, f"deny_cache of limiter {name!r}", DENIALS_MAX)
+            if isinstance(self._windows, Slots):
+                raise UsageError(
+                    f"limiter {name!r} ({self._rules[0]}) cannot remember denials: slots come back any time"
+                )
+            self._denials = Denials(size, io.monotonic)
 
     @property
     def name(self) -> str:
@@ -88,6 +99,13 @@ class BaseLimiter:
         return _new(
             Decision, (admitted, rule.limit, remaining, retry_after, reset_after, rule, "server", ticket, delay)
         )
+
+    def _remembered(self, verdict: Verdict) -> Decision:
+        return self._decision(verdict)._replace(source="cache")
+
+    def _forget(self, key: str) -> None:
+        if self._denials is not None:
+            self._denials.forget(key)
 
     def _wait_us(self, key: str, cost: int, longest: Seconds, what: str) -> int:
         """Check the arguments of a call that may wait, and return how long in microseconds."""

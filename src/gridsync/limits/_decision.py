@@ -39,9 +39,10 @@ class Decision(NamedTuple):
     """Seconds after which the binding rule's window is empty if nobody hits in between."""
     rule: Rule
     """The binding rule."""
-    source: Literal["server", "local", "policy"] = "server"
-    """Who decided: the server; this process alone (``on_error="local"``, and `limit` is its share); or the policy
-    (``"allow"`` or ``"deny"``), which knows nothing of what is used: `remaining` is 0 then."""
+    source: Literal["server", "cache", "local", "policy"] = "server"
+    """Who decided: the server; this process, which remembers a denial of the server (``"cache"``); this process alone
+    (``on_error="local"``, and `limit` is its share); or the policy (``"allow"`` or ``"deny"``), which knows nothing of
+    what is used: `remaining` is 0 then."""
     ticket: Ticket | None = None
     """What `refund` takes to give the hit back; ``None`` if the server took nothing."""
     delay: float = 0.0
@@ -50,7 +51,7 @@ class Decision(NamedTuple):
     @property
     def degraded(self) -> bool:
         """Whether the server was away, so that this is an answer of the limiter's ``on_error``."""
-        return self.source != "server"
+        return self.source in ("local", "policy")
 
     def __bool__(self) -> bool:
         """Whether the call is admitted."""
