@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from gridsync._units import Seconds
     from gridsync.errors import LeaseLost
     from gridsync.health import Health
-    from gridsync.limits import OnError, Rule
+    from gridsync.limits import OnError, Rule, Share
 
 __all__ = ["AsyncGrid", "Grid"]
 
@@ -262,7 +262,8 @@ class Grid:
     def stats(self) -> Stats:
         """Return what this grid did since it was made, and what it is doing now, for people without OpenTelemetry.
 
-        It counts connections, failed attempts, leases and events, and no command that succeeded at once.
+        It counts connections, failed attempts, leases, events and what limiters decided, and no other command that
+        succeeded at once.
 
         Cost: no input or output; a few microseconds.
         """
@@ -373,7 +374,7 @@ class Grid:
         *limits: str | Rule,
         on_error: OnError = "raise",
         budget: Seconds | None = None,
-        share: float = 1.0,
+        share: Share = 1.0,
         deny_cache: int = 0,
     ) -> Limiter:
         """Return the limiter *name* with one or more *limits* such as ``"100/second"``, all of which must admit.
@@ -384,7 +385,8 @@ class Grid:
                 means exact sliding windows, of which there may be several.
             on_error: What `hit` answers when the server is away: ``"raise"``, ``"allow"``, ``"deny"`` or ``"local"``.
             budget: Longest time of one decision, in seconds; default is the command timeout.
-            share: With ``"local"``, the part of each limit that this process admits by itself.
+            share: With ``"local"``, the part of each limit that this process admits by itself; ``"auto"`` is one over
+                the processes that use it.
             deny_cache: How many keys' denials are remembered, so that they need not be asked for again.
         """
         return Limiter(
@@ -661,7 +663,7 @@ class AsyncGrid:
         *limits: str | Rule,
         on_error: OnError = "raise",
         budget: Seconds | None = None,
-        share: float = 1.0,
+        share: Share = 1.0,
         deny_cache: int = 0,
     ) -> AsyncLimiter:
         """Return the limiter *name* with one or more *limits* such as ``"100/second"``, all of which must admit.
@@ -672,7 +674,8 @@ class AsyncGrid:
                 means exact sliding windows, of which there may be several.
             on_error: What `hit` answers when the server is away: ``"raise"``, ``"allow"``, ``"deny"`` or ``"local"``.
             budget: Longest time of one decision, in seconds; default is the command timeout.
-            share: With ``"local"``, the part of each limit that this process admits by itself.
+            share: With ``"local"``, the part of each limit that this process admits by itself; ``"auto"`` is one over
+                the processes that use it.
             deny_cache: How many keys' denials are remembered, so that they need not be asked for again.
         """
         return AsyncLimiter(

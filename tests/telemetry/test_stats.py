@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import threading
@@ -12,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gridsync import AsyncGrid, Grid, Settings, UsageError
+from gridsync._io import decided
 from gridsync.contrib.prometheus import GridCollector
 from gridsync.testing.proxy import FaultProxy
 from tests.wire.fake import eventually, soon
@@ -119,3 +121,63 @@ async def test_prometheus_sees_every_counter(flushed: RedisServer):
     assert 'gridsync_attempts_failed_total{grid="orders",reason="NOSCRIPT"} 1.0' in text
     stats = {"connections_open", "connections_opened", "in_flight", "ears", "events_consumed", "events_failed"}
     assert all(f"gridsync_{name}" in text for name in stats)
+
+
+async def test_decisions_are_counted_by_limiter_source_and_outcome(flushed: RedisServer):
+    async with AsyncGrid(flushed.url) as grid:
+        limiter = grid.limiter("orders", "2/hour", deny_cache=10)
+        for cost in (1, 1, 1, 1, 3):
+            await limiter.hit("me", cost)
+        await limiter.peek("me")
+        await grid.limiter("orders", "9/hour").hit("you")
+        await grid.limiter("jobs", "1/hour burst 3").hit("me")
+        told = grid.stats().decisions
+        assert told == {
+            "jobs": {"server.admitted": 1},
+            "orders": {"server.admitted": 3, "server.denied": 1, "cache.denied": 2},
+        }
+        assert json.loads(json.dumps(grid.stats().to_dict()))["decisions"] == told
+
+
+def test_decisions_without_a_server_are_counted_too(flushed: RedisServer):
+    settings = Settings(redis_url=flushed.url, redis_command_timeout=0.2, redis_connection_timeout=0.2)
+    with Grid(settings=settings) as grid:
+        local, deny = (grid.limiter(name, "1/hour", on_error=name) for name in ("local", "deny"))
+        flushed.pause()
+        for _ in range(2):
+            local.hit("me")
+            deny.hit("me")
+        deny.hit("me", 2)
+        flushed.resume()
+        told = grid.stats().decisions
+    assert told == {
+        "deny": {"policy.denied": 2, "policy.never": 1},
+        "local": {"local.admitted": 1, "local.denied": 1},
+    }
+
+
+def test_only_so_many_limiters_are_counted_by_name(monkeypatch: pytest.MonkeyPatch):
+    """A limiter per user would fill the memory with counters."""
+    monkeypatch.setattr(decided, "LIMITERS_MAX", 2)
+    numbers = decided.Decided()
+    for name in "abcda":
+        numbers.of(name)[0] += 1
+    assert list(numbers) == [
+        ("...", "server", "admitted", 2),
+        ("a", "server", "admitted", 2),
+        ("b", "server", "admitted", 1),
+    ]
+
+
+def test_what_a_grid_counted_is_not_lost_with_it():
+    """OpenTelemetry's counters only grow."""
+    numbers = decided.Decided()
+    numbers.of("a-limiter-of-this-test")[1] += 3
+
+    def told() -> list[tuple[str, str, str, int]]:
+        return [each for each in decided.decided() if each[0] == "a-limiter-of-this-test"]
+
+    before = told()
+    del numbers
+    gc.collect()
+    assert before == told() == [("a-limiter-of-this-test", "server", "denied", 3)]

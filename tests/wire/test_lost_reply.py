@@ -21,10 +21,11 @@ from gridsync._io import load, run_sync
 from gridsync._io.keys import barrier as barrier_keys
 from gridsync._io.keys import events as event_keys
 from gridsync._io.keys import latch as latch_keys
+from gridsync._io.keys import limiter_here
 from gridsync._io.keys import lock as lock_keys
 from gridsync._io.keys import share as share_keys
 from gridsync.errors import ServerError, WaitTimeout
-from gridsync.limits import GCRA, ApproxWindow, Concurrency, FixedWindow
+from gridsync.limits import GCRA, ApproxWindow, AsyncLimiter, Concurrency, FixedWindow, Limiter
 from gridsync.limits import _look as limits_look
 from gridsync.locks import AsyncOncePer, OncePer
 from gridsync.locks._masters import Master, Masters
@@ -529,6 +530,16 @@ async def a_peek_counts_nothing(stage: Stage) -> None:
     stage.arm()
     assert (await world.do(limiter.peek, "ada")).remaining == 9
     assert (await world.do(limiter.peek, "ada")).remaining == 9
+
+
+@scenario("limits.beat")
+async def a_process_is_counted_once(stage: Stage) -> None:
+    limiter = (Limiter if stage.world.kind == "sync" else AsyncLimiter)(
+        stage.broken, NAMESPACE, "calls", "10/minute", on_error="local", share="auto"
+    )
+    rule = stage.arm()
+    await stage.world.do(limiter.hit, "ada")
+    await soon(lambda: rule.hits and stage.server.command("ZCARD", limiter_here(NAMESPACE, "calls")) == 1)
 
 
 @scenario("limits.look")

@@ -266,6 +266,9 @@ class IO(Protocol):
         `telemetry.TALLIES` lists what there is and what *value* means.
         """
 
+    def decisions(self, limiter: str) -> list[int]:
+        """Return the list in which all limiters of that name count their decisions: see `decided`."""
+
     def signal(self) -> Signal:
         """Return a new switch."""
 

@@ -102,6 +102,7 @@ class AsyncIO:
         self._dropped.atexit = False
         self.counts = endpoint.server.counts
         self.tally = self.counts.tally
+        self.decisions = self.counts.decisions
         self.budget = endpoint.server.guard.budget
         endpoint.server.guard.serve(timeout, self.tally)
         telemetry.watch(self)

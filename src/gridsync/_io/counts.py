@@ -1,7 +1,8 @@
 """What a grid counts about itself, for `Grid.stats` and for OpenTelemetry.
 
 One `Counts` per grid: it travels with the grid's endpoint, so that whatever connects there counts into it.  Only slow
-paths count: a connection, a failed attempt, a lease, a handled event.  A command that succeeds at once counts nothing.
+paths count: a connection, a failed attempt, a lease, a handled event; and limiters, by one addition for each decision.
+Any other command that succeeds at once counts nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io import telemetry
+from gridsync._io.decided import Decided
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -70,6 +72,8 @@ class Stats:
     """Failed attempts that were not repeated, because the retry budget was used up."""
     decisions_degraded: int = 0
     """Answers of limiters whose server was away, by their ``on_error``."""
+    decisions: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
+    """What limiters decided, by their name, and then by who and how: ``server.admitted``, ``cache.denied``."""
 
     @property
     def ambiguous(self) -> int:
@@ -83,6 +87,7 @@ class Stats:
             **plain,
             "failures": dict(self.failures),
             "breakers": dict(self.breakers),
+            "decisions": {limiter: dict(decided) for limiter, decided in self.decisions.items()},
             "ambiguous": self.ambiguous,
         }
 
@@ -96,6 +101,8 @@ class Counts:
         self.totals: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.wires: weakref.WeakSet[MuxWire] = weakref.WeakSet()
         self.pools: weakref.WeakSet[Pool] = weakref.WeakSet()
+        self.decided = Decided()
+        self.decisions = self.decided.of
         self.peers: dict[str, tuple[str, int]] = {}
         """The address and port behind the name of each server, as of the last connection."""
 
@@ -120,6 +127,9 @@ class Counts:
         pools = list(self.pools)
         states = {name: str(state) for name, state in sorted(guard.states().items())}
         failures = {name: count for (what, name), count in sorted(self.totals.items()) if what == "attempt.failed"}
+        decisions: dict[str, dict[str, int]] = {}
+        for limiter, who, how, number in self.decided:
+            decisions.setdefault(limiter, {})[f"{who}.{how}"] = number
         return Stats(
             connections_open=len(wires) + sum(pool.open for pool in pools),
             connections_idle=sum(not wire.load for wire in wires) + sum(pool.idle for pool in pools),
@@ -141,4 +151,5 @@ class Counts:
             servers_away=sum(state != "closed" for state in states.values()),
             repeats_refused=guard.budget.refused,
             decisions_degraded=self.total("limit.degraded"),
+            decisions=MappingProxyType({limiter: MappingProxyType(each) for limiter, each in decisions.items()}),
         )

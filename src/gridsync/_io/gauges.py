@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from opentelemetry.metrics import Observation
 
+from gridsync._io.decided import decided
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -39,6 +41,7 @@ def install(meter: Meter, drivers: Iterable[Driver]) -> None:
         "{breaker}",
         "1 for the state of each server's breaker",
     )
+    meter.create_observable_counter("gridsync.limit.decisions", [_decisions], "{decision}", "answers of limiters")
     for name, unit, text, look in (
         ("count", "{connection}", "connections in the state that the attribute says", _connections),
         ("max", "{connection}", "the most connections that are allowed", _limits),
@@ -74,6 +77,11 @@ def _observe(
 def _breakers(driver: Driver, sums: Sums) -> None:
     for server, state in driver.stats().breakers.items():
         sums[("gridsync.name", server), ("gridsync.state", state)] = 1
+
+
+def _decisions(options: CallbackOptions) -> Iterable[Observation]:  # noqa: ARG001 - there is nothing to choose
+    for limiter, who, how, number in decided():
+        yield Observation(number, {"gridsync.name": limiter, "gridsync.outcome": how, "gridsync.source": who})
 
 
 def _pool(endpoint: Endpoint, state: str = "") -> Attributes:

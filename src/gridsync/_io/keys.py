@@ -201,6 +201,14 @@ def limit(namespace: str, limiter: str, subject: str) -> str:
     return f"{{{namespace.translate(_PART_ESCAPES)}:limit:{name}}}"
 
 
+def limiter_here(namespace: str, limiter: str) -> str:
+    """Return the key of the processes that use a limiter: a sorted set, process → alive until, server ms.  It expires.
+
+    No subject's key ends in anything but a brace.
+    """
+    return f"{tag(namespace, 'limit', limiter)}:here"
+
+
 def limit_pattern(namespace: str, limiter: str = "") -> str:
     """Return a pattern for SCAN that every key of *limiter* matches, or of all limiters, and few others."""
     return _literal(limit(namespace, limiter, "")[: -1 if limiter else -2]) + "*}"

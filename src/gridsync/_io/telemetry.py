@@ -50,7 +50,6 @@ DURATION: Final = "db.client.operation.duration"
 BUCKETS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)
 """Seconds, as the conventions ask."""
 DEFAULT_PORT: Final = 6379
-_LIMITS: Final = frozenset({"limits.hit", "limits.hit_one"})
 _SUPPRESSED: Final = ("suppress_instrumentation", getattr(context, "_SUPPRESS_INSTRUMENTATION_KEY", ""))
 """Where a context says so: other instrumentations use the first, the SDK's exporters the second."""
 
@@ -69,6 +68,7 @@ TALLIES: Final = {
     "breaker.half-open": _Tally("count", "{change}", "breakers that let a probe pass"),
     "breaker.closed": _Tally("count", "{change}", "breakers that closed again"),
     "read.fallback": _Tally("count", "{call}", "reads that no replica answered, so that the primary did"),
+    "limit.wait": _Tally("seconds", "s", "from asking a limiter for a turn to having it"),
     "limit.degraded": _Tally("count", "{decision}", "answers of limiters whose server was away"),
     "lock.wait": _Tally("seconds", "s", "from asking for a lock to holding it"),
     "lock.hold": _Tally("seconds", "s", "from holding a lock to giving it back"),
@@ -97,7 +97,6 @@ class Listener:
         )
         self.attempts = meter.create_counter("gridsync.retry.attempts", "{attempt}", "attempts that failed")
         self.opened = meter.create_counter("gridsync.connection.opened", "{connection}", "connections set up")
-        self.decisions = meter.create_counter("gridsync.limit.decisions", "{decision}", "answers of limiters")
         self._histograms = {
             what: meter.create_histogram(f"gridsync.{what}", each.unit, each.description)
             for what, each in TALLIES.items()
@@ -277,8 +276,6 @@ def _wrap(inner: Call, where: Callable[[Sequence[str]], Endpoint], peers: Peers,
             if span is not None:
                 span.set_attributes(_peer(peers, where, keys))
                 span.end()
-        if operation.name in _LIMITS:
-            listener.decisions.add(1, _decision(keys[0], reply))
         return reply
 
     return call
@@ -338,12 +335,6 @@ def processing(
         return None
 
     return handle_one
-
-
-def _decision(key: str, verdict: Sequence[int]) -> Attributes:
-    # The key is {namespace:limit:limiter:subject}, colons in the first three escaped: `keys.limit`.
-    outcome = "admitted" if verdict[0] == 0 else "never" if verdict[0] < 0 else "denied"
-    return {"gridsync.name": key.split(":", 3)[2], "gridsync.outcome": outcome}
 
 
 def failed(counts: Counts, operation: Operation, error: Exception) -> None:

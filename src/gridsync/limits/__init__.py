@@ -16,7 +16,7 @@ server is away, and ``lua/`` what is atomic.  Windows: ``hit_one`` for one rule,
 from gridsync.limits._api import AsyncLimiter, Limiter
 from gridsync.limits._check import Checked
 from gridsync.limits._decision import Decision, Ticket
-from gridsync.limits._fallback import OnError
+from gridsync.limits._fallback import OnError, Share
 from gridsync.limits._rate import Rate
 from gridsync.limits._rules import GCRA, ApproxWindow, Concurrency, FixedWindow, Rule, SlidingWindow
 from gridsync.limits._together import AsyncLimits, Limits
@@ -35,6 +35,7 @@ __all__ = [
     "OnError",
     "Rate",
     "Rule",
+    "Share",
     "SlidingWindow",
     "Ticket",
 ]

@@ -43,7 +43,8 @@ class Limiter(BaseLimiter):
         budget: Longest time of one decision, repeats included, in seconds from 0.001; default is the command timeout.
             Once the server's breaker is open, no time is spent at all.
         share: With ``"local"``, the part of each limit that this process admits by itself, above 0 and at most 1:
-            1/n keeps the limit for n processes; at least one unit is admitted.
+            1/n keeps the limit for n processes; ``"auto"`` is 1/n for the n processes that were alive when the server
+            was last heard; at least one unit is admitted.
         deny_cache: How many keys' denials are remembered here, up to 1,000,000; 0, the default, asks every time.  A
             denied `hit` is then denied again without asking, for the same cost or more, until its `retry_after` has
             passed.  Not for `Concurrency`, and never for `reserve` and `acquire`.
@@ -53,8 +54,11 @@ class Limiter(BaseLimiter):
         UsageError: The name is empty, or an option cannot be used.
 
     Not guaranteed by ``"local"``: the limit where n x share is above 1, nor in a window that holds both hits which the
-    server admitted and hits which this process did: it may hold the sum of the two limits.  The server never hears of
-    local hits.  A process keeps 10,000 keys, and forgets the one that was hit longest ago.
+    server admitted and hits which this process did: a key begins with this process's share of what the server last told
+    it was left, and others may have used that.  The server never hears of local hits.  A process keeps 10,000 keys, and
+    forgets the one that was hit longest ago.
+    Cost of ``share="auto"``: one script of O(log n) every 10 s for each limiter name and process, by the watchdog; a
+        sorted set with a member for each process.
 
     Guarantee of *deny_cache*: a denial that is remembered would be given by the server too, since what is used only
         grows until then; `refund` and `reset` of this object forget it (tests/limits/test_deny_cache.py).
@@ -235,9 +239,7 @@ class Limiter(BaseLimiter):
             decision = self._degraded(error, key, cost, take=True)
         else:
             decision = self._decision(verdict, key, cost, hit, delay_us)
-        if not decision.allowed:
-            raise self._refusal(decision, key, cost)
-        return decision
+        return self._waited(decision, key, cost)
 
     def refund(self, ticket: Ticket | None) -> bool:
         """Give a hit back, as if it had never been counted: for work that was paid for and not done.
@@ -392,9 +394,7 @@ class AsyncLimiter(BaseLimiter):
             decision = self._degraded(error, key, cost, take=True)
         else:
             decision = self._decision(verdict, key, cost, hit, delay_us)
-        if not decision.allowed:
-            raise self._refusal(decision, key, cost)
-        return decision
+        return self._waited(decision, key, cost)
 
     async def refund(self, ticket: Ticket | None) -> bool:
         """Give a hit back, as if it had never been counted; see `Limiter.refund`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Literal
 
+from gridsync._io.decided import CACHE, LOCAL, POLICY
 from gridsync._io.denials import Denials
 from gridsync._units import count, seconds
 from gridsync.errors import InvalidLimit, RateLimited, UsageError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from gridsync._units import Seconds
     from gridsync.errors import GridsyncError
     from gridsync.limits._core import Verdict
-    from gridsync.limits._fallback import OnError
+    from gridsync.limits._fallback import OnError, Share
     from gridsync.limits._rules import Rule
 
 _new = tuple.__new__
@@ -33,7 +34,7 @@ WAIT_MAX_S = 3600.0
 class BaseLimiter:
     """A limiter of no world yet."""
 
-    __slots__ = ("_denials", "_fallback", "_name", "_rules", "_windows")
+    __slots__ = ("_count", "_denials", "_fallback", "_io", "_learn", "_name", "_rules", "_windows")
 
     def __init__(
         self,
@@ -43,7 +44,7 @@ class BaseLimiter:
         *rules: str | Rule,
         on_error: OnError = "raise",
         budget: Seconds | None = None,
-        share: float = 1.0,
+        share: Share = 1.0,
         deny_cache: int = 0,
     ) -> None:
         if not isinstance(name, str) or not name:
@@ -52,11 +53,15 @@ class BaseLimiter:
             raise InvalidLimit(f"limiter {name!r} has no rule; pass one or more such as '100/second'")
         if len(rules) > RULES_MAX:
             raise InvalidLimit(f"limiter {name!r} has {len(rules)} rules; at most {RULES_MAX} are checked at once")
-        self._name = name
+        self._io, self._name = io, name
         self._rules = tuple(map(read_rule, rules))
         timeout = None if budget is None else seconds(budget, f"budget of limiter {name!r}", least=BUDGET_MIN_S)
         self._windows = algorithm(io, namespace, name, self._rules, timeout=timeout)
-        self._fallback = Fallback(io, name, [rule.quota for rule in self._rules], on_error, share)
+        self._fallback = Fallback(
+            io, namespace, name, [rule.quota for rule in self._rules], policy=on_error, share=share
+        )
+        self._learn = self._fallback.learn if on_error == "local" else None
+        self._count = io.decisions(name)
         self._denials: Denials | None = None
         if deny_cache != 0 or isinstance(deny_cache, bool):
             size = count(deny_cache, f"deny_cache of limiter {name!r}", DENIALS_MAX)
@@ -96,11 +101,16 @@ class BaseLimiter:
         ticket = _new(Ticket, (key, hit, cost)) if hit and retry_us == 0 else None
         reset_after, delay = reset_us / 1_000_000, delay_us / 1_000_000
         admitted = retry_us == 0
+        if hit:
+            self._count[0 if admitted else 1 if retry_us > 0 else 2] += 1
+            if self._learn is not None:
+                self._learn(key, verdict)
         return _new(
             Decision, (admitted, rule.limit, remaining, retry_after, reset_after, rule, "server", ticket, delay)
         )
 
     def _remembered(self, verdict: Verdict) -> Decision:
+        self._count[CACHE + 1] += 1
         return self._decision(verdict)._replace(source="cache")
 
     def _forget(self, key: str) -> None:
@@ -137,7 +147,17 @@ class BaseLimiter:
             raise error
         decision = self._decision(fallback.answer(key, cost, take=take))
         source: Literal["local", "policy"] = "local" if fallback.policy == "local" else "policy"
+        if take:
+            how = 0 if decision.allowed else 2 if decision.retry_after is None else 1
+            self._count[(LOCAL if source == "local" else POLICY) + how] += 1
         return decision._replace(source=source, limit=fallback.limits[self._rules.index(decision.rule)])
+
+    def _waited(self, decision: Decision, key: str, cost: int) -> Decision:
+        """Tell how long a caller waited for its turn, or raise if it has none."""
+        if not decision.allowed:
+            raise self._refusal(decision, key, cost)
+        self._io.tally("limit.wait", self._name, decision.delay)
+        return decision
 
     def _refusal(self, decision: Decision, key: str, cost: int) -> RateLimited:
         """Say in words why a call is denied."""

@@ -57,6 +57,7 @@ class SimIO:
         self.server = server
         self.timeout = timeout
         self.counts = Counts()
+        self.decisions = self.counts.decisions
         self._scheduler = process.scheduler
         self._hub = Hub(self)
         self.hears = self._hub.ears.heard.__contains__
