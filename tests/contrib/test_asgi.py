@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from gridsync import AsyncGrid, UsageError
+from gridsync import AsyncGrid, Settings, UsageError
 from gridsync.contrib.asgi import Policy, RateLimitMiddleware
 from gridsync.contrib.keys import ClientAddress, endpoint, header, join
 from gridsync.limits import Concurrency
@@ -161,14 +161,14 @@ async def test_a_slot_is_held_until_the_response_has_been_sent(grid: AsyncGrid):
     async with browser(RateLimitMiddleware(slow, grid=grid, policies=[policy])) as client:
         first, second = (asyncio.create_task(client.get("/slow")) for _ in range(2))
         limiter = policy.limiter(grid)
-        await given_back(0, limiter)
+        await left(0, limiter)
         denied = await client.get("/")
         assert denied.status_code == 429
         assert denied.headers["ratelimit-policy"] == '"running";q=2;qu="concurrent-requests"'
         assert 1 <= int(denied.headers["retry-after"]) <= 60
         await arrived.wait()
         second.cancel()
-        await given_back(1, limiter)
+        await left(1, limiter)
         with pytest.raises(RuntimeError):
             await client.get("/broken")
         assert (await client.get("/")).text == "onetwo"
@@ -301,7 +301,15 @@ async def test_what_is_decided_without_the_server_has_no_numbers(flushed: RedisS
     assert not any("ratelimit" in answer.headers for answer in answers)
     assert answers[2].json()["violated-policies"] == ["local"]
     assert 1 <= int(answers[2].headers["retry-after"]) <= 60
-    assert (lax.counts.degraded, local.counts.degraded) == (3, 3)
+    assert (lax.counts.admitted, lax.counts.degraded) == (2, 2)
+    assert (local.counts.admitted, local.counts.denied, local.counts.degraded) == (2, 1, 3)
+
+
+async def test_a_request_that_is_denied_is_none_for_a_shadow(grid: AsyncGrid):
+    shadow, real = Policy("next", "1/minute", key=ADDRESS, shadow=True), Policy("api", "1/minute", key=ADDRESS)
+    async with browser(service(grid, shadow, real)) as client:
+        assert [(await client.get("/")).status_code for _ in range(3)] == [200, 429, 429]
+    assert (shadow.counts.admitted, shadow.counts.denied) == (1, 0)
 
 
 async def test_a_shadow_without_a_server_is_no_trouble(flushed: RedisServer):
@@ -312,54 +320,46 @@ async def test_a_shadow_without_a_server_is_no_trouble(flushed: RedisServer):
 
 
 @pytest.mark.leaves_keys
-async def test_an_error_that_no_waiting_heals_gives_back_and_is_raised(grid: AsyncGrid, flushed: RedisServer):
+async def test_an_error_that_no_waiting_heals_takes_nothing_and_is_raised(grid: AsyncGrid, flushed: RedisServer):
     first, broken = Policy("first", "5/minute", key=ADDRESS), Policy("broken", "5/minute", key=ADDRESS)
     flushed.command("SET", "{rate_limit:limit:broken:192.0.2.1}", "not a log")
     async with browser(service(grid, first, broken)) as client:
         with pytest.raises(Exception, match="WRONGTYPE"):
             await client.get("/")
-    await given_back(5, first.limiter(grid))
+    assert (await first.limiter(grid).peek("192.0.2.1")).remaining == 5
 
 
 async def test_a_request_that_is_cancelled_while_it_is_judged_gives_back(flushed: RedisServer):
-    """The first policy has taken, the second one waits for a server that does not answer: the client hangs up."""
-    async with AsyncGrid(flushed.url) as grid, AsyncGrid(flushed.url) as other:
-        seen = asyncio.Event()
-        first = Policy("first", "5/minute", key=ADDRESS)
-        second = Policy("second", key=ADDRESS, limiter=lambda _: Stuck(seen))
+    """The client hangs up while a slow server decides."""
+    async with AsyncGrid(settings=Settings(redis_url=flushed.url, redis_command_timeout=30)) as grid:
+        first, second = (
+            Policy("first", "5/minute", key=ADDRESS),
+            Policy("second", Concurrency(3, ttl_s=60), key=ADDRESS),
+        )
         app = service(grid, first, second)
         async with browser(app) as client:
-            request = asyncio.create_task(client.get("/"))
-            await seen.wait()
-            looker = first.limiter(other)
-            assert (await looker.peek("192.0.2.1")).remaining == 4
-            request.cancel()
-            await asyncio.wait({request})
+            await client.get("/")
+            flushed.pause()
+            try:
+                request = asyncio.create_task(client.get("/"))
+                await soon(lambda: grid.stats().in_flight == 1)
+                request.cancel()
+                await asyncio.wait({request})
+            finally:
+                flushed.resume()
             assert request.cancelled()
-            await given_back(5, looker)
+            await soon(lambda: not app._gate._undoing)
+        assert (await first.limiter(grid).peek("192.0.2.1")).remaining == 4
+        assert (await second.limiter(grid).peek("192.0.2.1")).remaining == 3
 
 
-async def given_back(units: int, limiter: AsyncLimiter) -> None:
-    """Wait for what is given back in the background, until so many units are left."""
+async def left(units: int, limiter: AsyncLimiter) -> None:
+    """Wait until so many units are left."""
 
-    async def left() -> bool:
+    async def so_many() -> bool:
         return (await limiter.peek("192.0.2.1")).remaining == units
 
-    await until(left)
-
-
-class Stuck:
-    """A limiter that never answers."""
-
-    rules = ()
-
-    def __init__(self, seen: asyncio.Event) -> None:
-        self._seen = seen
-
-    async def hit(self, key: str, cost: int) -> None:
-        del key, cost
-        self._seen.set()
-        await asyncio.Event().wait()
+    await until(so_many)
 
 
 async def test_a_grid_may_be_opened_again(flushed: RedisServer):

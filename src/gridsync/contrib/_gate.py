@@ -8,16 +8,16 @@ from collections.abc import Callable
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
-from gridsync.contrib._policy import Asked, Policy
+from gridsync.contrib._policy import RETRY_S, Asked, Policy
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable, UsageError
 from gridsync.grid import AsyncGrid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from gridsync._io.aio import AsyncIO
     from gridsync.contrib._scope import Scope
-    from gridsync.limits import AsyncLimiter, Decision
+    from gridsync.limits import AsyncLimiter, Checked, Decision
 
 logger = logging.getLogger("gridsync")
 
@@ -47,13 +47,13 @@ class Verdict(NamedTuple):
     headers: list[tuple[str, str]]
     """What the response shall say, refused or not."""
     decisions: list[Decision]
-    """Of those policies that are no shadows, in their order, up to the first that denied."""
+    """Of those policies that are no shadows, in their order; none if the server was away and a policy raises."""
     held: list[Asked]
     """Whose slots the request holds until it has ended: for `Gate.give_back`."""
 
 
 class Gate:
-    """Several policies in order.  All of them admit a request, or nothing is taken from any."""
+    """Several policies.  All of them admit a request, or nothing is taken from any."""
 
     def __init__(self, grid: GridOf, policies: Iterable[Policy]) -> None:
         """Check that they can stand side by side.
@@ -79,74 +79,83 @@ class Gate:
 
     async def judge(self, scope: Scope) -> Verdict:
         """Ask the policies that a request concerns."""
-        asked = self._asked(scope)
-        if not asked:
-            return Verdict(None, [], [], [])
-        refusing: list[Asked] = []
+        grid, asked = self._asked(scope)
+        enforced = [one for one in asked if not one.policy.shadow]
+        if enforced:
+            try:
+                decisions = await self._decide(grid, enforced)
+            except (Unavailable, OutcomeUnknown):
+                for one in enforced:
+                    one.policy.counts.failed += 1
+                return away(enforced)
+            for one, decision in zip(enforced, decisions, strict=True):
+                one.decision = decision
+            denied = [one for one in enforced if one.denies]
+            for one in denied or enforced:
+                one.count()
+            if denied:
+                return told(enforced, denied)
+        shadows = [one for one in asked if one.policy.shadow]
+        if shadows:
+            await asyncio.gather(*(look(one) for one in shadows))
+        return told(enforced, [])._replace(held=[one for one in asked if one.holds])
+
+    async def _decide(self, grid: AsyncGrid, enforced: list[Asked]) -> Sequence[Decision]:
+        """Take from all of them or from none; what a cancelled caller took is given back."""
+        if len(enforced) == 1:
+            only = enforced[0]
+            return [await only.limiter.hit(only.key, only.cost)]
+        checking = asyncio.ensure_future(grid.limits.check([(one.limiter, one.key, one.cost) for one in enforced]))
         try:
-            for number, one in enumerate(asked, start=1):
-                await self._ask(one)
-                if one.refuses:
-                    refusing = [one, *await self._others(one, asked[number:])]
-                    break
-        except BaseException:
-            # Cancelled, or an error that no policy stands for.  What was under way may have been taken.
-            self._undo(asked)
+            return (await asyncio.shield(checking)).decisions
+        except asyncio.CancelledError:
+            self._keep(asyncio.ensure_future(undo(grid, checking)))
             raise
-        if refusing:
-            await self.give_back(asked)
-        return told(asked, refusing)
 
-    async def give_back(self, asked: list[Asked]) -> None:
-        """Give back what was taken; goes on if the caller is cancelled."""
-        if undoing := self._undo(asked):
-            await asyncio.wait(undoing)
+    async def give_back(self, held: list[Asked]) -> None:
+        """Give back the slots of a request that has ended; goes on if the caller is cancelled."""
+        giving = {asyncio.ensure_future(give_back(one)) for one in held}
+        for task in giving:
+            self._keep(task)
+        await asyncio.wait(giving)
 
-    def _undo(self, asked: list[Asked]) -> set[asyncio.Task[None]]:
-        taken = [one for one in asked if one.decision is not None and one.decision.ticket is not None]
-        tasks = {asyncio.ensure_future(give_back(one)) for one in taken}
-        self._undoing |= tasks
-        for task in tasks:
-            task.add_done_callback(self._undoing.discard)
-        return tasks
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        """Hold on to a task that nobody may be waiting for."""
+        self._undoing.add(task)
+        task.add_done_callback(self._undoing.discard)
 
-    def _asked(self, scope: Scope) -> list[Asked]:
-        asked = []
-        for policy, limiter in zip(self._policies, self._bound(scope), strict=True):
-            wants = policy.asks(scope)
-            if wants is not None:
-                asked.append(Asked(policy, limiter, *wants))
-        return asked
-
-    def _bound(self, scope: Scope) -> list[AsyncLimiter]:
-        """Return the limiters of the policies, made anew when the grid was opened anew."""
+    def _asked(self, scope: Scope) -> tuple[AsyncGrid, list[Asked]]:
+        """Return the policies that a request concerns, with their limiters."""
         grid = self._grid if isinstance(self._grid, AsyncGrid) else self._grid(scope)
         io = grid._io  # noqa: SLF001 - a limiter lives as long as its grid's driver
         if self._io is not io:
             self._limiters = [policy.limiter(grid) for policy in self._policies]
             self._io = io
-        return self._limiters
+        asked = []
+        for policy, limiter in zip(self._policies, self._limiters, strict=True):
+            wants = policy.asks(scope)
+            if wants is not None:
+                asked.append(Asked(policy, limiter, *wants))
+        return grid, asked
 
-    async def _ask(self, one: Asked) -> None:
-        try:
-            one.decision = await one.limiter.hit(one.key, one.cost)
-        except (Unavailable, OutcomeUnknown) as error:
-            one.error = error
-        one.count()
 
-    async def _others(self, first: Asked, rest: list[Asked]) -> list[Asked]:
-        """Return those that would deny too, so that a client is not told to come again too early."""
-        if first.decision is None or first.decision.degraded:
-            return []  # nobody asks a server twice that is away
-        enforced = [one for one in rest if not one.policy.shadow]
-        looks = [one.limiter.peek(one.key, one.cost) for one in enforced]
-        for one, look in zip(enforced, await asyncio.gather(*looks, return_exceptions=True), strict=True):
-            if isinstance(look, GridsyncError):
-                continue
-            if isinstance(look, BaseException):
-                raise look
-            one.decision = look
-        return [one for one in enforced if one.decision is not None and not one.decision.allowed]
+async def look(shadow: Asked) -> None:
+    """Ask a policy that must not trouble anybody."""
+    try:
+        shadow.decision = await shadow.limiter.hit(shadow.key, shadow.cost)
+    except GridsyncError as error:
+        shadow.policy.counts.failed += 1
+        logger.info("shadow policy %r could not be asked: %s", shadow.policy.name, error)
+    else:
+        shadow.count()
+
+
+async def undo(grid: AsyncGrid, checking: asyncio.Future[Checked]) -> None:
+    """Give back what was taken for a request that was cancelled meanwhile; if that fails, it stays counted."""
+    try:
+        await grid.limits.refund(await checking)
+    except GridsyncError as error:
+        logger.info("what a cancelled request took stays counted: %s", error)
 
 
 async def give_back(one: Asked) -> None:
@@ -157,26 +166,39 @@ async def give_back(one: Asked) -> None:
         logger.info("policy %r could not give back what a request took: %s", one.policy.name, error)
 
 
-def told(asked: list[Asked], refusing: list[Asked]) -> Verdict:
+def told(enforced: list[Asked], denied: list[Asked]) -> Verdict:
     """Put into words what the policies said."""
-    shown = [one for one in asked if not one.policy.shadow]
-    headers = []
-    if shown:
-        headers.append(("ratelimit-policy", ", ".join(item for one in shown for item in one.policy_items())))
-    items = [item for one in shown if (item := one.limit_item(given_back=bool(refusing))) is not None]
+    headers = policy_headers(enforced)
+    items = [item for one in enforced if (item := one.limit_item()) is not None]
     if items:
         headers.append(("ratelimit", ", ".join(items)))
-    decisions = [one.decision for one in shown if one.decision is not None]
-    if not refusing:
-        return Verdict(None, headers, decisions, [one for one in asked if one.holds])
-    waits = [one.retry_after_s for one in refusing]
+    decisions = [one.decision for one in enforced if one.decision is not None]
+    if not denied:
+        return Verdict(None, headers, decisions, [])
+    waits = [one.retry_after_s for one in denied]
     longest = None if None in waits else max(wait for wait in waits if wait is not None)
     if longest is not None:
         headers.append(("retry-after", str(ceil(longest))))
+    return Verdict(problem(denied), headers, decisions, [])
+
+
+def away(enforced: list[Asked]) -> Verdict:
+    """Say that nobody could be asked."""
+    return Verdict(problem(enforced), [*policy_headers(enforced), ("retry-after", str(ceil(RETRY_S)))], [], [])
+
+
+def policy_headers(enforced: list[Asked]) -> list[tuple[str, str]]:
+    """Return the ``RateLimit-Policy`` of a request that any policy concerns."""
+    items = [item for one in enforced for item in one.policy_items()]
+    return [("ratelimit-policy", ", ".join(items))] if items else []
+
+
+def problem(refusing: list[Asked]) -> Problem:
+    """Say why a request is refused: because of a quota, or for want of a server."""
     violated = [name for one in refusing if (name := one.violated()) is not None]
     status, kind = (TOO_MANY, "quota-exceeded") if violated else (AWAY, "temporary-reduced-capacity")
     body: dict[str, object] = {"type": TYPES + kind, "title": TITLES[kind], "status": status}
     body["detail"] = "; ".join(one.why() for one in refusing)
     if violated:
         body["violated-policies"] = violated
-    return Verdict(Problem(status, body), headers, decisions, [])
+    return Problem(status, body)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from gridsync._units import Seconds
     from gridsync.contrib.keys import KeyFunction
-    from gridsync.errors import GridsyncError
     from gridsync.grid import AsyncGrid
     from gridsync.limits import AsyncLimiter, Decision, OnError, Rule
 
@@ -170,13 +169,12 @@ class Asked:
     key: str
     cost: int
     decision: Decision | None = None
-    error: GridsyncError | None = None
-    """Why nobody decided."""
+    """What it said; ``None`` as long as nobody has answered."""
 
     @property
-    def refuses(self) -> bool:
-        """Whether the request is not let in because of this policy."""
-        return not self.policy.shadow and (self.decision is None or not self.decision.allowed)
+    def denies(self) -> bool:
+        """Whether it does not admit the request."""
+        return self.decision is not None and not self.decision.allowed
 
     @property
     def holds(self) -> bool:
@@ -187,7 +185,7 @@ class Asked:
     @property
     def retry_after_s(self) -> float | None:
         """When the same request would be admitted, in seconds; ``None`` if never."""
-        return RETRY_S if self.decision is None else self.decision.retry_after
+        return None if self.decision is None else self.decision.retry_after
 
     def violated(self) -> str | None:
         """Name the rule that is used up to clients, if one is."""
@@ -204,16 +202,13 @@ class Asked:
             items.append(policy_item(name, rule.limit, window_s, self._partition(), unit))
         return items
 
-    def limit_item(self, *, given_back: bool) -> str | None:
+    def limit_item(self) -> str | None:
         """Return what ``RateLimit`` says of it; nothing if the server did not say."""
         decision = self.decision
         if decision is None or decision.degraded:
             return None
-        remaining, reset_s = decision.remaining, decision.retry_after or decision.reset_after
-        if given_back and decision.ticket is not None:
-            remaining = min(decision.limit, remaining + self.cost)
         name = _item_name(self.policy.name, self.limiter, decision.rule)
-        return limit_item(name, remaining, reset_s, self._partition())
+        return limit_item(name, decision.remaining, decision.retry_after or decision.reset_after, self._partition())
 
     def why(self) -> str:
         """Say in words why it refuses."""
@@ -228,14 +223,11 @@ class Asked:
         """Count what was said, and warn of what a shadow would have denied."""
         counts, decision = self.policy.counts, self.decision
         if decision is None:
-            counts.failed += 1
             return
         counts.degraded += decision.degraded
-        if decision.allowed:
-            counts.admitted += 1
-            return
-        counts.denied += 1
-        if self.policy.shadow:
+        counts.admitted += decision.allowed
+        counts.denied += not decision.allowed
+        if self.policy.shadow and not decision.allowed:
             self.policy._would_deny(self.key)  # noqa: SLF001 - same module
 
     def _partition(self) -> bytes | None:

@@ -45,23 +45,21 @@ class RateLimitMiddleware:
         app: The application.
         grid: An `AsyncGrid` that is open while requests come, or a function that finds it in their scope; always the
             same one.
-        policies: One or more.  They are asked in this order, and the first that denies ends it; so put the narrow ones
-            first: what floods them never reaches the wide ones.
+        policies: One or more, which must all admit a request.
         websockets: ``"pass"`` lets them through, ``"limit"`` counts the opening of each as a request.
 
     Raises:
         UsageError: There is no policy, or two have the same name.
 
-    Streams are not touched: bodies pass as they come, in both directions.  What a policy took is given back if a later
-    one denies, or if the request is cancelled while a later one is asked; slots of `Concurrency`, when the application
-    has ended.
+    Streams are not touched: bodies pass as they come, in both directions.  A request that is denied, or cancelled while
+    several policies are asked, takes nothing; slots of `Concurrency` are given back when the application has ended.
 
     While the server is away, a policy with ``on_error="raise"`` or ``"deny"`` is answered with 503, ``Retry-After`` and
     a problem of type ``temporary-reduced-capacity``.  ``RateLimit`` tells nothing that was decided without it.
 
-    Not guaranteed: that several policies are decided at one moment: they are asked one after the other.  For that, give
-    one policy several rules.
-    Cost: one round trip for each policy; one more for a denied request if there are others.
+    Not guaranteed: on a Cluster, that several policies decide in one step; see `AsyncLimits.check`.
+    Cost: one round trip, however many policies there are, and one more if shadows look at what is admitted.  On a
+    Cluster one for each policy, and two more for what is denied.
     """
 
     def __init__(

@@ -62,7 +62,7 @@ def limited(
     Args:
         grid: An `AsyncGrid` that is open while requests come, or a function that finds it in their scope; always the
             same one.
-        *policies: One or more, asked in this order; see `RateLimitMiddleware`.
+        *policies: One or more, which must all admit a request; see `RateLimitMiddleware`.
         subject: A dependency that tells who it is, such as the one that returns the current user's name, for the key
             function `gridsync.contrib.keys.subject`.
 
@@ -76,7 +76,7 @@ def limited(
 
     A refused request takes nothing from these policies.  What another `limited` of the same route took stays taken.
     Slots of `Concurrency` are held until FastAPI ends its dependencies: since 0.118, when the response has been sent.
-    Cost: one round trip for each policy; one more for a denied request if there are others.
+    Cost: as `RateLimitMiddleware`.
     """
     gate = Gate(grid, policies)
 
