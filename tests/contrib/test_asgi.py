@@ -353,6 +353,33 @@ async def test_a_request_that_is_cancelled_while_it_is_judged_gives_back(flushed
         assert (await second.limiter(grid).peek("192.0.2.1")).remaining == 3
 
 
+class Stuck:
+    """A limiter that never answers."""
+
+    rules = ()
+
+    def __init__(self, asked: asyncio.Event) -> None:
+        self._asked = asked
+
+    async def hit(self, key: str, cost: int) -> None:
+        del key, cost
+        self._asked.set()
+        await asyncio.Event().wait()
+
+
+async def test_a_request_that_is_cancelled_while_a_shadow_looks_gives_back(grid: AsyncGrid):
+    asked = asyncio.Event()
+    shadow = Policy("next", key=ADDRESS, shadow=True, limiter=lambda _: Stuck(asked))
+    real = Policy("running", Concurrency(3, ttl_s=60), key=ADDRESS)
+    async with browser(service(grid, shadow, real)) as client:
+        request = asyncio.create_task(client.get("/"))
+        await asked.wait()
+        await left(2, real.limiter(grid))
+        request.cancel()
+        await left(3, real.limiter(grid))
+        await asyncio.wait({request})
+
+
 async def left(units: int, limiter: AsyncLimiter) -> None:
     """Wait until so many units are left."""
 

@@ -97,7 +97,11 @@ class Gate:
                 return told(enforced, denied)
         shadows = [one for one in asked if one.policy.shadow]
         if shadows:
-            await asyncio.gather(*(look(one) for one in shadows))
+            try:
+                await asyncio.gather(*(look(one) for one in shadows))
+            except BaseException:
+                self._give_back(enforced)
+                raise
         return told(enforced, [])._replace(held=[one for one in asked if one.holds])
 
     async def _decide(self, grid: AsyncGrid, enforced: list[Asked]) -> Sequence[Decision]:
@@ -114,10 +118,13 @@ class Gate:
 
     async def give_back(self, held: list[Asked]) -> None:
         """Give back the slots of a request that has ended; goes on if the caller is cancelled."""
-        giving = {asyncio.ensure_future(give_back(one)) for one in held}
+        await asyncio.wait(self._give_back(held))
+
+    def _give_back(self, asked: list[Asked]) -> set[asyncio.Task[None]]:
+        giving = {asyncio.ensure_future(give_back(one)) for one in asked}
         for task in giving:
             self._keep(task)
-        await asyncio.wait(giving)
+        return giving
 
     def _keep(self, task: asyncio.Task[None]) -> None:
         """Hold on to a task that nobody may be waiting for."""
