@@ -312,6 +312,19 @@ async def test_a_request_that_is_denied_is_none_for_a_shadow(grid: AsyncGrid):
     assert (shadow.counts.admitted, shadow.counts.denied) == (1, 0)
 
 
+async def test_who_keeps_knocking_need_not_cost_the_server_anything(grid: AsyncGrid, flushed: RedisServer):
+    async with browser(service(grid, Policy("api", "1/hour", key=ADDRESS, deny_cache=10))) as client:
+        assert [(await client.get("/")).status_code for _ in range(2)] == [200, 429]
+        flushed.pause()
+        try:
+            denied = await client.get("/")
+        finally:
+            flushed.resume()
+    assert (denied.status_code, denied.json()["violated-policies"]) == (429, ["api"])
+    assert 3_500 < int(denied.headers["retry-after"]) <= 3_600
+    assert parse_list(denied.headers["ratelimit"])[0][1]["r"] == 0
+
+
 async def test_a_shadow_without_a_server_is_no_trouble(flushed: RedisServer):
     shadow = Policy("next", "5/minute", key=ADDRESS, shadow=True)
     async with grid_without_server(flushed) as grid, browser(service(grid, shadow)) as client:

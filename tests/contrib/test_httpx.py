@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -313,6 +314,11 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any]):
     for kind in (LimitTransport, AsyncLimitTransport):
         with pytest.raises(UsageError):
             kind(**options)
+
+
+def test_both_transports_are_made_with_the_same_arguments():
+    plain, twin = (inspect.signature(kind).parameters.values() for kind in (LimitTransport, AsyncLimitTransport))
+    assert [(p.name, p.kind, p.default) for p in plain] == [(p.name, p.kind, p.default) for p in twin]
 
 
 def test_an_origin_is_scheme_host_and_port():

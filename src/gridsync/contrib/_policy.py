@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gridsync._units import Seconds
     from gridsync.contrib.keys import KeyFunction
     from gridsync.grid import AsyncGrid
-    from gridsync.limits import AsyncLimiter, Decision, OnError, Rule
+    from gridsync.limits import AsyncLimiter, Decision, OnError, Rule, Share
 
 logger = logging.getLogger("gridsync")
 
@@ -67,7 +67,9 @@ class Policy:
         on_error: What is answered while the server is away.  ``"raise"`` answers 503; see `Limiter`.
         budget: Longest time of one decision, in seconds.
         share: With ``"local"``, the part of each limit that this process admits by itself.
-        limiter: Makes the limiter, instead of *rules*, *on_error*, *budget* and *share*.
+        deny_cache: How many keys' denials are remembered here, so that who keeps knocking costs the server nothing;
+            for requests that no other policy concerns, shadows apart.
+        limiter: Makes the limiter, instead of *rules* and these options.
 
     Raises:
         UsageError: The name, a path or the combination of arguments cannot be used.
@@ -88,7 +90,8 @@ class Policy:
         partition: bool = False,
         on_error: OnError = "raise",
         budget: Seconds | None = None,
-        share: float = 1.0,
+        share: Share = 1.0,
+        deny_cache: int = 0,
         limiter: Callable[[AsyncGrid], AsyncLimiter] | None = None,
     ) -> None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -109,7 +112,9 @@ class Policy:
         self.partition = partition
         """Whether clients are told of partitions."""
         self._key, self._cost = key, cost
-        self._make = limiter or (lambda grid: grid.limiter(name, *read, on_error=on_error, budget=budget, share=share))
+        self._make = limiter or (
+            lambda grid: grid.limiter(name, *read, on_error=on_error, budget=budget, share=share, deny_cache=deny_cache)
+        )
         if isinstance(paths, str) or isinstance(methods, str):
             raise UsageError(f"paths and methods of policy {name!r} must be lists, not one string")
         wanted = tuple(paths)
