@@ -8,6 +8,7 @@ import pytest
 
 from gridsync._io.keys import lock as lock_keys
 from gridsync._io.keys import wake_channel, wake_prefix
+from tests.locks.redlocks import five, make_redlock, masters  # noqa: F401 - fixtures
 from tests.wire.world import KINDS, NAMESPACE, World
 
 if TYPE_CHECKING:

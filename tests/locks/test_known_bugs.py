@@ -1,7 +1,6 @@
 """What broke in other libraries, each as a claim about this one; the docstring says where it was seen.
 
-What concerns Redlock has its tests there, and so has what only a reader-writer lock or a semaphore can get wrong, but
-for the two at the end.
+What only a reader-writer lock or a semaphore can get wrong has its tests there, but for the one at the end.
 """
 
 # ruff: noqa: PT012 - a block is what is tested
@@ -17,11 +16,13 @@ import pytest
 
 from gridsync import Grid
 from gridsync._io import load
+from gridsync._io.keys import lock as lock_keys
 from gridsync.errors import LeaseLost, LockTimeout, UsageError
 from gridsync.locks import AsyncLock, AsyncRWLock, Lock, RWLock
 from gridsync.testing.proxy import Break, FaultProxy
 from tests.locks.conftest import KEYS
-from tests.sim import lock_scenarios
+from tests.locks.redlocks import owners
+from tests.sim import lock_scenarios, redlock_scenarios
 from tests.wire.fake import eventually, soon
 from tests.wire.world import NAMESPACE, NOWHERE, World
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from gridsync.testing.servers import RedisServer
     from tests.locks.conftest import Look
+    from tests.locks.redlocks import Maker
 
 SEEDS = range(6)
 
@@ -379,6 +381,80 @@ def test_b26_nothing_asks_for_all_keys(flushed: RedisServer):
     used = flushed.command("INFO", "commandstats")
     assert "cmdstat_scan" in used
     assert "cmdstat_keys" not in used
+
+
+# -- several masters ------------------------------------------------------------------------------------------------
+
+
+async def test_b11_votes_whose_replies_were_lost_are_votes(make_redlock: Maker, masters: list[RedisServer]):
+    """node-redlock: a retry meets its own value, says "exists" and blocks itself."""
+    with FaultProxy(masters[0].url) as first, FaultProxy(masters[1].url) as second:
+        side = await make_redlock([first.url, second.url, masters[2]])
+        await side.do((await side.do(side.lock().acquire)).release)  # every script is loaded
+        rules = [each.on(Break.REPLY, load("gridsync.locks", "acquire").sha) for each in (first, second)]
+        lease = await side.do(side.lock().try_acquire)
+        assert lease is not None
+        assert [rule.hits for rule in rules] == [1, 1]
+        assert await side.do(lease.release) is True
+        assert owners(masters[:3]) == [None] * 3
+
+
+async def test_b11_what_a_minority_granted_is_given_back_before_the_next_round(
+    make_redlock: Maker, masters: list[RedisServer]
+):
+    """node-redlock: the votes of a failed round stay, and keep everybody else from a majority."""
+    side = await make_redlock(masters[:3])
+    state = lock_keys("gridsync", "job", "redlock").state
+    for server in masters[:2]:
+        server.command("HSET", state, "o", "somebody")
+        server.command("PEXPIRE", state, 60_000)
+    assert await side.do(side.lock().try_acquire) is None
+    assert owners(masters[:3]) == [b"somebody", b"somebody", None]
+
+
+async def test_b11_a_lock_that_ended_while_it_was_taken_is_not_handed_out(
+    make_redlock: Maker, masters: list[RedisServer]
+):
+    """node-redlock (PR 369): the votes came so late that the first of them had ended."""
+    side = await make_redlock(masters[:3], master_timeout=10.0)
+    await side.do((await side.do(side.lock().acquire)).release)
+    for server in masters[:2]:
+        server.pause()
+    began = time.monotonic()
+    trying = asyncio.create_task(side.do(side.lock(ttl=0.3).try_acquire))
+    await soon(lambda: time.monotonic() > began + 0.6)
+    for server in masters[:2]:
+        server.resume()
+    assert await asyncio.wait_for(trying, 30) is None
+    await soon(lambda: owners(masters[:3]) == [None] * 3)
+
+
+async def test_b12_a_request_that_a_release_overtook_is_refused(make_redlock: Maker, masters: list[RedisServer]):
+    """Pottery: the release goes on another connection while the SET is still on its way; the key stays for a ttl."""
+    with FaultProxy(masters[0].url) as proxy:
+        side = await make_redlock([proxy.url, *masters[1:3]], master_timeout=0.5)
+        await side.do((await side.do(side.lock().acquire)).release)
+        acquire = load("gridsync.locks", "acquire").sha
+        proxy.on(Break.REQUEST, acquire, times=1000)
+        lease = await side.do(side.lock(ttl=60).acquire, timeout=30)
+        assert await side.do(lease.release) is True
+        late = [words for words in proxy.requests("EVALSHA") if words[1] == acquire.encode()][-1]
+        assert masters[0].command(*late)[0] == 0
+        assert owners(masters[:3]) == [None] * 3
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_b12_no_request_that_comes_late_holds_anything(seed: int):
+    redlock_scenarios.late_requests(seed)
+    redlock_scenarios.late_renewals(seed)
+
+
+@pytest.mark.parametrize("what", ["semaphore", "rwlock"])
+async def test_b13_permits_on_several_masters_are_refused(make_redlock: Maker, masters: list[RedisServer], what: str):
+    """swarthy, redlock4j: three users that have three of five masters each all see room."""
+    side = await make_redlock(masters[:3])
+    with pytest.raises(UsageError, match=rf"there is no {what} on a Redlock: it would not hold"):
+        getattr(side.redlock, what)("slots", 5)
 
 
 # -- shared ---------------------------------------------------------------------------------------------------------
