@@ -38,7 +38,7 @@ from gridsync._io.keys import wake_channel
 from gridsync.errors import GridsyncError, LockTimeout, Misconfigured, OutcomeUnknown, ServerError
 from gridsync.locks._about import tell
 from gridsync.locks._hold import MARGIN, RENEWALS, Hold, let_go
-from gridsync.locks._spec import CLAIM_MS
+from gridsync.locks._spec import CLAIM_MS, named
 
 if TYPE_CHECKING:
     from gridsync._io import IO
@@ -77,6 +77,7 @@ async def acquire(io: IO, spec: Spec, timeout: float | None) -> Hold | None:
         refused = seeker.asked and isinstance(error, ServerError | Misconfigured)
         if refused or isinstance(error, OutcomeUnknown):
             io.spawn(seeker.abandon())
+        named(error, spec)
         raise
     except BaseException:
         # Cancelled or interrupted: the request may have been applied.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
 
     from gridsync._io import IO, Arg, Operation
+    from gridsync.locks._spec import Spec
 
 T = TypeVar("T")
 _log = logging.getLogger("gridsync")
@@ -178,11 +179,12 @@ class Masters:
         if len(self.all) - len(failed) < self.quorum:
             raise self.too_few(failed)
 
-    def too_few(self, failed: Sequence[GridsyncError]) -> GridsyncError:
-        """Return the error that tells that less than a majority answered."""
+    def too_few(self, failed: Sequence[GridsyncError], spec: Spec | None = None) -> GridsyncError:
+        """Return the error that tells that less than a majority answered, when asked for *spec*."""
         # What will not heal by itself tells more than a server that is away.
         lasting = [error for error in failed if isinstance(error, Misconfigured)]
-        text = (
+        text = f"{spec}: " if spec else ""
+        text += (
             f"{len(self.all) - len(failed)} of {len(self.all)} masters answered, and {self.quorum} are needed; "
             f"the last error: {(lasting or failed)[-1]}"
         )

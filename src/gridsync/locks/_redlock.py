@@ -88,7 +88,7 @@ async def acquire(masters: Masters, spec: Spec, timeout: float | None) -> Quorum
             masters.io.spawn(candidate.abandon())
         raise
     if candidate.deaf:
-        raise masters.too_few(candidate.failed)
+        raise masters.too_few(candidate.failed, spec)
     return None
 
 
@@ -107,7 +107,7 @@ async def resume(masters: Masters, spec: Spec, text: str) -> QuorumHold:
     replies = await masters.each(*(master.run_at(*asked, timeout=limit) for master in masters.all))
     failed = [reply for reply in replies if isinstance(reply, GridsyncError)]
     if len(failed) > len(replies) - masters.quorum:
-        raise masters.too_few(failed)
+        raise masters.too_few(failed, spec)
     given = [not isinstance(reply, GridsyncError) and reply == 1 for reply in replies]
     if sum(given) < masters.quorum:
         raise _resume.ended(spec, fence)
@@ -243,7 +243,7 @@ class Candidate:
                 if not self.deaf:
                     heard_at = now
                 elif now - heard_at >= PATIENCE_S:
-                    raise masters.too_few(self.failed)
+                    raise masters.too_few(self.failed, self._spec)
                 look_s = min(LOOK_S * (1 + self._rank() / 10), LOOK_MAX_S)
                 rest = float("inf") if until is None else until - now
                 if rest <= 0:
@@ -261,7 +261,7 @@ class Candidate:
                 ear.close()
         await self.abandon()
         if self.deaf:
-            raise masters.too_few(self.failed)
+            raise masters.too_few(self.failed, self._spec)
         io.tally("lock.timeout")
         waited = io.monotonic() - self._started
         raise LockTimeout(

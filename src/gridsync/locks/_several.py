@@ -19,7 +19,7 @@ from gridsync.errors import GridsyncError, LockTimeout, OutcomeUnknown
 from gridsync.locks import _core
 from gridsync.locks._about import tell
 from gridsync.locks._hold import Hold, let_go
-from gridsync.locks._spec import FENCE_TTL_MS
+from gridsync.locks._spec import FENCE_TTL_MS, named
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +74,8 @@ async def _together(io: IO, specs: Sequence[Spec]) -> list[Hold] | None:
     except BaseException as error:
         if isinstance(error, OutcomeUnknown) or not isinstance(error, GridsyncError):
             io.spawn(_abandon(io, specs, owners))
+        if isinstance(error, GridsyncError):
+            named(error, *specs)
         raise
     taken, again, *fences = reply
     if not taken:

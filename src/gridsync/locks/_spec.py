@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gridsync._io import Arg, Script
-    from gridsync.errors import LeaseLost
+    from gridsync.errors import GridsyncError, LeaseLost
 
 ACQUIRE = load("gridsync.locks", "acquire")
 RELEASE = load("gridsync.locks", "release")
@@ -80,6 +80,13 @@ class Spec:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name!r}"
+
+
+def named(error: GridsyncError, *specs: Spec) -> None:
+    """Let *error* say what was to be taken, unless it does: whoever reads it in a log has no traceback."""
+    first, more = str(specs[0]), len(specs) - 1
+    if first not in str(error):
+        error.args = (f"{first}{f' and {more} more' if more else ''}: {error}", *error.args[1:])
 
 
 def lock(

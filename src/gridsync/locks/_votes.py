@@ -234,7 +234,7 @@ class QuorumHold(Hold):
                 vote.master.io.unkeep(vote)
         failed = [reply for reply in replies if isinstance(reply, GridsyncError)]
         if not self.ended and self._reached() < sent:
-            raise self._masters.too_few(failed)
+            raise self._masters.too_few(failed, self.spec)
 
     async def let_go(self, timeout: float | None = None) -> int:
         """Give every vote back; 1 if a majority was ours, 0 if it was not."""
@@ -246,7 +246,7 @@ class QuorumHold(Hold):
             return 1
         if codes.count(0) > len(codes) - self._masters.quorum:
             return 0
-        raise self._masters.too_few([reply for reply in replies if isinstance(reply, GridsyncError)])
+        raise self._masters.too_few([reply for reply in replies if isinstance(reply, GridsyncError)], self.spec)
 
 
 async def give_back_all(
