@@ -9,7 +9,7 @@ from gridsync._io.keys import health as health_keys
 from gridsync._io.keys import shard_wake_prefix, wake_prefix
 from gridsync._io.scripts import loaded
 from gridsync._io.wire.faults import ReplyError
-from gridsync.health import Health, Item, Status, worst
+from gridsync.health import LOCKS, Health, Item, Status, worst
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -108,6 +108,11 @@ def judge(facts: Facts, usage: Usage, *, namespace: str, slow_s: float) -> Healt
     if facts.tls:
         found.append(_certificate(facts.certificate_ends, facts.asked_at[1]))
     return Health(worst(found), facts.server, facts.spent_s, tuple(found))
+
+
+def audit(info: object) -> list[Item]:
+    """Return what of a reply to INFO decides whether a lock that was granted stays granted, and is not ok."""
+    return [item for item in _from_info(info) if item.name in LOCKS and item.status in {"degraded", "down"}]
 
 
 def _ms(seconds: float) -> float:

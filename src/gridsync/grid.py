@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 from redis.retry import Retry
 
+from gridsync._audit import Audit
 from gridsync._checkup import PING_SLOW, judge, questions
 from gridsync._io.aio import AsyncIO
 from gridsync._io.guard import Policy
@@ -97,6 +98,11 @@ class _Opened:
             self.embedded.close()
 
 
+def _audit(io: SyncIO | AsyncIO, opened: _Opened, namespace: str) -> None:
+    if opened.embedded is None:
+        io.audit(Audit(opened.place, namespace, opened.place.server.counts))
+
+
 def _settings(url: str | None, namespace: str | None, settings: Settings | None) -> Settings:
     given = {"redis_url": url, "gridsync_namespace": namespace}
     chosen = {name: value for name, value in given.items() if value is not None}
@@ -159,6 +165,9 @@ class Grid:
         namespace: First part of every key; default is ``GRIDSYNC_NAMESPACE``, and without that ``gridsync``.
         settings: Everything else; default is the environment.
         credentials: A redis-py credential provider, instead of the URL's user and password.
+        audit: Whether the server is looked at once for what locks rely on (eviction, persistence, replicas), in the
+            background, a second after the first lease: findings are logged as one warning, and are in `stats`.  Default
+            is ``GRIDSYNC_AUDIT``, and without that yes; never with an embedded server.
 
     Raises:
         UsageError: A setting or the URL cannot be used.
@@ -176,6 +185,7 @@ class Grid:
         namespace: str | None = None,
         settings: Settings | None = None,
         credentials: CredentialProvider | None = None,
+        audit: bool | None = None,
     ) -> None:
         self.settings = _settings(url, namespace, settings)
         self._listeners: Listeners = []
@@ -188,6 +198,8 @@ class Grid:
             pool_size=self.settings.redis_pool_size,
             timeout=self.settings.redis_command_timeout,
         )
+        if self.settings.gridsync_audit if audit is None else audit:
+            _audit(self._io, self._opened, self.namespace)
         try:
             self._io.connect()
         except BaseException:
@@ -451,6 +463,9 @@ class AsyncGrid:
         namespace: First part of every key; default is ``GRIDSYNC_NAMESPACE``, and without that ``gridsync``.
         settings: Everything else; default is the environment.
         credentials: A redis-py credential provider, instead of the URL's user and password.
+        audit: Whether the server is looked at once for what locks rely on (eviction, persistence, replicas), in the
+            background, a second after the first lease: findings are logged as one warning, and are in `stats`.  Default
+            is ``GRIDSYNC_AUDIT``, and without that yes; never with an embedded server.
 
     Raises:
         UsageError: A setting or the URL cannot be used.
@@ -467,8 +482,10 @@ class AsyncGrid:
         namespace: str | None = None,
         settings: Settings | None = None,
         credentials: CredentialProvider | None = None,
+        audit: bool | None = None,
     ) -> None:
         self.settings = _settings(url, namespace, settings)
+        self._audited = self.settings.gridsync_audit if audit is None else bool(audit)
         self._credentials = credentials
         self._listeners: Listeners = []
         self._opened: _Opened | None = None
@@ -492,6 +509,8 @@ class AsyncGrid:
                 timeout=self.settings.redis_command_timeout,
                 connections_per_node=self.settings.gridsync_connections_per_node,
             )
+            if self._audited:
+                _audit(self._driver, self._opened, self.namespace)
             try:
                 await self._driver.connect()
             except BaseException:

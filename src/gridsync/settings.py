@@ -66,6 +66,11 @@ class Settings(BaseSettings):
         description="repeats that are allowed at once on top of that, as after a broken connection",
     )
 
+    gridsync_audit: bool = Field(
+        default=True,
+        description="whether the server is looked at once, after the first lease, for what locks rely on",
+    )
+
     def __init__(self, **values: Any) -> None:  # noqa: ANN401 - checked by the fields
         """Read the environment; *values* win over it.
 

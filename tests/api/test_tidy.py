@@ -49,7 +49,8 @@ BELOW = {
     **dict.fromkeys(PRIMITIVES, ("errors", "_units", "_io")),
     "health": (),
     "_checkup": ("_io", "health"),
-    "grid": ("errors", "_units", "_io", "settings", "embedded", "_checkup", "health", *PRIMITIVES),
+    "_audit": ("_io", "_checkup"),
+    "grid": ("errors", "_units", "_io", "settings", "embedded", "_audit", "_checkup", "health", *PRIMITIVES),
     "redlock": ("errors", "_units", "_io", "settings", "grid", "health", *PRIMITIVES),
 }
 """Which parts a part may import besides itself; `testing`, `cli` and `contrib` stand on top and may import all."""

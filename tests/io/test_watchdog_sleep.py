@@ -41,7 +41,7 @@ class _Item:
 
 def test_what_is_taken_back_in_time_wakes_the_watchdog_only_once() -> None:
     """Else each cycle of an uncontended lock pays for a thread switch, which is as dear as a command."""
-    keeper = Keeper(_NoRoute(), lambda _keys, _error: None)
+    keeper = Keeper(_NoRoute, lambda _keys, _error: None)
     wakes = 0
     notify = keeper._condition.notify
 
@@ -61,7 +61,7 @@ def test_what_is_taken_back_in_time_wakes_the_watchdog_only_once() -> None:
 
 def test_an_item_that_is_due_earlier_is_asked_in_time() -> None:
     """A short lease taken while a long one sleeps must be renewed by its own clock."""
-    keeper = Keeper(_NoRoute(), lambda _keys, _error: None)
+    keeper = Keeper(_NoRoute, lambda _keys, _error: None)
     late = _Item(monotonic() + 60)
     keeper.keep(late)
     items = [_Item(monotonic() + 0.01 * n) for n in range(5)]
@@ -74,7 +74,7 @@ def test_an_item_that_is_due_earlier_is_asked_in_time() -> None:
 
 def test_an_item_kept_while_the_watchdog_looks_is_not_forgotten() -> None:
     """The item comes between the look at all items and the sleep: the moment in which a wake-up could be lost."""
-    keeper = Keeper(_NoRoute(), lambda _keys, _error: None)
+    keeper = Keeper(_NoRoute, lambda _keys, _error: None)
     first, second = _Item(monotonic()), _Item(monotonic() + 0.01)
 
     def settle(reply: object, sent: float) -> bool:  # noqa: ARG001 - the protocol's

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gridsync._io import Category, Command
 from gridsync._io.clock import monotonic
 from gridsync._io.keys import lock as lock_keys
 from gridsync.errors import LeaseLost
@@ -21,7 +22,7 @@ from tests.wire.world import KINDS, NAMESPACE, World
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from gridsync._io.scripts import Script
+    from gridsync._io.scripts import Operation
     from gridsync._io.sync import SyncIO
     from gridsync.testing.proxy import FaultProxy
     from gridsync.testing.servers import RedisServer
@@ -46,7 +47,7 @@ class Item:
         self._key = key
         self._every_s = every_s
 
-    def request(self, now: float) -> tuple[Script, Sequence[str], Sequence[Any]] | None:
+    def request(self, now: float) -> tuple[Operation, Sequence[str], Sequence[Any]] | None:
         assert now >= self.due
         return RENEW, [self._key], ["me", 60_000]
 
@@ -131,6 +132,48 @@ def test_a_batch_whose_script_is_unknown_is_loaded_and_renewed(flushed: RedisSer
         eventually(lambda item=item: item.replies)
         assert set(item.replies) == {1}
         io.unkeep(item)
+
+
+class Slow(Item):
+    """Something whose renewal takes the server a while."""
+
+    def request(self, now: float) -> tuple[Operation, Sequence[str], Sequence[Any]] | None:  # noqa: ARG002 - a Keep's
+        return Command("BLPOP", Category.READ, ("BLPOP",)), [self._key], ["0.2"]
+
+
+class Hasty(Item):
+    """Something that is always about to be lost."""
+
+    @property
+    def deadline(self) -> float:
+        return monotonic() + 0.03
+
+    @deadline.setter
+    def deadline(self, _value: float) -> None:
+        pass
+
+
+def test_a_lease_that_is_about_to_end_leaves_the_others_time_for_their_answers(
+    flushed: RedisServer, sync_io: Callable[..., SyncIO]
+):
+    """One lease of 30 ms would let the renewals of all others fail, whenever the server takes longer than that."""
+    io = sync_io(flushed.url)
+    hasty, slow = Hasty("hasty"), Slow("slow")
+    flushed.command("HSET", "hasty", "o", "me")
+    io.keep(hasty)
+    eventually(lambda: 1 in hasty.replies)
+    io.keep(slow)
+    assert io.stats().leases_kept == 2
+    eventually(lambda: len(slow.replies) == 3)
+    assert slow.replies == [None] * 3, "answered, each time"
+    seen = hasty.replies.count(1)
+    eventually(lambda: hasty.replies.count(1) > seen)
+    for item in (hasty, slow):
+        io.unkeep(item)
+    assert io.stats().leases_kept == 0
+    assert io.alive()
+    io.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "gridsync-keeper"]
 
 
 def test_one_item_that_stumbles_costs_no_other_its_renewal(

@@ -129,8 +129,8 @@ class Keep(Protocol):
     def deadline(self) -> float:
         """When it is lost unless it was renewed; no request made for it may block past this."""
 
-    def request(self, now: float) -> tuple[Script, Sequence[str], Sequence[Arg]] | None:
-        """Return the script call that renews it, or ``None`` when there is nothing (more) to renew."""
+    def request(self, now: float) -> tuple[Operation, Sequence[str], Sequence[Arg]] | None:
+        """Return the call that renews it, or ``None`` when there is nothing (more) to renew."""
 
     def settle(self, reply: Any, sent: float) -> bool:  # noqa: ANN401 - a reply, or the exception instead of it
         """Take the reply (or the exception) of a request sent at *sent*; false ends the keeping.

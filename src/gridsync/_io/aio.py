@@ -37,7 +37,7 @@ from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable, UsageErr
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from gridsync._io import Arg, ReadFrom, Signal
+    from gridsync._io import Arg, Keep, ReadFrom, Signal
     from gridsync._io.counts import Stats
     from gridsync._io.probe import Facts
     from gridsync._io.route import Topology
@@ -78,7 +78,7 @@ class AsyncIO:
         self.who = who.task
         self.wake_prefix = shard_wake_prefix if self._topology.sharded else wake_prefix
         self.together = one_slot if self._topology.sharded else one_server
-        self._keeper = Keeper(self._topology.pools(1), self._topology.failed)
+        self._keeper = Keeper(partial(self._topology.pools, 1), self._topology.failed)
         self.keep = self._keeper.keep
         self.unkeep = self._keeper.unkeep
         self._hub = AsyncHub(self._topology, timeout=timeout)
@@ -380,6 +380,10 @@ class AsyncIO:
             return self._recent.get(age) or self._recent.put(monotonic(), await ask())
         finally:
             self._looking.release()
+
+    def audit(self, item: Keep) -> None:
+        """Let the watchdog ask for *item* too, a moment after the first lease is kept."""
+        self._keeper.first = item
 
     def alive(self) -> bool:
         """Tell whether the watchdog does its work, and nobody has closed this."""

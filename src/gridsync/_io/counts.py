@@ -74,6 +74,8 @@ class Stats:
     """Answers of limiters whose server was away, by their ``on_error``."""
     decisions: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
     """What limiters decided, by their name, and then by who and how: ``server.admitted``, ``cache.denied``."""
+    findings: tuple[str, ...] = ()
+    """What the server lacks of what locks rely on, as found once after the first lease; `Grid.health` tells more."""
 
     @property
     def ambiguous(self) -> int:
@@ -88,6 +90,7 @@ class Stats:
             "failures": dict(self.failures),
             "breakers": dict(self.breakers),
             "decisions": {limiter: dict(decided) for limiter, decided in self.decisions.items()},
+            "findings": list(self.findings),
             "ambiguous": self.ambiguous,
         }
 
@@ -105,6 +108,8 @@ class Counts:
         self.decisions = self.decided.of
         self.peers: dict[str, tuple[str, int]] = {}
         """The address and port behind the name of each server, as of the last connection."""
+        self.findings: tuple[str, ...] = ()
+        """What the audit of the server found."""
 
     def add(self, what: str, name: str = "") -> None:
         """Count that *what* happened once."""
@@ -152,4 +157,5 @@ class Counts:
             repeats_refused=guard.budget.refused,
             decisions_degraded=self.total("limit.degraded"),
             decisions=MappingProxyType({limiter: MappingProxyType(each) for limiter, each in decisions.items()}),
+            findings=self.findings,
         )

@@ -2,7 +2,8 @@
 
 A thread, also under asyncio, so that a blocked event loop cannot starve it.  Invariant: an item is asked when it is
 due and no request made for any item blocks past the earliest deadline of all, so that each item learns of its loss
-in time even when the server is silent.
+in time even when the server is silent.  What would be lost within `QUICK_S` has a thread and a connection of its own,
+from its first look on: else one such lease would leave all others no time for an answer.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from gridsync._io import telemetry
 from gridsync._io.clock import monotonic
+from gridsync._io.scripts import Script
 from gridsync._io.wire.faults import ASKING, REDIRECTS, Fault, ReplyError
 from gridsync.errors import GridsyncError
 
@@ -21,14 +23,18 @@ if TYPE_CHECKING:
 
     from gridsync._io import Keep
     from gridsync._io.route import Route
-    from gridsync._io.scripts import Script
+    from gridsync._io.scripts import Operation
     from gridsync._io.wire.pool import Pool
 
-    Call = tuple[Script, Sequence[str], Sequence[Any]]
+    Call = tuple[Operation, Sequence[str], Sequence[Any]]
 
 _log = logging.getLogger("gridsync")
 TIMEOUT_MAX_S = 1.0
 TIMEOUT_MIN_S = 0.01
+QUICK_S = 0.1
+"""What would be lost so soon does not share its thread with what has more time."""
+FIRST_S = 1.0
+"""How long after the first item that is kept `Keeper.first` is due: no short program is held up by it."""
 LATE_MAX_S = 5.0
 """How late the watchdog may be before it counts as stuck: several of its longest requests."""
 ROUNDS_MAX = 3
@@ -38,10 +44,23 @@ ROUNDS_MAX = 3
 class Keeper:
     """Renews items until they end.  The thread starts with the first item and ends with `close`."""
 
-    def __init__(self, route: Route, failed: Callable[[Sequence[object], Exception], None]) -> None:
-        """Renew through *route*, and tell *failed* what went wrong with which keys."""
-        self._route = route
+    def __init__(
+        self,
+        routes: Callable[[], Route],
+        failed: Callable[[Sequence[object], Exception], None],
+        *,
+        quick_s: float = QUICK_S,
+    ) -> None:
+        """Renew through what *routes* returns, and tell *failed* what went wrong with which keys.
+
+        What would be lost within *quick_s* seconds gets a keeper of its own.
+        """
+        self._routes = routes
+        self._route = routes()
         self._failed = failed
+        self._quick_s = quick_s
+        self.first: Keep | None = None
+        """What is asked for once, beside the first item that is kept."""
         self.reset()
 
     def reset(self) -> None:
@@ -49,6 +68,7 @@ class Keeper:
         self._items: dict[int, Keep] = {}
         self._condition = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
+        self._quick: Keeper | None = None
         self._next = float("inf")
         self._closed = False
 
@@ -60,30 +80,39 @@ class Keeper:
             with self._condition:
                 self._next = min(self._next, item.due)
                 if self._thread is None and not self._closed:
+                    if self.first is not None:
+                        self.first.due = monotonic() + FIRST_S
+                        self._items[id(self.first)] = self.first
                     self._thread = threading.Thread(target=self._run, name="gridsync-keeper", daemon=True)
                     self._thread.start()
                 self._condition.notify()
 
     @property
     def kept(self) -> int:
-        """How many items are kept now."""
-        return len(self._items)
+        """How many items are kept now, `first` not among them."""
+        quick = 0 if self._quick is None else self._quick.kept
+        return len(self._items) - (id(self.first) in self._items) + quick
 
     @property
     def is_well(self) -> bool:
         """Whether it was not closed, and is not late by more than `LATE_MAX_S` for anything that it keeps."""
         due = min((item.due for item in list(self._items.values())), default=float("inf"))
-        return not self._closed and monotonic() - due <= LATE_MAX_S
+        well = self._quick is None or self._quick.is_well
+        return well and not self._closed and monotonic() - due <= LATE_MAX_S
 
     def unkeep(self, item: Keep) -> None:
         """Take *item* back; the thread still looks when it would have been due."""
         self._items.pop(id(item), None)
+        if self._quick is not None:
+            self._quick.unkeep(item)
 
     def stop(self) -> None:
         """Tell the thread to end, and do not wait for it; kept items are left to expire."""
         with self._condition:
             self._closed = True
             self._condition.notify()
+        if self._quick is not None:
+            self._quick.stop()
 
     def close(self) -> None:
         """Stop the thread and close its connection; kept items are left to expire."""
@@ -92,6 +121,8 @@ class Keeper:
         if thread is not None and thread is not threading.current_thread():
             thread.join(TIMEOUT_MAX_S + 1)
         self._route.close()
+        if self._quick is not None:
+            self._quick.close()
 
     def _run(self) -> None:
         while True:
@@ -117,7 +148,12 @@ class Keeper:
 
     def _turn(self) -> None:
         now = monotonic()
-        items = list(self._items.values())
+        items: list[Keep] = []
+        for item in list(self._items.values()):
+            if now < item.deadline < now + self._quick_s:
+                self._hurry(item)
+            else:
+                items.append(item)
         asked: list[tuple[Keep, Call]] = []
         for item in items:
             if item.due > now:
@@ -133,10 +169,17 @@ class Keeper:
                 asked.append((item, call))
         if not asked:
             return
-        earliest = min(item.deadline for item in items)
+        earliest = min((item.deadline for item in items if item.deadline > now), default=float("inf"))
         until = now + min(TIMEOUT_MAX_S, max(TIMEOUT_MIN_S, earliest - now))
         for (item, _), reply in zip(asked, self._exchange([call for _, call in asked], until), strict=True):
             self._settle(item, reply, now)
+
+    def _hurry(self, item: Keep) -> None:
+        if self._quick is None:
+            self._quick = Keeper(self._routes, self._failed, quick_s=0.0)
+        self._quick.keep(item)
+        if self._items.pop(id(item), None) is None:
+            self._quick.unkeep(item)  # it was taken back meanwhile
 
     def _settle(self, item: Keep, reply: object, sent: float) -> None:
         try:
@@ -195,7 +238,8 @@ class Keeper:
             answers = exchange(requests)
             unknown = [i for i, a in enumerate(answers) if isinstance(a, ReplyError) and a.code == "NOSCRIPT"]
             if unknown:
-                loads = [("SCRIPT", "LOAD", source) for source in {calls[i][0].source for i in unknown}]
+                sources = {script.source for i in unknown if isinstance(script := calls[i][0], Script)}
+                loads = [("SCRIPT", "LOAD", source) for source in sources]
                 again = exchange([*loads, *(requests[i] for i in unknown)])[len(loads) :]
                 for i, answer in zip(unknown, again, strict=True):
                     answers[i] = answer

@@ -38,7 +38,7 @@ from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from gridsync._io import Arg, ReadFrom, Signal
+    from gridsync._io import Arg, Keep, ReadFrom, Signal
     from gridsync._io.counts import Stats
     from gridsync._io.probe import Facts
     from gridsync._io.scripts import Operation
@@ -75,7 +75,7 @@ class SyncIO:
         self.who = who.thread
         self.wake_prefix = shard_wake_prefix if self._topology.sharded else wake_prefix
         self.together = one_slot if self._topology.sharded else one_server
-        self._keeper = Keeper(self._topology.pools(1), self._topology.failed)
+        self._keeper = Keeper(partial(self._topology.pools, 1), self._topology.failed)
         self.keep = self._keeper.keep
         self.unkeep = self._keeper.unkeep
         self._hub = ThreadHub(self._topology, timeout=timeout)
@@ -324,6 +324,10 @@ class SyncIO:
             return self._recent.get(age) or self._recent.put(monotonic(), ask())
         finally:
             self._looking.release()
+
+    def audit(self, item: Keep) -> None:
+        """Let the watchdog ask for *item* too, a moment after the first lease is kept."""
+        self._keeper.first = item
 
     def alive(self) -> bool:
         """Tell whether the watchdog does its work, and nobody has closed this."""

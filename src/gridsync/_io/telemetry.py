@@ -373,9 +373,12 @@ def waited(endpoint: Endpoint, spent: float, *, in_vain: int = 0) -> None:
         listener.waited.record(spent, _pool(endpoint))
 
 
-def renewed(endpoint: Endpoint, scripts: Sequence[Script], spent: float, error: Exception | None) -> None:
-    """Tell of a batch of renewals by the watchdog, which has no spans."""
+def renewed(endpoint: Endpoint, operations: Sequence[Operation], spent: float, error: Exception | None) -> None:
+    """Tell of a batch of renewals by the watchdog, which has no spans; what is no script renews nothing."""
     if listener is None:
+        return
+    scripts = [operation for operation in operations if isinstance(operation, Script)]
+    if not scripts:
         return
     names = {script.name for script in scripts}
     about = _server(endpoint) | {"db.operation.name": "EVALSHA" if len(scripts) == 1 else "PIPELINE EVALSHA"}
