@@ -12,6 +12,7 @@ import pytest
 
 from gridsync import Grid
 from gridsync._io.keys import limit, limit_of, limit_pattern
+from gridsync.limits import ApproxWindow, Concurrency, FixedWindow
 from gridsync.testing.servers import free_port
 from tests.wire.world import NAMESPACE
 
@@ -113,13 +114,30 @@ def test_only_the_window_that_was_asked_for_is_counted(grid: Grid, flushed: Redi
     assert [(each["key"], each["used"]) for each in listed["keys"]] == [("bob", 9), ("ada", 1)]
 
 
+def test_what_other_rules_keep_is_told_and_forgotten(grid: Grid, flushed: RedisServer):
+    """An operator who resets a key means all of it."""
+    for rule in ("5/hour burst 5", FixedWindow(5, 3600), ApproxWindow(5, 3600), Concurrency(5, 60)):
+        assert grid.limiter("orders", rule).hit("{ada}", 5)
+    code, output, _ = run(flushed, "show", "orders", "{ada}", "--rule", "5/hour burst 5")
+    assert code == 0
+    assert output.startswith("orders {ada}: a bucket\norders {ada}: a fixed window\norders {ada}: two counters\n")
+    assert "\n  5/hour burst 5: denies for " in output
+    code, told = asked(flushed, "show", "orders", "{ada}")
+    assert (code, told["found"], told["kinds"]) == (0, True, ["bucket", "fixed", "approx", "slots"])
+    code, _, question = run(flushed, "reset", "orders", "{ada}", says="y\n")
+    assert code == 0
+    assert question.startswith("Forget a bucket and a fixed window and two counters and slots that are taken of")
+    assert flushed.command("DBSIZE") == 0
+    assert run(flushed, "reset", "orders", "{ada}", "--yes")[:2] == (1, "orders {ada}: nothing to forget\n")
+
+
 def test_a_key_starts_anew_only_if_somebody_is_sure(grid: Grid, flushed: RedisServer):
     limiter = grid.limiter("orders", "2/hour")
     limiter.hit("ada", 2)
     for answer in ("n\n", "", "what\n"):
         code, output, question = run(flushed, "reset", "orders", "ada", says=answer)
         assert (code, output) == (1, "orders ada: left as it is\n")
-        assert question == "Forget the 1 entries of orders ada? [y/N] "
+        assert question == "Forget 1 entries of orders ada? [y/N] "
         assert limiter.peek("ada").remaining == 0
     code, output, _ = run(flushed, "reset", "orders", "ada", says="y\n")
     assert (code, output) == (0, "orders ada: starts anew\n")

@@ -194,8 +194,8 @@ def limit(namespace: str, limiter: str, subject: str) -> str:
     """Return the key of one subject of a limiter: a sorted set, cumulative cost and hit id → time.  It expires.
 
     A colon ends the limiter's name, so the limiter ``a:b`` and the subject ``c`` never meet ``a`` and ``b:c``.
-    What other algorithms keep lies in the same slot, under this key and ``:bucket``, ``:fixed``, ``:approx`` (strings)
-    or ``:slots`` (sorted set): a limiter whose algorithm was changed begins anew.
+    What other algorithms keep lies in the same slot, under this key and a suffix (`LIMIT_KINDS`): a limiter whose
+    algorithm was changed begins anew.
     """
     name = f"{limiter.translate(_PART_ESCAPES)}:{subject.translate(_ESCAPES)}"
     return f"{{{namespace.translate(_PART_ESCAPES)}:limit:{name}}}"
@@ -204,9 +204,18 @@ def limit(namespace: str, limiter: str, subject: str) -> str:
 def limiter_here(namespace: str, limiter: str) -> str:
     """Return the key of the processes that use a limiter: a sorted set, process → alive until, server ms.  It expires.
 
-    No subject's key ends in anything but a brace.
+    No subject's key ends so: it ends in a brace, or in one of `LIMIT_KINDS`.
     """
     return f"{tag(namespace, 'limit', limiter)}:here"
+
+
+LIMIT_KINDS = {
+    "bucket": "a bucket",
+    "fixed": "a fixed window",
+    "approx": "two counters",
+    "slots": "slots that are taken",
+}
+"""What follows a limiter's key and a colon where its rule is no sliding window: strings, and a sorted set for slots."""
 
 
 def limit_pattern(namespace: str, limiter: str = "") -> str:

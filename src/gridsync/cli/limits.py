@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io import run_sync
-from gridsync._io.keys import limit_of, limit_pattern
+from gridsync._io.keys import LIMIT_KINDS, limit, limit_of, limit_pattern
 from gridsync.cli._shared import DONE, NOTHING, SCAN_COUNT, asking, open_grid, print_json, shown
 from gridsync.limits import _look
 
@@ -33,15 +33,20 @@ def show(
     """Print what a key has used, and what each of *rules* would say; returns 0, 1 if nothing, 2 if nobody answers."""
     with asking() as outcome, open_grid(url, namespace) as grid:
         used = _look_at(grid, limiter, key, window)
+        kinds = _kinds(grid, limiter, key)
         said = [grid.limiter(limiter, rule).peek(key) for rule in rules]
         if as_json:
             plain = {"limiter": limiter, "key": key} if used is None else asdict(used)
-            print_json({**plain, "found": used is not None, "rules": [_said(decision) for decision in said]})
+            found = used is not None or bool(kinds)
+            print_json({**plain, "found": found, "kinds": kinds, "rules": [_said(decision) for decision in said]})
         else:
-            print(f"{shown(limiter)} {shown(key)}: unused" if used is None else _line(used, window))
+            if used is not None or not kinds:
+                print(f"{shown(limiter)} {shown(key)}: unused" if used is None else _line(used, window))
+            for kind in kinds:
+                print(f"{shown(limiter)} {shown(key)}: {LIMIT_KINDS[kind]}")
             for decision in said:
                 print(f"  {_in_words(decision)}")
-        outcome.append(DONE if used is not None else NOTHING)
+        outcome.append(DONE if used is not None or kinds else NOTHING)
     return outcome[0]
 
 
@@ -73,13 +78,16 @@ def top(
 def reset(limiter: str, key: str, *, sure: bool, url: str | None, namespace: str | None, as_json: bool) -> int:
     """Forget what a key has used; returns 0, 1 if there was nothing or the answer was no, 2 if nobody answers."""
     with asking() as outcome, open_grid(url, namespace) as grid:
-        used = _look_at(grid, limiter, key, 0)
-        done = used is not None and (sure or _confirmed(used))
+        used, kinds = _look_at(grid, limiter, key, 0), _kinds(grid, limiter, key)
+        what = [] if used is None else [f"{used.entries} entries"]
+        what += [LIMIT_KINDS[kind] for kind in kinds]
+        done = bool(what) and (sure or _confirmed(f"{' and '.join(what)} of {shown(limiter)} {shown(key)}"))
         if done:
-            grid.limiter(limiter, "1/second").reset(key)  # the rule says nothing about what is forgotten
+            name = limit(grid.namespace, limiter, key)
+            grid.client.unlink(name, *(f"{name}:{kind}" for kind in kinds))
         if as_json:
             print_json({"limiter": limiter, "key": key, "reset": done})
-        elif used is None:
+        elif not what:
             print(f"{shown(limiter)} {shown(key)}: nothing to forget")
         else:
             print(f"{shown(limiter)} {shown(key)}: {'starts anew' if done else 'left as it is'}")
@@ -87,18 +95,19 @@ def reset(limiter: str, key: str, *, sure: bool, url: str | None, namespace: str
     return outcome[0]
 
 
-def _confirmed(used: Usage) -> bool:
-    print(
-        f"Forget the {used.entries} entries of {shown(used.limiter)} {shown(used.key)}? [y/N] ",
-        end="",
-        file=sys.stderr,
-        flush=True,
-    )
+def _confirmed(what: str) -> bool:
+    print(f"Forget {what}? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _look_at(grid: Grid, limiter: str, key: str, window: float) -> Usage | None:
     return run_sync(_look.look(grid._io, grid.namespace, limiter, key, int(window * 1_000_000)))  # noqa: SLF001
+
+
+def _kinds(grid: Grid, limiter: str, key: str) -> list[str]:
+    """Return what the key has besides a log, by the names of `LIMIT_KINDS`."""
+    name = limit(grid.namespace, limiter, key)
+    return [kind for kind in LIMIT_KINDS if grid.client.exists(f"{name}:{kind}")]
 
 
 def _found(grid: Grid, limiter: str | None, window: float, seconds: float) -> tuple[list[Usage], bool]:

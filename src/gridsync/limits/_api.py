@@ -92,7 +92,7 @@ class Limiter(BaseLimiter):
             server's clock, or under an eviction policy that drops keys; and a copy of a lost request that comes after
             its repeat was answered counts as well.
         Cost: one round trip and one script of O(log n) in the hits that the longest window holds; 26 bytes for each
-            of them up to 128, about 100 bytes above.  Of a bucket or a counter O(1) and at most 600 bytes.
+            of them up to 128, about 100 bytes above.  Of a bucket or a counter O(1) and at most 900 bytes.
         """
         self._check(key, cost)
         denials, forgotten = self._denials, 0
