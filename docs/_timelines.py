@@ -8,15 +8,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gridsync._io import run_sync
 from gridsync._io.clock import Tokens
-from gridsync.limits import GCRA, ApproxWindow, Concurrency, FixedWindow, Limiter, Rate
+from gridsync.limits import GCRA, ApproxWindow, Concurrency, FixedWindow, Rate
+from gridsync.limits._algorithms import algorithm
 from gridsync.testing.engine import Engine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gridsync._io import Operation
-    from gridsync.limits import Rule, Ticket
+    from gridsync.limits import Rule
 
 PICTURE = Path(__file__).with_name("limits-timelines.svg")
 START_US = 1_800_000_000_000_000
@@ -34,9 +36,7 @@ LEFT, RIGHT, TOP, ROW, SCALE = 170, 100, 26, 34, 15
 
 
 class Standing:
-    """What a limiter asks, on a server whose time is set."""
-
-    monotonic = staticmethod(lambda: 0.0)
+    """What an algorithm asks, on a server whose time is set."""
 
     def __init__(self) -> None:
         self.second = 0.0
@@ -52,19 +52,18 @@ class Standing:
 def admitted(rule: Rule) -> list[bool]:
     """Return which of the calls a rule admits; slots are given back when the call ends."""
     io: Any = Standing()
-    limiter = Limiter(io, "docs", "timeline", rule)
-    running: list[tuple[float, Ticket]] = []
+    limiter = algorithm(io, "docs", "timeline", [rule], timeout=None)
+    running: list[tuple[float, str]] = []
     answers = []
     for second in CALLS:
         io.second = second
         if isinstance(rule, Concurrency):
-            for end, ticket in running:
+            for end, hit in running:
                 if end <= second:
-                    limiter.refund(ticket)
-        decision = limiter.hit("member-7")
-        if decision.ticket is not None:
-            running.append((second + RUNS_S, decision.ticket))
-        answers.append(decision.allowed)
+                    run_sync(limiter.refund("member-7", hit, 1))
+        (retry_us, *_), hit = run_sync(limiter.hit("member-7", 1))
+        running.append((second + RUNS_S, hit))
+        answers.append(retry_us == 0)
     return answers
 
 

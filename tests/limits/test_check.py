@@ -214,6 +214,19 @@ def test_what_cannot_be_asked_is_refused(io: PlainIO, client: redis.Redis) -> No
     assert io.sent == 1
 
 
+async def test_what_a_check_says_is_counted_and_remembered_as_of_hits(world: World) -> None:
+    """And what it gives back is known at once where denials are remembered."""
+    io = world.io()
+    one, two = world.named(io, "one", "3/minute", deny_cache=10), world.named(io, "two", "9/minute")
+    taken = await world.do(world.limits(io).check, [(one, "ada", 3), (two, "ada")])
+    assert not await world.do(one.hit, "ada")
+    assert not await world.do(world.limits(io).check, [(one, "ada"), (two, "ada")])
+    assert await world.do(world.limits(io).refund, taken) is True
+    assert await world.do(one.hit, "ada"), "the denial is forgotten"
+    assert io.stats().decisions["one"] == {"server.admitted": 2, "server.denied": 2}
+    assert io.stats().decisions["two"] == {"server.admitted": 1}, "it had room, and was not asked to take"
+
+
 def test_eight_threads_never_take_more_than_there_is_nor_leave_any(flushed: RedisServer) -> None:
     """Who was denied by one of two limiters took nothing from the other, not even for a moment."""
     driver = SyncIO(parse(flushed.url, connect_timeout=5), pool_size=8, timeout=5)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gridsync._io import load
 from gridsync.errors import OutcomeUnknown, Unavailable, UsageError
@@ -18,7 +18,7 @@ from gridsync.limits._base import BaseLimiter
 from gridsync.limits._core import UNDO_S, VERDICT_LENGTH
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from gridsync._io import IO, Arg
     from gridsync.errors import GridsyncError
@@ -79,18 +79,18 @@ class Part:
     call: Prepared
 
     def decision(self, verdict: Verdict, *, taken: bool) -> Decision:
-        """Return what the limiter says."""
-        if not taken:
-            return self.limiter._decision(verdict)  # noqa: SLF001 - a limiter's other half
-        return self.limiter._decision(verdict, self.key, self.cost, self.call.hit)  # noqa: SLF001 - as above
+        """Return what the limiter says; a limiter that would admit, and was not asked to, counts nothing."""
+        hit = self.call.hit if taken or verdict[0] else ""
+        return self.limiter._decision(verdict, self.key, self.cost, hit)  # noqa: SLF001 - a limiter's other half
 
     def degraded(self, error: GridsyncError, *, take: bool) -> Decision:
         """Return what the limiter says without a server, or raise *error*."""
         return self.limiter._degraded(error, self.key, self.cost, take=take)  # noqa: SLF001 - as above
 
-    def refund(self, timeout: float | None = None) -> Coroutine[Any, Any, bool]:
+    async def refund(self, timeout: float | None = None) -> None:
         """Give back what was taken."""
-        return self.windows.refund(self.key, self.call.hit, self.cost, timeout=timeout)
+        await self.windows.refund(self.key, self.call.hit, self.cost, timeout=timeout)
+        self.limiter._forget(self.key)  # noqa: SLF001 - as above
 
 
 def parts(io: IO, asks: Iterable[tuple[BaseLimiter, str] | Asked]) -> list[Part]:
@@ -173,12 +173,16 @@ async def give_back(io: IO, checked: Checked) -> bool:
     """
     if not isinstance(checked, Checked):
         raise UsageError(f"refund() gives back what check() answered, not {checked!r:.100}")
-    refunds = [
-        limiter._windows.refund(*decision.ticket)  # noqa: SLF001 - a limiter's other half
+    taken = [
+        (limiter, decision.ticket)
         for (limiter, _, _), decision in zip(checked.asked, checked.decisions, strict=True)
         if decision.ticket is not None
     ]
-    return bool(refunds) and all(await io.gather(*refunds))
+    windows = [limiter._windows for limiter, _ in taken]  # noqa: SLF001 - a limiter's other half
+    given = await io.gather(*(each.refund(*ticket) for each, (_, ticket) in zip(windows, taken, strict=True)))
+    for limiter, ticket in taken:
+        limiter._forget(ticket.key)  # noqa: SLF001 - as above
+    return bool(given) and all(given)
 
 
 def _budget(asked: Sequence[Part]) -> float | None:
