@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import collections
+import itertools
 import json
 import logging
+from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -80,8 +83,8 @@ async def test_what_is_denied_is_told_why_and_when_to_come_again(grid: AsyncGrid
 
 
 async def test_who_comes_when_told_is_let_in(grid: AsyncGrid):
-    """Retry-After is rounded up: one second for a window of 50 ms, and never too early."""
-    async with browser(service(grid, Policy("api", "1 per 0.05 seconds", key=ADDRESS))) as client:
+    """Retry-After is rounded up: one second for a window of half a second, and never too early."""
+    async with browser(service(grid, Policy("api", "1 per 0.5 seconds", key=ADDRESS))) as client:
         await client.get("/")
         denied = await client.get("/")
         while denied.status_code != 429:  # a machine that slept in between
@@ -491,6 +494,42 @@ async def test_many_at_once_are_admitted_as_often_as_promised(grid: AsyncGrid):
         answers = await asyncio.gather(*(client.get("/") for _ in range(40)))
     assert sum(answer.status_code == 200 for answer in answers) == 7
     assert (await policies[1].limiter(grid).peek("all")).remaining == 43
+
+
+async def test_any_requests_are_admitted_if_and_only_if_every_policy_has_room(grid: AsyncGrid):
+    """Compared with counters, since no window of an hour ends here."""
+    runs = itertools.count()
+
+    async def answers(limits: list[int], requests: list[tuple[str, int]]) -> list[int]:
+        run = next(runs)
+        policies = [
+            Policy(
+                f"{run}-{number}",
+                f"{limit}/hour",
+                key=lambda scope, number=number: scope["query_string"].decode()[: number + 1] or None,
+                cost=lambda scope: int(scope["path"][1:]),
+            )
+            for number, limit in enumerate(limits)
+        ]
+        async with browser(RateLimitMiddleware(bare, grid=grid, policies=policies)) as client:
+            return [(await client.get(f"/{cost}?{who}{who}")).status_code for who, cost in requests]
+
+    def model(limits: list[int], requests: list[tuple[str, int]]) -> list[int]:
+        used = collections.Counter[tuple[int, str]]()
+        told = []
+        for who, cost in requests:
+            asked = [(number, (who * 2)[: number + 1]) for number in range(len(limits)) if who and cost]
+            admitted = all(used[one] + cost <= limits[one[0]] for one in asked)
+            if admitted:
+                used.update(dict.fromkeys(asked, cost))
+            told.append(204 if admitted else 429)
+        return told
+
+    random = Random(11)
+    for _ in range(25):
+        limits = [random.randint(1, 12) for _ in range(random.randint(1, 3))]
+        requests = [(random.choice(["", "a", "b"]), random.randint(0, 4)) for _ in range(25)]
+        assert await answers(limits, requests) == model(limits, requests), (limits, requests)
 
 
 @pytest.mark.parametrize(
