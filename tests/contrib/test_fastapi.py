@@ -113,6 +113,23 @@ async def test_a_dependency_tells_who_it_is(grid: AsyncGrid):
     assert (await grid.limiter("api", "1/minute").peek(policy_key)).remaining == 0
 
 
+async def test_nobody_is_not_concerned_and_a_name_is_whatever_has_one(grid: AsyncGrid):
+    app = FastAPI()
+    install(app)
+
+    def number(who: int | None = None) -> int | None:
+        return who
+
+    policy = Policy("api", "1/minute", key=subject)
+
+    @app.get("/", dependencies=[Depends(limited(grid, policy, subject=number))])
+    async def root() -> None: ...
+
+    async with browser(app) as client:
+        answers = [(await client.get("/", params=asked)).status_code for asked in ({}, {}, {"who": 0}, {"who": 0})]
+    assert answers == [200, 200, 200, 429]
+
+
 async def test_the_policies_of_one_dependency_are_all_or_nothing(grid: AsyncGrid):
     wide, narrow = Policy("wide", "5/minute", key=ADDRESS), Policy("narrow", "1/minute", key=ADDRESS)
     async with browser(service(grid, wide, narrow)) as client:

@@ -64,7 +64,7 @@ def limited(
             same one.
         *policies: One or more, which must all admit a request; see `RateLimitMiddleware`.
         subject: A dependency that tells who it is, such as the one that returns the current user's name, for the key
-            function `gridsync.contrib.keys.subject`.
+            function `gridsync.contrib.keys.subject`; ``None`` is nobody, whom policies with that key do not concern.
 
     Returns:
         A dependency, whose value is the decisions of the policies that concern the request.

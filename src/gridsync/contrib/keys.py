@@ -278,16 +278,18 @@ def header(name: str, otherwise: KeyFunction) -> KeyFunction:
     return key
 
 
-def subject(scope: Scope) -> str:
+def subject(scope: Scope) -> str | None:
     """Return what the *subject* of `gridsync.contrib.fastapi.limited` returned, as ``subject=alice``: a key function.
 
+    ``None`` stays ``None``: such requests do not concern the policy.
+
     Raises:
-        UsageError: There is none.
+        UsageError: There was no *subject*.
     """
-    value = scope.get(SUBJECT)
-    if value is None:
+    if SUBJECT not in scope:
         raise UsageError("the key function `subject` needs limited(…, subject=a dependency that tells who it is)")
-    return f"subject={value}"
+    value = scope[SUBJECT]
+    return None if value is None else f"subject={value}"
 
 
 def join(*parts: KeyFunction | str) -> KeyFunction:
