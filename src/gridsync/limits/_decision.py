@@ -34,7 +34,8 @@ class Decision(NamedTuple):
     """Units left for now in the binding rule's window, after this decision."""
     retry_after: float | None
     """Seconds after which the same call will be admitted if nobody else hits in between; 0.0 if it was admitted now,
-    ``None`` if it never will be because the cost is above the limit.  Minimal: a microsecond less does not do."""
+    ``None`` if it never will be because the cost is above the limit.  Minimal: a microsecond less does not do.
+    Slots may be given back before that."""
     reset_after: float
     """Seconds after which the binding rule's window is empty if nobody hits in between."""
     rule: Rule
