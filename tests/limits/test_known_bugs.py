@@ -44,7 +44,7 @@ def test_after_one_hit_one_less_is_left(io: PlainIO, rule: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "rule", [GCRA(3, 1, burst=2), FixedWindow(2, 0.3), ApproxWindow(2, 0.3), Concurrency(2, 0.3)], ids=str
+    "rule", [GCRA(3, 1, burst=2), FixedWindow(2, 0.3), ApproxWindow(2, 0.3), Concurrency(2, 300)], ids=str
 )
 def test_a_retry_that_is_on_time_is_not_denied(io: PlainIO, rule: Rule) -> None:
     """A time that is rounded down is too early."""
@@ -80,9 +80,7 @@ def test_a_bucket_that_fills_slowly_is_not_forgotten(io: PlainIO, client: redis.
     assert client.pttl(limit("t", "orders", "ada") + ":bucket") > 24 * 3600 * 1000
 
 
-@pytest.mark.parametrize(
-    "rule", [GCRA(5, 0.001), FixedWindow(5, 0.001), ApproxWindow(5, 0.0015), Concurrency(5, 0.001)], ids=str
-)
+@pytest.mark.parametrize("rule", [GCRA(5, 0.001), FixedWindow(5, 0.001), ApproxWindow(5, 0.0015)], ids=str)
 def test_a_period_below_a_second_ends(io: PlainIO, client: redis.Redis, rule: Rule) -> None:
     """Whole seconds make a period of 0, and a key that stays for ever."""
     io.set_clock(START)
