@@ -46,7 +46,7 @@ HEADLINES = (
     Headline("aio-commands-1", "redis", "commands, asyncio, 1 task", "redis-py"),
     Headline("sync-commands-1", "redis", "commands, 1 thread", "redis-py"),
     Headline("sync-commands-16", "redis", "commands, 16 threads", "redis-py"),
-    Headline("aio-limiter-100", "limits", "exact limiter, asyncio, 100 tasks", "limits"),
+    Headline("aio-limiter-100", "limits", "limiter, asyncio, 100 tasks", "limits"),
     Headline("sync-lock-cycle", "redis", "lock and unlock, 1 thread", "redis-py Lock"),
     Headline("aio-lock-cycles-100", "redis", "lock and unlock, asyncio, 100 tasks", "redis-py Lock"),
     Headline("lock-contended-8", "redis", "one lock, hand-overs among 8 threads", "redis-py Lock"),

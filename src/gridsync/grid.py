@@ -388,6 +388,7 @@ class Grid:
         budget: Seconds | None = None,
         share: Share = 1.0,
         deny_cache: int = 0,
+        resolution: Seconds | None = None,
     ) -> Limiter:
         """Return the limiter *name* with one or more *limits* such as ``"100/second"``, all of which must admit.
 
@@ -400,6 +401,8 @@ class Grid:
             share: With ``"local"``, the part of each limit that this process admits by itself; ``"auto"`` is one over
                 the processes that use it.
             deny_cache: How many keys' denials are remembered, so that they need not be asked for again.
+            resolution: By how much a hit may leave its window late, in seconds; 0 is exact, and takes memory for every
+                hit.  Default: exact up to 40 hits a window, else a fortieth of the window, and 2 KB a key.
         """
         return Limiter(
             self._io,
@@ -410,6 +413,7 @@ class Grid:
             budget=budget,
             share=share,
             deny_cache=deny_cache,
+            resolution=resolution,
         )
 
     @overload
@@ -684,6 +688,7 @@ class AsyncGrid:
         budget: Seconds | None = None,
         share: Share = 1.0,
         deny_cache: int = 0,
+        resolution: Seconds | None = None,
     ) -> AsyncLimiter:
         """Return the limiter *name* with one or more *limits* such as ``"100/second"``, all of which must admit.
 
@@ -696,6 +701,8 @@ class AsyncGrid:
             share: With ``"local"``, the part of each limit that this process admits by itself; ``"auto"`` is one over
                 the processes that use it.
             deny_cache: How many keys' denials are remembered, so that they need not be asked for again.
+            resolution: By how much a hit may leave its window late, in seconds; 0 is exact, and takes memory for every
+                hit.  Default: exact up to 40 hits a window, else a fortieth of the window, and 2 KB a key.
         """
         return AsyncLimiter(
             self._io,
@@ -706,6 +713,7 @@ class AsyncGrid:
             budget=budget,
             share=share,
             deny_cache=deny_cache,
+            resolution=resolution,
         )
 
     @overload

@@ -100,7 +100,7 @@ def test_a_refund_keeps_a_hit_that_a_late_copy_made_two(io: PlainIO, client: red
 
 def test_a_refund_is_bounded(io: PlainIO, client: redis.Redis) -> None:
     """It rewrites what came after it; a thousand entries take a server some milliseconds."""
-    limiter = Limiter(io, "t", "orders", "5000/hour")
+    limiter = Limiter(io, "t", "orders", "5000/hour", resolution=0)
     tickets = [limiter.hit("ada", 2).ticket for _ in range(1_100)]
     before = client.zrange(limit("t", "orders", "ada"), 0, -1, withscores=True)
     assert limiter.refund(tickets[1_099 - 1_024]) is False

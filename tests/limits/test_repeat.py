@@ -78,7 +78,7 @@ def test_a_repeat_after_the_window_never_puts_two_into_one_window(io: PlainIO, w
 
 
 def test_ids_of_hits_differ_within_and_between_processes(io: PlainIO, client: redis.Redis) -> None:
-    windows = Windows(io, "t", "w", [(10_000, HOUR)])
+    windows = Windows(io, "t", "w", [(10_000, HOUR)], tick_us=0)
     for process, count in itertools.product(("abcdefghijkl", "abcdefghijkm"), (0, 15, 16, 0xFFFFF, 0x100001)):
         _hit(io, windows, f"{process}{count:x}")
     ids = {member[-10:] for member in client.zrange(limit("t", "w", "k"), 0, -1)}

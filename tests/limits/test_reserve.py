@@ -44,13 +44,14 @@ class Queue:
     def __init__(self, rules: list[tuple[int, int]]) -> None:
         self.rules = rules
         self.hits: dict[str, tuple[int, int]] = {}
+        self.waiting: set[str] = set()
 
     def _last(self) -> int:
         return max((at for at, _ in self.hits.values()), default=0)
 
     def queued(self, now: int) -> bool:
         """Whether a reservation is yet to come."""
-        return any(hit[0] == "R" and at >= now and at == self._last() for hit, (at, _) in self.hits.items())
+        return any(hit in self.waiting and at >= now and at == self._last() for hit, (at, _) in self.hits.items())
 
     def delay(self, cost: int, now: int) -> int:
         """How long until it fits behind everybody else, 0 if now; -1 for never."""
@@ -70,6 +71,8 @@ class Queue:
     def take(self, hit: str, cost: int, now: int, delay: int) -> None:
         """Admit it after *delay*."""
         self.hits[hit] = (now + delay if delay else max(now, self._last() + 1)), cost
+        if delay:
+            self.waiting.add(hit)
 
 
 @pytest.mark.parametrize("rules", [[(6, HOUR)], [(4, HOUR), (12, 5 * HOUR)]], ids=["one rule", "two rules"])

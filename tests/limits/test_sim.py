@@ -35,7 +35,7 @@ WEATHER = Faults(
     flush_scripts_every_s=10.0,
 )
 ONE = [(20, 2 * SECOND)]
-TWO = [(20, 2 * SECOND), (45, 7 * SECOND)]
+TWO = [(20, 2 * SECOND), (40, 7 * SECOND)]
 
 
 async def _work(io: SimIO, rules: list[tuple[int, int]], calls: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from gridsync._io.keys import limit as limit_key
 from gridsync.errors import OutcomeUnknown, Unavailable
 from gridsync.limits import _core
 from gridsync.testing.faults import Faults
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     Rules = Sequence[tuple[int, int]]
 
 SECOND = 1_000_000
+EPOCH_US = 1_735_689_600 * SECOND
+"""When the scripts' time begins."""
+KEY = limit_key("sim", "w", "k")
 TWO = ((12, SECOND), (30, 4 * SECOND))
 BAD_DAY = Faults(
     request_lost=0.03,
@@ -142,8 +146,10 @@ def bookings(seed: int, scripts: Scripts = None) -> Simulation:
     rules: Rules = TWO if seed % 2 else TWO[:1]
     longest = max(window for _, window in rules)
     hits: list[tuple[int, int, bytes]] = []
+    waiting: set[tuple[int, int, bytes]] = set()
     hit_shas = {sim.scripts.get(script.name, script).sha.encode() for script in (_core._HIT, _core._HIT_ONE)}
     refunds = _core._REFUND.sha.encode()
+    queues = sim.scripts.get("limits.hit", _core._HIT).sha.encode()
 
     def moment(now: int, cost: int) -> int:
         """Return the earliest time at which every rule has room, behind everybody else."""
@@ -170,15 +176,17 @@ def bookings(seed: int, scripts: Scripts = None) -> Simulation:
         told, delay = call.reply[0], (call.reply[4] if len(call.reply) > 4 else 0)
         before = [t for t, _, known in hits if known == hit] if call.words[5] != b"0" else []
         if before and (before[-1] > now - longest or told == 0):
-            right = told == 0 and (delay == max(0, before[-1] - now) or hit[:1] != b"R")
+            right = told == 0 and delay == max(0, *(t - now for t, _, known in waiting if known == hit), 0)
         else:
             last = hits[-1] if hits else (0, 0, b"-")
             first, at = max(now, last[0] + 1), moment(now, cost)
-            needed = 0 if at == first and (last[0] < now or last[2][:1] != b"R") else at - now
-            most = int(call.words[8]) if hit[:1] == b"R" else 0
+            needed = 0 if at == first and (last[0] < now or last not in waiting) else at - now
+            most = int(call.words[8]) if call.words[1] == queues else 0
             right = (told, delay) == ((0, needed) if needed <= most else (needed, 0))
             if told == 0:
                 hits.append((now + needed if needed else first, cost, hit))
+            if delay:
+                waiting.add(hits[-1])
         if not right:
             raise sim.history.fail(f"{hit!r} of cost {cost} was told {call.reply}, which is not the earliest moment")
 
@@ -208,4 +216,116 @@ def bookings(seed: int, scripts: Scripts = None) -> Simulation:
         sim.start(name, work)
     sim.run(until=120.0)
     assert len(hits) > 30, sim.history.story()
+    return sim
+
+
+MERGED = (
+    (((60, SECOND),), (25_000,)),
+    (((60, SECOND), (130, 4 * SECOND)), (25_000, 100_000)),
+    (((12, SECOND), (70, 10 * SECOND)), (0, 250_000)),
+)
+"""Rules, and by how much a hit may leave each window late."""
+
+
+@dataclass(slots=True)
+class Late:
+    """What a limiter whose hits share entries may say: all hits in a list, and how late they may leave."""
+
+    rules: Rules
+    late: Sequence[int]
+    hits: list[tuple[int, int, bytes]] = field(default_factory=list)
+
+    def fits(self, at: int, cost: int, *, late: bool) -> bool:
+        """Whether every rule has room at that time, if all leave as *late* as they may or on time."""
+        return all(
+            sum(spent for then, spent, _ in self.hits if then > at - window - (tick if late else 0)) + cost <= most
+            for (most, window), tick in zip(self.rules, self.late, strict=True)
+        )
+
+    def known(self, hit: bytes, now: int) -> bool:
+        """Whether it must be found by its name."""
+        found = [then for then, _, name in self.hits if name == hit]
+        if not found or found[-1] <= now - max(window for _, window in self.rules):
+            return False
+        newer = sum(then > found[-1] for then, _, _ in self.hits)
+        return newer < 100 and found[-1] > self.hits[-1][0] - (11 * self.late[0] or min(w for _, w in self.rules))
+
+
+def merged(seed: int, scripts: Scripts = None) -> Simulation:
+    """Three processes hit one subject above what is exact, in bursts and bad weather; some give back."""
+    sim = Simulation(seed, scripts=scripts, faults=BAD_DAY)
+    rules, late = MERGED[seed % len(MERGED)]
+    model = Late(rules, late)
+    hits = {sim.scripts.get(script.name, script).sha.encode() for script in (_core._HIT, _core._HIT_ONE)}
+    refunds = sim.scripts.get("limits.refund", _core._REFUND).sha.encode()
+    log: list[bytes] = []
+
+    def look(call: Call) -> None:
+        nonlocal log
+        if call.words[0] != b"EVALSHA" or not isinstance(call.reply, list | int):
+            return
+        now = call.at_us - EPOCH_US
+        before, log = log, sim.server.engine.execute("ZRANGE", KEY, "0", "-1", "WITHSCORES")
+        gone = int(log[-1]) + max(window for _, window in rules) - now if log else 0
+        if gone > 0 and (sim.server.engine.execute("PTTL", KEY) + 1) * 1_000 < gone:
+            raise sim.history.fail("a log would be forgotten before its hits")
+        if len(log) > 2 * 128 or any(len(member) > 64 for member in log[::2]):
+            raise sim.history.fail(f"a log of {len(log) // 2} entries has left its compact form: {log}")
+        hit, repeated = call.words[4], call.words[5] != b"0"
+        if call.words[1] == refunds:
+            found = [each for each in model.hits if each[2] == hit]
+            if call.reply == 0 and model.known(hit, now):
+                raise sim.history.fail(f"{hit!r} was not given back")
+            if call.reply == 1 and log != before:
+                if not found:
+                    raise sim.history.fail(f"{hit!r} was never counted, and is given back")
+                model.hits.remove(found[-1])
+            elif call.reply == 1 and not repeated:
+                raise sim.history.fail(f"{hit!r} is said to be given back, and is not")
+        elif call.words[1] in hits:
+            counted = call.reply[0] == 0 and log[-2:] != before[-2:]
+            check(now, hit, int(call.words[6]), call.reply[0], counted=counted, repeated=repeated)
+
+    def check(now: int, hit: bytes, cost: int, retry: int, *, counted: bool, repeated: bool) -> None:
+        at = int(log[-1]) if counted else max(now, model.hits[-1][0] + 1 if model.hits else 0)
+        if counted:
+            if not model.fits(at, cost, late=False):
+                raise sim.history.fail(f"{hit!r} of cost {cost} overflows a window")
+            if repeated and model.known(hit, now):
+                raise sim.history.fail(f"{hit!r} counts twice")
+            model.hits.append((at, cost, hit))
+        elif retry == 0:
+            if not repeated or all(name != hit for _, _, name in model.hits):
+                raise sim.history.fail(f"{hit!r} is admitted and was not counted")
+        elif retry > 0 and (
+            model.fits(at, cost, late=True)
+            or not model.fits(now + retry, cost, late=False)
+            or model.fits(now + retry - 1, cost, late=True)
+        ):
+            raise sim.history.fail(f"{hit!r} of cost {cost} was told to come again in {retry} us: not the moment")
+
+    async def work(io: SimIO) -> None:
+        windows = _core.Windows(io, "sim", "w", rules)
+        random = io.process.random
+        given: list[tuple[str, int]] = []
+        for _ in range(120):
+            try:
+                cost = random.choice((1, 1, 1, 2, 4))
+                (retry_us, *_), hit = await windows.hit("k", cost)
+                wait = random.choice((0.0, 0.0, 0.002, 0.03)) if random.random() < 0.95 else random.expovariate(1)
+                if retry_us > 0:
+                    wait = retry_us / 1e6 if random.random() < 0.5 else random.expovariate(4)
+                else:
+                    given.append((hit, cost))
+                if given and random.random() < 0.1:
+                    await windows.refund("k", *random.choice(given[-3:]))
+            except (OutcomeUnknown, Unavailable):
+                wait = 0.1
+            await io.sleep(wait)
+
+    sim.watch(look)
+    for name in "abc":
+        sim.start(name, work)
+    sim.run(until=90.0)
+    assert len(model.hits) > 100, sim.history.story()
     return sim

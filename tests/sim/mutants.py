@@ -520,12 +520,42 @@ LIMITS = [
          "the log outlives its hits"),
     )
 ]  # fmt: skip
+MERGED = [
+    Mutant("limits", script, *words, limits.merged)
+    for script in ("hit_one", "hit")
+    for words in (
+        ("at - at % tick <= last", "at - 5 * tick <= last",
+         "hits share an entry within a tick only"),
+        ("redis.call('ZADD', key, at, shared)", "redis.call('ZADD', key, newest[2], shared)",
+         "an entry is dated by its last hit"),
+        ("#shared <= 64", "true",
+         "a log keeps its compact form"),
+        ("string.sub(newest[1], #counted + 2)", "string.sub(newest[1], #counted + 7)",
+         "an entry names all its hits"),
+        ("'LIMIT', 10, 3", "'LIMIT', 1, 3",
+         "the newest entries remember their hits"),
+        ("newer - newer % tick > score", "newer - 5 * tick > score",
+         "entries are merged within a tick only"),
+        ("if keep then redis.call('ZADD', key, score, text) end", "",
+         "what is forgotten by name is still counted on time"),
+    )
+] + [
+    Mutant("limits", *words, limits.merged)
+    for words in (
+        ("hit", "left[2] - left[2] % coarse", "left[2] - 5 * coarse",
+         "what has left a window is merged within a coarser tick only"),
+        ("refund", "if width > cost then", "if false then",
+         "who shares an entry is not given back"),
+        ("refund", "string.sub(hits, 1, first - 1) .. string.sub(hits, final + 1)", "hits",
+         "who shared an entry is given back once"),
+    )
+]  # fmt: skip
 BOOKINGS = [
     Mutant("limits", *words, limits.bookings)
     for words in (
-        ("hit_one", "string.byte(newest[1], -10) == 82", "false",
+        ("hit_one", "alone == 'R'", "false",
          "a hit does not overtake who waits"),
-        ("hit", "string.byte(newest[1], -10) == 82", "false",
+        ("hit", "alone == 'R'", "false",
          "a reservation does not overtake who waits"),
         ("hit", "at = now + delay", "at = math.max(now, last + 1)",
          "what is reserved is counted when it is used"),
@@ -539,13 +569,13 @@ BOOKINGS = [
 REFUNDS = [
     Mutant("limits", "refund", *words, limits.decisions)
     for words in (
-        ("if string.sub(log[i], -10) == hit then", "if i == 1 then",
+        ("if string.find(string.match(log[i], '%d+(.*)'), hit, 1, true) then", "if i == 1 then",
          "no other hit is given back"),
-        ("rewrite(later[i], cost,", "rewrite(later[i], 0,",
+        ("rewrite(later[i][1], later[i][2], cost,", "rewrite(later[i][1], later[i][2], 0,",
          "what is given back is free"),
         ("redis.call('ZREM', key, given)\n", "",
          "a hit is given back once"),
-        ("if at <= now - tonumber(ARGV[4]) then return 0 end", "",
+        ("tonumber(at) <= now - tonumber(ARGV[4])", "false",
          "what has left every window is not given back"),
     )
 ]  # fmt: skip

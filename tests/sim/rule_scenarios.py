@@ -266,7 +266,7 @@ def together(seed: int, scripts: Scripts = None) -> Simulation:
 
     async def work(io: SimIO) -> None:
         random = io.process.random
-        window, bucket = Limiter(io, "sim", "w", "100 per 10 seconds"), Limiter(io, "sim", "b", BUCKET)
+        window, bucket = Limiter(io, "sim", "w", "100 per 10 seconds", resolution=0), Limiter(io, "sim", "b", BUCKET)
         for _ in range(60):
             asks = [(window, "k", random.choice((1, 1, 2, 5))), (bucket, "k", random.choice((1, 1, 2, 6, 7)))]
             try:

@@ -17,3 +17,9 @@ def test_every_decision_is_exact_whatever_is_lost_late_or_repeated(seed: int) ->
 def test_every_reservation_has_the_earliest_moment_and_is_not_overtaken(seed: int) -> None:
     """Who waits would be overtaken, or two would have the same place."""
     scenarios.bookings(seed)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_hits_that_share_entries_never_overflow_a_window_and_leave_it_late_by_less_than_a_tick(seed: int) -> None:
+    """A limit would be exceeded, or callers kept out for longer than the documentation says."""
+    scenarios.merged(seed)

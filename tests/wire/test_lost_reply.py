@@ -498,6 +498,26 @@ async def a_hit_on_several_windows_counts_once(stage: Stage) -> None:
     await _hit(stage, "10/minute", "100/hour")
 
 
+@scenario("limits.hit_one")
+async def a_hit_that_shares_an_entry_counts_once(stage: Stage) -> None:
+    await _hit(stage, "1000/minute")
+
+
+@scenario("limits.hit")
+async def a_hit_that_shares_an_entry_counts_once_in_several_windows(stage: Stage) -> None:
+    await _hit(stage, "1000/minute", "20000/hour")
+
+
+@scenario("limits.refund")
+async def a_hit_that_shares_an_entry_is_given_back_once(stage: Stage) -> None:
+    world = stage.world
+    limiter = world.limiter(stage.broken, "1000/minute")
+    hits = [await world.do(limiter.hit, "ada", cost=cost) for cost in (2, 3, 5)]
+    stage.arm()
+    assert await world.do(limiter.refund, hits[1].ticket) is True
+    assert (await world.do(limiter.peek, "ada")).remaining == 993
+
+
 @scenario("limits.hit")
 async def a_reservation_has_one_place(stage: Stage) -> None:
     world = stage.world

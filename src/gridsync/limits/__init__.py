@@ -1,4 +1,4 @@
-"""Limits: how much is admitted, shared by all processes; exact in any window of time, unless asked for otherwise.
+"""Limits: how much is admitted, shared by all processes, and in no window of time more, unless asked for otherwise.
 
 ::
 

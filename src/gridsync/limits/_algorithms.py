@@ -44,7 +44,8 @@ class _Single(Windows):
         self._suffix = suffix
         self._prefix = limit(namespace, name, "").removesuffix("}")
         flat = tuple(map(str, args))
-        self._peek_args, self._refund_args, self._rule_args = flat, flat, flat
+        self._peek_args, self._wait_args, self._refund_args, self._rule_args = flat, flat, flat, flat
+        self._merges = False
 
     def _key(self, subject: str) -> str:
         return super()._key(subject) + self._suffix
@@ -115,15 +116,18 @@ class Slots(_Single):
             raise
 
 
-def algorithm(io: IO, namespace: str, name: str, rules: Sequence[Rule], *, timeout: float | None) -> Windows:
-    """Return what decides by *rules*.
+def algorithm(
+    io: IO, namespace: str, name: str, rules: Sequence[Rule], *, timeout: float | None, tick_us: int | None = None
+) -> Windows:
+    """Return what decides by *rules*; *tick_us* is for sliding windows.
 
     Raises:
         InvalidLimit: There are several, and not all of them are sliding windows.
     """
     rates = [rule for rule in rules if isinstance(rule, Rate)]
     if len(rates) == len(rules):
-        return Windows(io, namespace, name, [(rate.limit, rate.window_us) for rate in rates], timeout=timeout)
+        windows = [(rate.limit, rate.window_us) for rate in rates]
+        return Windows(io, namespace, name, windows, timeout=timeout, tick_us=tick_us)
     if len(rules) > 1 or isinstance(rules[0], Rate):
         told = ", ".join(map(str, rules))
         raise InvalidLimit(

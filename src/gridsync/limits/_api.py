@@ -48,6 +48,10 @@ class Limiter(BaseLimiter):
         deny_cache: How many keys' denials are remembered here, up to 1,000,000; 0, the default, asks every time.  A
             denied `hit` is then denied again without asking, for the same cost or more, until its `retry_after` has
             passed.  Not for `Concurrency`, and never for `reserve` and `acquire`.
+        resolution: By how much a hit may leave its window late, in seconds, at most the shortest window.  0 gives every
+            hit an entry of its own, so that it leaves to the microsecond, and takes about a hundred bytes for each.
+            By default that is so for limits up to 40; above, it is a fortieth of the window, and a key takes at most
+            2 KB with one rule, and 4 KB with several.
 
     Raises:
         InvalidLimit: A rule cannot be read or kept, or there are several and not all are sliding windows.
@@ -86,13 +90,15 @@ class Limiter(BaseLimiter):
 
         Guarantee: no window of a rule's length, half-open and on the server's clock, ever admits more than its limit
             (of sliding windows; the other rules say what they promise instead); no call is denied that would have
-            fitted; a denied call writes nothing; a hit that is repeated after a lost reply, within the longest window,
-            counts once, on a bucket or a counter if at most fifteen others came between (tests/limits/).
+            fitted if all hits had come later by less than the *resolution*; a denied call writes nothing; a hit that is
+            repeated after a lost reply, within the longest window, counts once, on a bucket or a counter if at most
+            fifteen others came between, and where hits share entries if fewer than a hundred did, within eleven times
+            the resolution (tests/limits/).
         Not guaranteed: the count across a failover, which loses what was not yet replicated, across a step of the
             server's clock, or under an eviction policy that drops keys; and a copy of a lost request that comes after
             its repeat was answered counts as well.
-        Cost: one round trip and one script of O(log n) in the hits that the longest window holds; 26 bytes for each
-            of them up to 128, about 100 bytes above.  Of a bucket or a counter O(1) and at most 900 bytes.
+        Cost: one round trip and one script of O(log n) in the entries of the key, by default at most 128.  Of a bucket
+            or a counter O(1) and at most 900 bytes.
         """
         self._check(key, cost)
         denials, forgotten = self._denials, 0
@@ -249,8 +255,9 @@ class Limiter(BaseLimiter):
 
         Returns:
             True if it was given back; false if it is not counted any more: it was given back before, it has left every
-            window, the bucket is full, or the key was reset; or if more than 1,000 hits on the key came after it, on a
-            bucket or a counter more than 15.
+            window, the bucket is full, or the key was reset; or if it is not known any more, as after 1,000 other hits
+            on the key, on a bucket or a counter 15, or where hits share entries after a hundred, or after eleven times
+            the resolution.
 
         Raises:
             UsageError: *ticket* is no ticket.
@@ -261,7 +268,7 @@ class Limiter(BaseLimiter):
         Guarantee: however often it is called or repeated, a hit is given back once, and no other hit is touched
             (tests/limits/test_refund.py).
         Not guaranteed: that the answer is true only once, if a reply was lost.
-        Cost: one round trip and one script of O(m log n) for the m hits that came after it.
+        Cost: one round trip and one script of O(m log n) for the m entries that came after it.
         """
         if ticket is None:
             return False

@@ -12,7 +12,7 @@ from gridsync.errors import InvalidLimit, RateLimited, UsageError
 from gridsync.limits._algorithms import Slots, algorithm
 from gridsync.limits._decision import Decision, Ticket
 from gridsync.limits._fallback import Fallback
-from gridsync.limits._rate import LIMIT_MAX
+from gridsync.limits._rate import LIMIT_MAX, Rate
 from gridsync.limits._rules import read_rule
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class BaseLimiter:
         budget: Seconds | None = None,
         share: Share = 1.0,
         deny_cache: int = 0,
+        resolution: Seconds | None = None,
     ) -> None:
         if not isinstance(name, str) or not name:
             raise UsageError(f"a limiter needs a name, not {name!r}")
@@ -56,7 +57,8 @@ class BaseLimiter:
         self._io, self._name = io, name
         self._rules = tuple(map(read_rule, rules))
         timeout = None if budget is None else seconds(budget, f"budget of limiter {name!r}", least=BUDGET_MIN_S)
-        self._windows = algorithm(io, namespace, name, self._rules, timeout=timeout)
+        tick_us = None if resolution is None else self._tick_us(resolution)
+        self._windows = algorithm(io, namespace, name, self._rules, timeout=timeout, tick_us=tick_us)
         self._fallback = Fallback(
             io, namespace, name, [rule.quota for rule in self._rules], policy=on_error, share=share
         )
@@ -70,6 +72,14 @@ class BaseLimiter:
                     f"limiter {name!r} ({self._rules[0]}) cannot remember denials: slots come back any time"
                 )
             self._denials = Denials(size, io.monotonic)
+
+    def _tick_us(self, resolution: Seconds) -> int:
+        """Check the resolution, and return it in microseconds."""
+        rates = [rule for rule in self._rules if isinstance(rule, Rate)]
+        if len(rates) < len(self._rules):
+            raise UsageError(f"resolution of limiter {self._name!r} is for sliding windows, not {self._rules[0]}")
+        most = min(rate.per_s for rate in rates)
+        return round(seconds(resolution, f"resolution of limiter {self._name!r}", most=most) * 1_000_000)
 
     @property
     def name(self) -> str:

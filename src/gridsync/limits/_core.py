@@ -3,26 +3,38 @@
 Everything that counts happens in the scripts, on the server's clock.  All numbers here are integers, times are in
 microseconds.
 
-One subject of one limiter is one sorted set.  An entry is an admitted hit: its score is the time of admission
-(microseconds since 2025-01-01), its member is ``<cumulative cost><mark><hit>``.  The difference of two cumulative
-costs is what was admitted between them, so what a window holds takes two look-ups, however much it holds; and every
-window of the limiter reads the same log.  The mark is ``:`` while the log still counts from zero and ``+`` once its
-head was trimmed.  The hit is ten characters that name the call: a repeat after a lost reply looks for them among the
-entries since its first attempt, and is not counted again when it finds them.
+One subject of one limiter is one sorted set.  An entry is one admitted hit, or a few: its score is the time of
+admission (microseconds since 2025-01-01), its member is ``<cumulative cost><mark><hits>``.  The difference of two
+cumulative costs is what was admitted between them, so what a window holds takes two look-ups, however much it holds;
+and every window of the limiter reads the same log.  The mark is ``:`` while the log still counts from zero and ``+``
+once its head was trimmed.  A hit is five or ten characters that name the call: a repeat after a lost reply looks for
+them among the entries since its first attempt, and is not counted again when it finds them.
 
-An entry takes 26 bytes while a log holds at most 128 of them and about 100 above that (Redis 8.2, MEMORY USAGE).
-A hit that is given back leaves the log, and every newer entry counts its cost less.
+Entries may be merged into their newer neighbour without ever admitting more (the head of a trimmed log excepted, whose
+own cost is not counted): their hits then leave the window later than they might.  That is how a log stays below
+`COMPACT` bytes.  Up to a limit of `STEPS`, each hit has an entry of its own and everything is exact to the
+microsecond.  Above that, time is cut into ticks of 1/`STEPS` of the window, and the hits of
+one tick share entries:
 
-Entries may be merged into their newer neighbour without ever admitting more, which is how a log can be kept short at
-the price of precision.
+* A hit joins the newest entry if that is of the same tick and a member stays within 64 bytes, which with at most 128
+  entries is what a sorted set may hold in its compact form.  The entry's time is then that of the new hit.
+* From the twelfth on, entries forget their hits and are a bare cumulative cost, which the compact form keeps as an
+  integer; and those of one tick become one.  So the hundred newest hits are known whatever comes, and all hits of the
+  last eleven ticks if fewer came: a repeat that is older than both counts again, and a refund finds nothing.
+* With several windows, entries that have left a shorter one are merged by the ticks of the next longer one.
 
-A reservation is an entry in the future, whose hit begins with ``R``.  While the newest entry is one, whoever comes is
-admitted after it or denied, so that reservations are served in the order in which they came.
+A hit that is given back leaves its entry, and that and every newer entry count its cost less.
+
+A reservation is an entry in the future, whose hits begin with ``R``.  While the newest entry is one, whoever comes is
+admitted after it or denied, so that reservations are served in the order in which they came.  An entry whose hits
+begin with a capital letter stands alone: no other hit joins it, and it is left as it is until its time has come.
 """
 
 from __future__ import annotations
 
+import string
 from typing import TYPE_CHECKING, NamedTuple
+from zlib import crc32
 
 from gridsync._io import Category, Command, load
 from gridsync._io.keys import limit
@@ -44,6 +56,13 @@ Verdict = list[int]
 *remaining*, *reset_us*, and which rule binds, counted from 0.  No named tuple: one costs a quarter of a microsecond."""
 
 VERDICT_LENGTH = 4
+COMPACT = 2048
+"""Bytes that a key takes at most, by ``MEMORY USAGE``, unless a resolution is asked for."""
+STEPS = 40
+"""Into how many steps a window is cut: as many as keep a log below `COMPACT`, with the twelve entries that name their
+hits, however large its counters have grown."""
+STEPS_TOGETHER = 108
+"""Steps of all windows of a limiter together: with those twelve and each window's base, 128 entries at most."""
 UNDO_S = 1.0
 """How long giving back what an interrupted caller reserved may take; without it nobody else uses it."""
 
@@ -61,12 +80,42 @@ class Prepared(NamedTuple):
     timeout: float | None
 
 
+def merging(rules: Sequence[tuple[int, int]], ticks: Sequence[int]) -> tuple[int, list[int]]:
+    """Say how entries are merged, when each of *rules* (limit and window) may let a hit leave late by its tick (us).
+
+    Returns the tick of new entries, and for each rule that of entries which have left its window; 0 is none.  While an
+    entry is younger than a window, the tick of that window is kept, and that of every longer one.
+    """
+    order = sorted(range(len(rules)), key=lambda index: rules[index][1])
+    kept = [min(ticks[index] for index in order[place:]) for place in range(len(order))]
+    for place in range(1, len(kept)):
+        if finer := kept[place - 1]:
+            kept[place] -= kept[place] % finer  # else two merges in a row could move a hit by the sum of both
+    coarser = [0] * len(rules)
+    for place, index in enumerate(order[:-1]):
+        if kept[place + 1] > kept[place]:
+            coarser[index] = kept[place + 1]
+    return kept[0], coarser
+
+
+_LETTERS = f"-_{string.digits}{string.ascii_letters}"
+_HEADS = "!#$%&()*,./;<=>@"
+_TAILS = [a + b for a in _LETTERS for b in _LETTERS]
+
+
+def brief(token: str) -> str:
+    """Return five characters for a call: as good as random, one in 2**28, and no part of others that stand in a row."""
+    number = crc32(token.encode())
+    return f"{_HEADS[number & 15]}{_TAILS[number >> 4 & 4095]}{_TAILS[number >> 16 & 4095]}"
+
+
 class Windows:
     """The sliding windows of one limiter, for every subject."""
 
     __slots__ = (
         "_hit",
         "_io",
+        "_merges",
         "_name",
         "_namespace",
         "_peek_args",
@@ -74,6 +123,7 @@ class Windows:
         "_refund_args",
         "_rule_args",
         "_timeout",
+        "_wait_args",
     )
 
     waiting, looking, giving_back = _HIT, _PEEK, _REFUND
@@ -82,32 +132,47 @@ class Windows:
     """Whether `reserve` and `acquire` make sense."""
 
     def __init__(
-        self, io: IO, namespace: str, name: str, rules: Sequence[tuple[int, int]], *, timeout: float | None = None
+        self,
+        io: IO,
+        namespace: str,
+        name: str,
+        rules: Sequence[tuple[int, int]],
+        *,
+        timeout: float | None = None,
+        tick_us: int | None = None,
     ) -> None:
         """Prepare what does not change from call to call.
 
-        *rules* are limit and window in microseconds; *timeout* is for one decision, in seconds.
+        *rules* are limit and window in microseconds; *timeout* is for one decision, in seconds.  *tick_us* is 0 for
+        logs that are exact to the microsecond, or by how much a hit may leave a window late; by default it follows from
+        the rules.
         """
         self._io, self._namespace, self._name = io, namespace, name
         self._timeout = timeout
         self._prefix = limit(namespace, name, "").removesuffix("}")
-        flat = tuple(str(number) for rule in rules for number in rule)
         longest = max(window for _, window in rules)
-        self._peek_args = (str(longest), *flat)
+        self._peek_args = (str(longest), *(str(number) for rule in rules for number in rule))
         self._refund_args: tuple[str, ...] = (str(longest),)
-        self._hit, self._rule_args = (_HIT_ONE, flat) if len(rules) == 1 else (_HIT, (str(longest), "0", *flat))
+        steps = min(STEPS, STEPS_TOGETHER // len(rules))
+        ticks = [(0 if most <= steps else window // steps) if tick_us is None else tick_us for most, window in rules]
+        tick, coarser = merging(rules, ticks)
+        self._merges = any((tick, *coarser))  # hits share entries: then they have short ids
+        flat = tuple(str(n) for rule, coarse in zip(rules, coarser, strict=True) for n in (*rule, coarse))
+        # What follows the cost in a reservation; the longest wait stands behind the first of these.
+        self._wait_args: tuple[str, ...] = (str(longest), str(tick), *flat)
+        self._hit, self._rule_args = _HIT, (str(longest), "0", str(tick), *flat)
+        if len(rules) == 1:
+            self._hit, self._rule_args = _HIT_ONE, (*flat[:2], str(tick))
 
     async def hit(self, subject: str, cost: int) -> tuple[Verdict, str]:
         """Take *cost*, or nothing; returns the hit's id too."""
-        # Ids only have to differ from those of the last seconds on the same key, so the end of a token is enough: its
-        # counter, and before it as much of the process's random name as fits: four characters after 16 million hits.
-        hit = self._io.token()[-10:]
+        hit = self._name_hit()
         args: tuple[Arg, ...] = (hit, "0", str(cost), *self._rule_args)
         return await self._io.run(self._hit, (self._key(subject),), args, timeout=self._timeout), hit
 
     def prepared(self, subject: str, cost: int) -> Prepared:
         """Return what `hit` and `peek` would send, for who asks several limiters together."""
-        hit = self._io.token()[-10:]
+        hit = self._name_hit()
         hit_args = (hit, "0", str(cost), *self._rule_args)
         peek_args = (str(cost), *self._peek_args)
         return Prepared(self._key(subject), self._hit, hit, hit_args, peek_args, self._io, self._timeout)
@@ -125,8 +190,8 @@ class Windows:
 
     async def reserve(self, subject: str, cost: int, max_wait_us: int) -> tuple[Verdict, str, int]:
         """Take *cost* within *max_wait_us*, or nothing; returns the hit's id and how long to wait (us) too."""
-        hit = "R" + self._io.token()[-9:]
-        first, *rules = self._peek_args
+        hit = self._name_hit()
+        first, *rules = self._wait_args
         args = (hit, "0", str(cost), first, str(max_wait_us), *rules)
         verdict = await self._surely(self.waiting, subject, hit, cost, args)
         return verdict, hit, verdict.pop() if len(verdict) > VERDICT_LENGTH else 0
@@ -164,6 +229,12 @@ class Windows:
     async def reset(self, subject: str) -> None:
         """Forget the subject."""
         await self._io.run(_RESET, (self._key(subject),))
+
+    def _name_hit(self) -> str:
+        # Ids only have to differ from those of the last seconds on the same key, so the end of a token is enough: its
+        # counter, and before it as much of the process's random name as fits: four characters after 16 million hits.
+        token = self._io.token()
+        return brief(token) if self._merges else token[-10:]
 
     def _key(self, subject: str) -> str:
         # The common case of `keys.limit`, without its two translations: they cost a tenth of a whole decision.

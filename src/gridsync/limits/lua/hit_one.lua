@@ -1,28 +1,30 @@
 #!lua
 -- hit_one: take cost from one sliding window now, or say when it will fit.  The lean twin of hit.lua.
--- KEYS[1] log zset: <cumulative cost><mark><hit> -> when it was admitted, us since 2025-01-01
--- ARGV[1] hit string: ten characters that no other hit of these minutes has
+-- KEYS[1] log zset: <cumulative cost><mark><hits> -> when they were admitted, us since 2025-01-01
+-- ARGV[1] hit string: five or ten characters that no other hit of these minutes has
 -- ARGV[2] repeat_us integer, us
 -- ARGV[3] cost integer, units
 -- ARGV[4] limit integer, units
 -- ARGV[5] window integer, us
+-- ARGV[6] tick integer, us: hits of one such stretch share an entry; 0 if each has its own
 -- Returns {retry_us (0 admitted, -1 never), remaining, reset_us, rule (always 0)}
 -- Category idempotent
--- Cost O(log n) in the hits that the window holds; a repeat reads at most 20,000 of them
+-- Cost O(log n) in the entries that the window holds; a repeat reads at most 20,000 of them
 
 local RING = 4503599627370496 -- 2^52: cumulative costs count modulo this, so that they stay exact for ever
 local key, hit = KEYS[1], ARGV[1]
-local cost, limit, window = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local cost, limit, window, tick = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local clock = redis.call('TIME')
 local now = (clock[1] - 1735689600) * 1000000 + clock[2]
 
 -- The newest entry tells when (last) and what (total) was admitted in all.  The newest expired one is the base:
 -- the difference is what the window holds, whatever lies between.
 local newest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
-local last, total, mark, used, base = -window, 0, ':', 0, nil
+local last, total, mark, used, base, counted, alone = -window, 0, ':', 0, nil, nil, nil
 if newest[1] then
   last = tonumber(newest[2])
-  if last - now > window and (string.byte(newest[1], -10) ~= 82 or last - now > window + 3600000000) then
+  counted, mark, alone = string.match(newest[1], '(%d+)(.)(%u?)')
+  if last - now > window and (alone ~= 'R' or last - now > window + 3600000000) then
     -- The server's clock was set back by more than a window.  Count what lies in the future as admitted now.
     redis.call('ZREMRANGEBYSCORE', key, now, string.format('(%.0f', last))
     redis.call('ZADD', key, now, newest[1])
@@ -30,17 +32,19 @@ if newest[1] then
   end
 end
 local at = math.max(now, last + 1) -- no two entries share a microsecond, and the log's time never runs back
-local queued = last >= now and string.byte(newest[1], -10) == 82 -- a reservation is yet to come: no overtaking
+local queued = last >= now and alone == 'R' -- a reservation is yet to come: no overtaking
 local idle = last <= at - window
-if newest[1] and not idle then
-  total, mark = tonumber(string.sub(newest[1], 1, -12)), string.sub(newest[1], -11, -11)
+if idle then
+  mark = ':'
+else
+  total = tonumber(counted)
   base = redis.call('ZREVRANGEBYSCORE', key, at - window, '-inf', 'LIMIT', 0, 1)[1]
   if base then
-    used = total - tonumber(string.sub(base, 1, -12))
+    used = total - string.match(base, '%d+')
   elseif mark == ':' then -- nothing was ever trimmed: the log counts from 0
     used = total
   else -- trimmed under a shorter window: what is left counts
-    used = total - tonumber(string.sub(redis.call('ZRANGE', key, 0, 0)[1], 1, -12))
+    used = total - string.match(redis.call('ZRANGE', key, 0, 0)[1], '%d+')
   end
   if used < 0 then used = used + RING end
 end
@@ -50,7 +54,7 @@ if ARGV[2] ~= '0' then
   -- more than a call may last.
   local function known(command, from, to)
     for _, member in ipairs(redis.call(command, key, from, to, 'LIMIT', 0, 10000)) do
-      if string.sub(member, -10) == hit then return true end
+      if string.find(string.match(member, '%d+(.*)'), hit, 1, true) then return true end
     end
   end
   local since = now - tonumber(ARGV[2]) - 100000
@@ -65,18 +69,19 @@ if queued or used + cost > limit then
   if cost > limit then return {-1, left, reset, 0} end
   if used + cost <= limit then return {at - now, left, reset, 0} end
   -- It fits once everything up to some entry has expired and at most `room` was admitted after that entry: find the
-  -- oldest such entry, counted from the newest (0).  The first guess is exact if every hit cost the same as this one,
+  -- oldest such entry, counted from the newest (0).  The first guess is exact if every entry cost the same as this hit,
   -- the second if they cost the same as each other; halving every other time keeps the rest logarithmic.
   local room = limit - cost
   local fits, within, fails, beyond = 0, 0, room + 1, room + 1
-  local guess, found, halve = math.floor(room / cost), last, true
+  if tick > 0 then fails, beyond = redis.call('ZCARD', key), used end
+  local guess, found, halve = math.floor(tick > 0 and fails * room / used or room / cost), last, true
   while fails - fits > 1 do
     local pair = redis.call('ZREVRANGE', key, guess, guess + 1, 'WITHSCORES')
     if not pair[1] then
       fails, beyond = redis.call('ZCARD', key), used
     else
-      local newer, older = (total - tonumber(string.sub(pair[1], 1, -12))) % RING, RING
-      if pair[3] then older = (total - tonumber(string.sub(pair[3], 1, -12))) % RING end
+      local newer, older = (total - string.match(pair[1], '%d+')) % RING, RING
+      if pair[3] then older = (total - string.match(pair[3], '%d+')) % RING end
       if newer > room then
         fails, beyond = guess, newer
       elseif older > room then
@@ -93,18 +98,29 @@ if queued or used + cost > limit then
   return {found + window - now, left, reset, 0}
 end
 
-if idle then
-  if newest[1] then redis.call('UNLINK', key) end
-elseif base and total % 16 + cost >= 16 then
-  local rank = redis.call('ZRANK', key, base)
-  if rank > 0 then
-    redis.call('ZREMRANGEBYRANK', key, 0, math.min(rank, 64) - 1)
-    mark = '+'
-  end
-end
 total = total + cost
 if total >= RING then total, mark = total - RING, '+' end
-redis.call('ZADD', key, at, string.format('%.0f', total) .. mark .. hit)
+local shared = tick > 0 and not idle and alone == '' and at - at % tick <= last
+  and string.format('%.0f', total) .. mark .. string.sub(newest[1], #counted + 2) .. hit
+if shared and #shared <= 64 then -- more would cost a sorted set its compact form
+  redis.call('ZADD', key, at, shared)
+  redis.call('ZREM', key, newest[1]) -- in this order: a log that is empty for a moment would lose its TTL
+else
+  if idle then
+    if newest[1] then redis.call('UNLINK', key) end
+  elseif base and (tick > 0 or total % 4 < cost) then
+    local rank = redis.call('ZRANK', key, base)
+    if rank > 0 then
+      redis.call('ZREMRANGEBYRANK', key, 0, math.min(rank, 64) - 1)
+      mark = '+'
+    end
+  end
+  if tick > 0 and not idle then
+    local edge = at
+-- include parts/thin.lua
+  end
+  redis.call('ZADD', key, at, string.format('%.0f', total) .. mark .. hit)
+end
 local life = at + window - now
 if redis.call('PTTL', key) * 1000 < life then
   redis.call('PEXPIRE', key, math.ceil((life + window / 4) / 1000))

@@ -1,12 +1,12 @@
 #!lua flags=no-writes
 -- peek: say what hit.lua would answer now, and take nothing.
--- KEYS[1] log zset: <cumulative cost><mark><hit> -> when it was admitted, us since 2025-01-01
+-- KEYS[1] log zset: <cumulative cost><mark><hits> -> when they were admitted, us since 2025-01-01
 -- ARGV[1] cost integer, units
 -- ARGV[2] longest integer, us: the longest of the windows
 -- ARGV[3..] rules integer, units and us: limit and window of each rule in turn
 -- Returns {retry_us (0 would be admitted, -1 never), remaining, reset_us, rule}: the rule that binds, counted from 0
 -- Category read
--- Cost O(r log n) for r rules and the n hits that the longest window holds
+-- Cost O(r log n) for r rules and the n entries that the longest window holds
 
 -- The first half of hit.lua; hit_one.lua says why things are done as they are.
 local RING = 4503599627370496
@@ -16,23 +16,25 @@ local clock = redis.call('TIME')
 local now = (clock[1] - 1735689600) * 1000000 + clock[2]
 
 local newest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
-local last, total, mark, ahead = -longest, 0, ':', math.huge
+local last, total, mark, ahead, alone = -longest, 0, ':', math.huge, nil
 if newest[1] then
-  last, total, mark = tonumber(newest[2]), tonumber(string.sub(newest[1], 1, -12)), string.sub(newest[1], -11, -11)
+  last = tonumber(newest[2])
+  total, mark, alone = string.match(newest[1], '(%d+)(.)(%u?)')
+  total = tonumber(total)
   -- A clock that was set back: hits would move the future's entries to now.
-  if last - now > longest and (string.byte(newest[1], -10) ~= 82 or last - now > longest + 3600000000) then
+  if last - now > longest and (alone ~= 'R' or last - now > longest + 3600000000) then
     last, ahead = now, now
   end
 end
 local at = math.max(now, last + 1)
-local queued = last >= now and string.byte(newest[1], -10) == 82
+local queued = last >= now and alone == 'R'
 
 local function used_within(window)
   if last <= at - window then return 0 end
   local expired = redis.call('ZREVRANGEBYSCORE', key, at - window, '-inf', 'LIMIT', 0, 1)[1]
   if not expired and mark == ':' then return total end
   expired = expired or redis.call('ZRANGE', key, 0, 0)[1]
-  return (total - tonumber(string.sub(expired, 1, -12))) % RING
+  return (total - string.match(expired, '%d+')) % RING
 end
 
 local function found_with(room, used)
@@ -43,8 +45,8 @@ local function found_with(room, used)
     if not pair[1] then
       fails, beyond = redis.call('ZCARD', key), used
     else
-      local newer, older = (total - tonumber(string.sub(pair[1], 1, -12))) % RING, RING
-      if pair[3] then older = (total - tonumber(string.sub(pair[3], 1, -12))) % RING end
+      local newer, older = (total - string.match(pair[1], '%d+')) % RING, RING
+      if pair[3] then older = (total - string.match(pair[3], '%d+')) % RING end
       if newer > room then
         fails, beyond = guess, newer
       elseif older > room then
