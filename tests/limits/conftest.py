@@ -89,6 +89,7 @@ class PlainIO:
         """Run it once."""
         del timeout
         self.sent += 1
+        operation, keys, args = operation.whole(keys, args)
         values = list(args)
         if operation.repeat_index is not None:
             values[operation.repeat_index] = self.repeat_us

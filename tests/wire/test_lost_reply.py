@@ -109,6 +109,32 @@ async def a_free_lock_is_taken_once(stage: Stage) -> None:
     assert stage.server.command("EXISTS", KEYS.state, KEYS.queue, KEYS.alive) == 0
 
 
+async def used_before(stage: Stage) -> Any:  # noqa: ANN401 - either kind
+    """Return a lock that was used twice, so that its calls are packed beforehand."""
+    lock = stage.world.lock(stage.broken)
+    for _ in range(2):
+        assert await stage.world.do((await stage.world.do(lock.acquire)).release) is True
+    return lock
+
+
+@scenario("locks.acquire")
+async def a_lock_that_was_used_before_is_taken_once(stage: Stage) -> None:
+    lock = await used_before(stage)
+    rule = stage.arm()
+    lease = await stage.world.do(lock.acquire, timeout=10)
+    assert rule.hits
+    assert int(stage.server.command("GET", KEYS.fence)) == lease.fence
+    assert await stage.world.do(lease.release) is True
+
+
+@scenario("locks.release")
+async def a_lock_that_was_used_before_is_released_once_and_says_so(stage: Stage) -> None:
+    lease = await stage.world.do((await used_before(stage)).acquire)
+    stage.arm()
+    assert await stage.world.do(lease.release) is True
+    assert stage.server.command("EXISTS", KEYS.state) == 0
+
+
 @scenario("locks.acquire")
 async def a_waiter_joins_the_queue_once_and_is_handed_the_lock(stage: Stage) -> None:
     world = stage.world

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from gridsync._io.scripts import Category, Command, Operation, Script, load
+from gridsync._io.scripts import Bound, Category, Command, Operation, Script, load
 from gridsync._units import ReadFrom
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "IO",
     "Arg",
+    "Bound",
     "Category",
     "Command",
     "Ear",
@@ -144,14 +145,19 @@ class IO(Protocol):
     """What a core may ask of the world.  Cores ask nothing else of anybody."""
 
     async def run(
-        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), *, timeout: float | None = None
+        self,
+        operation: Operation | Bound,
+        keys: Sequence[str],
+        args: Sequence[Any] = (),
+        *,
+        timeout: float | None = None,
     ) -> Any:  # noqa: ANN401 - replies are whatever the script's header says
         """Run a script or command and return its reply, repeating what its category allows.
 
         Args:
             operation: The script or command; its `Category` decides what may be repeated.
             keys: The key names, all in one hash slot.
-            args: The other arguments.
+            args: The other arguments; of a `Bound` those that it does not know.
             timeout: Seconds for the whole call, repeats included; the default is the command timeout.
 
         Raises:

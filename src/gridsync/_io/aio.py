@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from gridsync._io.counts import Stats
     from gridsync._io.probe import Facts
     from gridsync._io.route import Topology
-    from gridsync._io.scripts import Operation
+    from gridsync._io.scripts import Bound, Operation
     from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.mux import MuxWire
     from gridsync._io.wire.node import Node
@@ -170,7 +170,12 @@ class AsyncIO:
         await asyncio.to_thread(self._keeper.close)
 
     async def run(
-        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), *, timeout: float | None = None
+        self,
+        operation: Operation | Bound,
+        keys: Sequence[str],
+        args: Sequence[Any] = (),
+        *,
+        timeout: float | None = None,
     ) -> Any:  # noqa: ANN401
         """Run a script or command; see `IO.run`."""
         # `_at_home`, spelled out: nothing in here is free for who calls it a hundred thousand times a second.

@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanKind
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gridsync._io.scripts import Operation
+    from gridsync._io.scripts import Bound, Operation
 
 Attributes: TypeAlias = "dict[str, str | int]"
 
@@ -56,7 +56,7 @@ def named(operation: str, kind: str, destination: str, group: str = "", consumer
     return about
 
 
-def message(operation: Operation, keys: Sequence[Any], args: Sequence[Any]) -> Message | None:
+def message(operation: Operation | Bound, keys: Sequence[Any], args: Sequence[Any]) -> Message | None:
     """Return what *operation* does with messages, or ``None``."""
     found = _KINDS.get(operation.name)
     if found is None:
@@ -76,7 +76,7 @@ def message(operation: Operation, keys: Sequence[Any], args: Sequence[Any]) -> M
     return Message(f"{name} {store}", span_kind, named(name, kind, store, group, consumer), count)
 
 
-def ids(operation: Operation, reply: Any) -> list[str]:  # noqa: ANN401 - a reply
+def ids(operation: Operation | Bound, reply: Any) -> list[str]:  # noqa: ANN401 - a reply
     """Return the ids of the messages that *reply* tells: of all that were received, of the last that was sent."""
     if operation.name == "streams.append":
         return [f"{reply[2]}-0"] if reply[0] <= _WRITTEN else []

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from gridsync._io.budget import Budget
     from gridsync._io.counts import Counts
-    from gridsync._io.scripts import Operation
+    from gridsync._io.scripts import Bound, Operation
 
 PAUSE_S = 0.01
 PAUSE_MAX_S = 0.5
@@ -122,9 +122,9 @@ class _StopBefore(stop_base):
 
 async def recover(
     attempts: Attempts,
-    operation: Operation,
-    keys: Sequence[object],
-    args: Sequence[object],
+    operation: Operation | Bound,
+    keys: Sequence[Any],
+    args: Sequence[Any],
     *,
     failure: Fault | ReplyError,
     started: float,
@@ -140,6 +140,7 @@ async def recover(
         OutcomeUnknown: Perhaps applied.
         GridsyncError: The server's refusal.
     """
+    operation, keys, args = operation.whole(keys, args)
     seen: list[Exception] = []
     repeat_index = operation.repeat_index
     asking: str | None = None

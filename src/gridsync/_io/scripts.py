@@ -91,6 +91,10 @@ class Script:
         """Return the command that runs this script."""
         return ("EVALSHA", self.sha, str(len(keys)), *keys, *args)
 
+    def whole(self, keys: Sequence[Any], args: Sequence[Any]) -> tuple[Script, Sequence[Any], Sequence[Any]]:
+        """Return what is run, with which keys and arguments."""
+        return self, keys, args
+
     def __repr__(self) -> str:
         """Name and category are enough; the source is a file away."""
         return f"<Script {self.name} {self.category}>"
@@ -112,8 +116,67 @@ class Command:
         """Return the command line."""
         return (*self.head, *keys, *args) if self.keyed else (*self.head, *args)
 
+    def whole(self, keys: Sequence[Any], args: Sequence[Any]) -> tuple[Command, Sequence[Any], Sequence[Any]]:
+        """Return what is run, with which keys and arguments."""
+        return self, keys, args
+
 
 Operation = Script | Command
+
+
+class Bound:
+    """A call of a script of which most is known beforehand, and so packed beforehand.
+
+    It is run with what stands in the gaps, and with the keys, which say where it goes.  Packing costs a quarter of what
+    it costs otherwise, a microsecond less for a dozen words; making one costs two.
+
+    Args:
+        script: What is run.
+        keys: All keys, or none if there is one and it is another each time: then it is written, too.
+        args: All arguments, with ``None`` for each that is another each time.  Those are text.
+    """
+
+    __slots__ = ("_args", "_keys", "_template", "name", "script")
+
+    def __init__(self, script: Script, keys: Sequence[str], args: Sequence[str | None]) -> None:
+        self.script = script
+        self.name = script.name
+        self._keys = keys
+        self._args = args
+        words = ("EVALSHA", script.sha, str(len(keys) or 1), *(keys or (None,)), *args)
+        line = "".join("$%d\r\n%s\r\n" if word is None else _packed(word).replace("%", "%%") for word in words)
+        self._template = f"*{len(words)}\r\n{line}"
+
+    def words(self, keys: Sequence[str], args: Sequence[str]) -> bytes | tuple[Any, ...]:
+        """Return the packed request, or its words where a gap is filled with what is not ASCII."""
+        gaps = args if self._keys else (keys[0], *args)
+        count = len(gaps)
+        if count == 3:  # noqa: PLR2004 - as many as the busiest calls have: no loop
+            a, b, c = gaps
+            packed = self._template % (len(a), a, len(b), b, len(c), c)
+        elif count == 2:  # noqa: PLR2004
+            a, b = gaps
+            packed = self._template % (len(a), a, len(b), b)
+        else:
+            packed = self._template % tuple(part for gap in gaps for part in (len(gap), gap))
+        if packed.isascii():
+            return packed.encode()
+        script, keys, args = self.whole(keys, args)
+        return script.words(keys, args)
+
+    def whole(self, keys: Sequence[Any], args: Sequence[Any]) -> tuple[Script, Sequence[Any], Sequence[Any]]:
+        """Return what is run, with which keys and arguments."""
+        gaps = iter(args)
+        return self.script, keys, tuple(next(gaps) if arg is None else arg for arg in self._args)
+
+    def __repr__(self) -> str:
+        """Name and category are enough; the source is a file away."""
+        return f"<Bound {self.script!r}>"
+
+
+def _packed(word: str) -> str:
+    return f"${len(word.encode())}\r\n{word}\r\n"
+
 
 _PARAMETER = re.compile(
     r"^-- (?P<kind>KEYS|ARGV)\[(?P<index>\d+)(?P<variadic>\.\.)?\] (?P<name>[a-z_0-9]+) +(?P<type>[a-z]+)"

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from gridsync._io import Arg, Keep, ReadFrom, Signal
     from gridsync._io.counts import Stats
     from gridsync._io.probe import Facts
-    from gridsync._io.scripts import Operation
+    from gridsync._io.scripts import Bound, Operation
     from gridsync._io.wire.blocking import BlockingWire
     from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.place import Place
@@ -134,7 +134,12 @@ class SyncIO:
         self._shut()
 
     async def run(
-        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), *, timeout: float | None = None
+        self,
+        operation: Operation | Bound,
+        keys: Sequence[str],
+        args: Sequence[Any] = (),
+        *,
+        timeout: float | None = None,
     ) -> Any:  # noqa: ANN401
         """Run a script or command; see `IO.run`."""
         limit = self._timeout if timeout is None else timeout
@@ -152,8 +157,9 @@ class SyncIO:
                 if rest < spare_s(limit):
                     pool.give(wire)
                     raise TooLate
+            words = operation.words(keys, args)
             try:
-                reply = wire.exchange(_pack(operation.words(keys, args)), rest)
+                reply = wire.exchange(words if isinstance(words, bytes) else _pack(words), rest)
             finally:
                 pool.give(wire)
         except Fault as fault:

@@ -21,7 +21,7 @@ from opentelemetry import context, metrics, trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from gridsync._io import gauges, messaging
-from gridsync._io.scripts import Script
+from gridsync._io.scripts import Command, Script
 from gridsync._io.wire.faults import ReplyError
 from gridsync.errors import UsageError
 
@@ -32,11 +32,10 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import MeterProvider
     from opentelemetry.trace import Span, TracerProvider
 
-    from gridsync._io import Arg
     from gridsync._io.aio import AsyncIO
     from gridsync._io.counts import Counts
     from gridsync._io.messaging import Message
-    from gridsync._io.scripts import Operation
+    from gridsync._io.scripts import Bound, Operation
     from gridsync._io.sync import SyncIO
     from gridsync._io.wire.endpoint import Endpoint
 
@@ -196,12 +195,12 @@ def _server(endpoint: Endpoint) -> Attributes:
     return about
 
 
-def _describe(operation: Operation, endpoint: Endpoint) -> tuple[str, Attributes]:
+def _describe(operation: Operation | Bound, endpoint: Endpoint) -> tuple[str, Attributes]:
     server = _server(endpoint)
-    if isinstance(operation, Script):
-        about = {"db.operation.name": "EVALSHA", "db.stored_procedure.name": operation.name}
-        return f"EVALSHA {operation.name}", {**server, **about}
-    return operation.head[0], {**server, "db.operation.name": operation.head[0]}
+    if isinstance(operation, Command):
+        return operation.head[0], {**server, "db.operation.name": operation.head[0]}
+    about = {"db.operation.name": "EVALSHA", "db.stored_procedure.name": operation.name}
+    return f"EVALSHA {operation.name}", {**server, **about}
 
 
 def _failure(error: BaseException) -> Attributes:
@@ -226,7 +225,7 @@ def _wrap(inner: Call, where: Callable[[Sequence[str]], Endpoint], peers: Peers,
     tracer, record = listener.tracer, listener.duration.record
     known: dict[tuple[str, str, int], tuple[str, Attributes]] = {}
 
-    def described(operation: Operation, endpoint: Endpoint) -> tuple[str, Attributes]:
+    def described(operation: Operation | Bound, endpoint: Endpoint) -> tuple[str, Attributes]:
         key = (operation.name, endpoint.path or endpoint.host, endpoint.port)
         found = known.get(key)
         if found is None:
@@ -234,7 +233,7 @@ def _wrap(inner: Call, where: Callable[[Sequence[str]], Endpoint], peers: Peers,
             found = known[key] = (title, about | {"gridsync.role": role} if role else about)
         return found
 
-    async def call(operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), **options: Any) -> Any:  # noqa: ANN401
+    async def call(operation: Operation | Bound, keys: Sequence[str], args: Sequence[Any] = (), **options: Any) -> Any:  # noqa: ANN401
         if _suppressed():
             return await inner(operation, keys, args, **options)
         title, about = described(operation, where(keys))

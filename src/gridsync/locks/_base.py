@@ -95,6 +95,7 @@ class LockBase(Generic[AnyLease]):
         self._reentrant = reentrant
         self._durable = bool(spec.min_replicas or spec.fsync)
         self._entered: list[AnyLease] = []
+        self._uses = 0
 
     @property
     def name(self) -> str:
@@ -123,6 +124,9 @@ class LockBase(Generic[AnyLease]):
         return _resume.resume(self._io, self._spec, text)
 
     def _ask(self, timeout: float | None) -> Coroutine[Any, Any, Hold | None]:
+        self._uses += 1
+        if self._uses == 2:  # noqa: PLR2004 - many locks are used once
+            self._spec = self._spec.bound()
         return _core.acquire(self._io, self._spec, timeout)
 
     def _enter(self, lease: AnyLease) -> AnyLease:

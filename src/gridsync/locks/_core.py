@@ -108,10 +108,10 @@ class Seeker:
 
     async def ask(self, alive_s: float) -> Hold | None:
         """Run the acquire script once; *alive_s* of 0 does not join the queue."""
-        io, spec, owner = self._io, self._spec, self._owner
+        io, spec = self._io, self._spec
         alive = str(int(alive_s * 1000))
         self._under_way = True
-        reply = await io.run(spec.acquire, spec.keys, (owner, spec.ttl_text, alive, self._about, *spec.acquire_args))
+        reply = await io.run(*spec.asking(self._owner, alive, self._about))
         self._under_way = False
         if reply[-1]:
             self._ghost = True

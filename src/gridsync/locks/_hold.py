@@ -213,6 +213,11 @@ class Hold:
             reason=self.why_lost,
         )
 
+    def farewell(self, *, ghost: bool) -> tuple[Script, Sequence[str], Sequence[Arg]]:
+        """Return the script call that gives it back, for the watchdog."""
+        call, keys, args = self.spec.giving_back(self.owner, ghost=ghost)
+        return call.whole(keys, args)
+
     def renewal(self) -> tuple[Script, Sequence[str], Sequence[Arg]]:
         """Return the script call that renews the lease; it answers 1, or 0 when it is not ours any more."""
         return self.spec.renew, self.spec.renew_keys, (self.owner, self.spec.ttl_text)
@@ -241,7 +246,7 @@ class Hold:
         if why := self._orphaned():
             self.lose(why)
             _log.warning("the lease of %s (fence %d) was never released: %s", self.spec, self.fence, why)
-            return self.spec.giving_back(self.owner, ghost=self.ghost)
+            return self.farewell(ghost=self.ghost)
         if now >= self.deadline or not (self._hears() or now >= self.renew_at):
             return None
         return self.renewal()

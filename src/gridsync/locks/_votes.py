@@ -172,7 +172,7 @@ class QuorumHold(Hold):
                     other.due = now
                     other.master.io.keep(other)
         if self.orphan:
-            return self.spec.giving_back(self.owner, ghost=True)
+            return self.farewell(ghost=True)
         if self.ended or now >= self.deadline:
             return None
         return self._upholding()

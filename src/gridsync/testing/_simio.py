@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from gridsync._io import IO, Arg, Keep, ReadFrom, Signal
-    from gridsync._io.scripts import Operation
+    from gridsync._io.scripts import Bound, Operation
     from gridsync.testing._network import Connection
     from gridsync.testing._process import Process
     from gridsync.testing._scheduler import Task
@@ -80,11 +80,17 @@ class SimIO:
     # -- commands ---------------------------------------------------------------------------------------------------
 
     async def run(
-        self, operation: Operation, keys: Sequence[str], args: Sequence[Arg] = (), *, timeout: float | None = None
+        self,
+        operation: Operation | Bound,
+        keys: Sequence[str],
+        args: Sequence[Any] = (),
+        *,
+        timeout: float | None = None,
     ) -> Any:  # noqa: ANN401
         """Run a script or command; see `IO.run`."""
         self._must_live()
-        operation = self.process.scripts.get(operation.name, operation)
+        whole, keys, args = operation.whole(keys, args)
+        operation = self.process.scripts.get(whole.name, whole)
         limit = self.timeout if timeout is None else timeout
         started = self.monotonic()
         await self.breathe()

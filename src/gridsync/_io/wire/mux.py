@@ -174,13 +174,13 @@ class MuxWire(asyncio.BufferedProtocol):
         """How many callers wait for room."""
         return len(self._line)
 
-    def post(self, words: tuple[Any, ...], deadline: float) -> Future:
-        """Queue one request; the future gets its reply, an error reply as `ReplyError`, or a `Fault`."""
+    def post(self, words: tuple[Any, ...] | bytes, deadline: float) -> Future:
+        """Queue one request, packed or not; the future gets its reply, an error reply as `ReplyError`, or a `Fault`."""
         future = self._new_future()
         if self.closed:
             future.set_exception(Fault(f"the connection to {self.endpoint} broke", applied=False))
             return future
-        payload = _pack(words)
+        payload = words if isinstance(words, bytes) else _pack(words)
         self.free -= 1
         self._payloads.append(payload)
         self._unsent.append((future, deadline))
