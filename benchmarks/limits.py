@@ -1,4 +1,4 @@
-"""The row about rate limits: decisions of an exact window, 100 tasks, each with a subject of its own.
+"""The rows about rate limits: decisions of an exact window, 100 tasks, each with a subject of its own, or by leases.
 
 The limit is never reached, so every decision is an admission, which is the dearer case: it writes.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.harness import Bench, Peer, Row, aio, expect, pace_tasks
+from benchmarks.harness import Bench, Limit, Peer, Row, WrongReplyError, aio, expect, pace_tasks, pace_threads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -73,6 +73,20 @@ async def _throttled(bench: Bench) -> float:
     return await pace_tasks(bench, [operation(f"subject-{n}") for n in range(TASKS)])
 
 
+def _leased(bench: Bench) -> float:
+    from gridsync import Grid
+
+    with Grid(bench.url) as grid, grid.limiter("bench", "1000000000/minute").leased("subject") as permits:
+        # As a program would call it, a hundred times for each look at the clock.
+        def hits() -> None:
+            hit = permits.hit
+            for _ in range(100):
+                if not hit():
+                    raise WrongReplyError
+
+        return 100 * pace_threads(bench, [hits])
+
+
 ROWS = (
     Row(
         "aio-limiter-100",
@@ -80,4 +94,5 @@ ROWS = (
         aio(_ours),
         (Peer("limits", aio(_limits), target=4.0), Peer("throttled-py", aio(_throttled))),
     ),
+    Row("limiter-leased", "decisions/s", _leased, limits=(Limit(500_000),)),
 )

@@ -143,6 +143,7 @@ def test_every_limit_has_its_row() -> None:
         "lock-handoff-p50-ms": [(1.0, False)],
         "lock-handoff-p99-ms": [(5.0, False)],
         "lock-handoff-commands": [(3.0, False)],
+        "limiter-leased": [(500_000, False)],
         "limiter-bytes-100": [(2048.0, True)],
         "limiter-bytes-1000": [(2048.0, True)],
         "limiter-bytes-70000": [(2048.0, True)],

@@ -103,7 +103,7 @@ def test_a_copy_that_comes_after_its_repeat_makes_a_limit_stricter_at_worst(seed
 
 MUTANTS = {
     "admits one too many": ("used + cost > limit then", "used + cost > limit + 1 then"),
-    "forgets early": ("key, at - window, '-inf'", "key, at - window + 50000, '-inf'"),
+    "forgets early": ("key, judged - window, '-inf'", "key, judged - window + 50000, '-inf'"),
     "never looks for its first attempt": ("ARGV[2] ~= '0'", "false"),
     "looks too late for its first attempt": ("tonumber(ARGV[2]) - 100000", "tonumber(ARGV[2]) + 6000000"),
     "trims its base": ("math.min(rank, 64) - 1)", "math.min(rank, 64))"),

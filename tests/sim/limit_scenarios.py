@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gridsync._io.keys import limit as limit_key
-from gridsync.errors import OutcomeUnknown, Unavailable
-from gridsync.limits import _core
+from gridsync.errors import OutcomeUnknown, RateLimited, Unavailable
+from gridsync.limits import AsyncLimiter, _core, _leasing
+from gridsync.testing.checkers import never_more_than
 from gridsync.testing.faults import Faults
 from gridsync.testing.sim import Simulation
 
@@ -328,4 +329,119 @@ def merged(seed: int, scripts: Scripts = None) -> Simulation:
         sim.start(name, work)
     sim.run(until=90.0)
     assert len(model.hits) > 100, sim.history.story()
+    return sim
+
+
+LEASES = Faults(
+    request_lost=0.02,
+    reply_lost=0.06,
+    slow=0.03,
+    slow_s=1.5,
+    cut_every_s=8.0,
+    pause_every_s=15.0,
+    pause_s=4.0,
+    restart_every_s=30.0,
+    restart_s=0.5,
+    flush_scripts_every_s=15.0,
+)
+MOST, WINDOW_S = 100, 60
+
+
+def leases(seed: int, scripts: Scripts = None) -> Simulation:
+    """Six processes want more than 100 in 60 s and lease it in batches, in bad weather; one of them dies.
+
+    Now and then they hit by themselves, or wait in line.
+
+    What is looked at is when a permit is used, in true time, and not what the log says.
+    """
+    sim = Simulation(seed, scripts=scripts, faults=LEASES)
+    used: list[tuple[int, int]] = []
+    alone: dict[bytes, tuple[int, int]] = {}
+    hits = {sim.scripts.get(script.name, script).sha.encode() for script in (_core._HIT, _core._HIT_ONE)}
+    refunds = _core._REFUND.sha.encode()
+    lease = sim.scripts.get("limits.lease", _leasing._LEASE).sha.encode()
+    key = limit_key("sim", "w", "k")
+
+    def look(call: Call) -> None:
+        if call.words[0] != b"EVALSHA" or not isinstance(call.reply, list | int):
+            return
+        name = call.words[4]
+        if call.words[1] == refunds and call.reply == 1:
+            alone.pop(name, None)
+        if isinstance(call.reply, int):
+            return
+        if call.words[1] in hits and call.reply[0] == 0 and name not in alone:
+            delay_us = call.reply[4] if len(call.reply) > 4 else 0
+            alone[name] = (int(sim.now * SECOND) + delay_us, int(call.words[6]))
+        if call.words[1] == lease and call.reply[0]:
+            granted, remaining, *_ = call.reply
+            if call.words[5] == b"0" and granted > max(int(call.words[6]), (granted + remaining) // 2):
+                raise sim.history.fail(f"{granted} were leased, and left {remaining} to everybody else")
+            entries = sim.server.engine.execute("ZRANGE", key, "0", "-1")
+            # Not so if the first attempt comes after its repeat was answered.
+            if call.words[5] != b"0" and sum(name[1:] in entry for entry in entries) != 1:
+                raise sim.history.fail(f"{name!r} is not there once")
+            if sim.server.engine.execute("PTTL", key) < 60_000:
+                raise sim.history.fail("the log goes before its hits have left")
+
+    async def work(io: SimIO) -> None:
+        limiter = AsyncLimiter(io, "sim", "w", f"{MOST} per {WINDOW_S} seconds")
+        random = io.process.random
+        permits = limiter.leased("k")
+        for _ in range(220):
+            for _ in range(random.choice((1, 1, 1, 8))):
+                cost = random.choice((1, 1, 1, 1, 3))
+                try:
+                    if random.random() < 0.1:
+                        await limiter.hit("k", cost)
+                    elif random.random() < 0.03:
+                        await limiter.acquire("k", cost, timeout=2)
+                    decision = await permits.hit(cost)
+                except (OutcomeUnknown, Unavailable, RateLimited):
+                    break
+                if decision.source == "lease":
+                    used.append((int(sim.now * SECOND), cost))
+            await io.sleep(random.expovariate(0.9))
+            if random.random() < 0.02:
+                await permits.close()
+                permits = limiter.leased("k")
+        await permits.close()
+
+    sim.watch(look)
+    for name in "abcdef":
+        sim.start(name, work)
+    sim.at(70.0, lambda: sim.kill("f"))
+    sim.run(until=300.0)
+    # The server's clock may run by 200 millionths faster or slower than true time.
+    used.extend(alone.values())
+    never_more_than(sim.history, MOST, int(WINDOW_S * SECOND * 0.999), used)
+    total = sum(cost for _, cost in used)
+    if total < 250:
+        raise sim.history.fail(f"only {total} were used in five minutes")
+    return sim
+
+
+def overslept(seed: int, scripts: Scripts = None) -> Simulation:
+    """A process stands still with permits in its hands, longer than it may use them."""
+    sim = Simulation(seed, scripts=scripts)
+    until = 0
+
+    def look(call: Call) -> None:
+        nonlocal until
+        if call.words[0] == b"EVALSHA" and call.words[1] == _leasing._LEASE.sha.encode():
+            until = int(sim.now * SECOND) + int(call.words[8])
+
+    async def work(io: SimIO) -> None:
+        permits = AsyncLimiter(io, "sim", "w", "1000/minute").leased("k")
+        for _ in range(20):
+            await permits.hit()
+        for _ in range(200):
+            if (await permits.hit()).source == "lease" and int(sim.now * SECOND) > until:
+                raise sim.history.fail("a permit was used after it was counted")
+            await io.sleep(0.01)
+
+    sim.watch(look)
+    sim.start("a", work)
+    sim.at(0.5, lambda: sim.pause("a", 2.4 + seed / 10))
+    sim.run(until=30.0)
     return sim

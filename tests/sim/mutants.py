@@ -508,7 +508,7 @@ LIMITS = [
          "a repeat is found again"),
         ("since - 5000000)", "since)",
          "a repeat that was held up on its way is found again"),
-        ("at - window, '-inf'", "at - window + 1000, '-inf'",
+        ("judged - window, '-inf'", "judged - window + 1000, '-inf'",
          "windows are whole"),
         ("math.min(rank, 64) - 1)", "math.min(rank, 64))",
          "the newest expired hit stays"),
@@ -557,12 +557,48 @@ BOOKINGS = [
          "a hit does not overtake who waits"),
         ("hit", "alone == 'R'", "false",
          "a reservation does not overtake who waits"),
-        ("hit", "at = now + delay", "at = math.max(now, last + 1)",
+        ("hit", "at = math.max(now + delay, last + 1)", "at = math.max(now, last + 1)",
          "what is reserved is counted when it is used"),
         ("hit", "if denied[1] > max_wait then", "if denied[1] == math.huge then",
          "nobody waits longer than he will"),
         ("hit", "key, now - longest, '-inf'", "key, at - longest, '-inf'",
          "what a reservation will let go is kept until then"),
+    )
+]  # fmt: skip
+
+LEASED = [
+    Mutant("limits", *words, limits.leases)
+    for words in (
+        ("lease", "math.max(now + ttl, last + 1)", "math.max(now, last + 1)",
+         "permits count until the last moment at which they may be used"),
+        ("lease", "room < least", "room < 0",
+         "what does not fit is not leased"),
+        ("lease", "math.floor(room / (2 * clients))", "room",
+         "nobody takes everything"),
+        ("lease", "ARGV[2] ~= '0'", "false",
+         "a lease whose reply was lost is found again"),
+        ("lease", "math.min(rank, 64) - 1)", "math.min(rank, 64))",
+         "the newest expired entry stays"),
+        ("lease", "redis.call('PTTL', key) * 1000 < life", "redis.call('PTTL', key) < 0",
+         "the log outlives its leases"),
+        ("lease", "key, now - window, '-inf'", "key, math.max(now, last + 1) - window, '-inf'",
+         "a lease is judged by the window that ends now"),
+        ("lease", "total = total + granted", "total = total + least",
+         "all that is leased is counted"),
+        ("hit_one", "local judged = ahead and now or at", "local judged = at",
+         "a hit beside leases is judged by the window that ends now"),
+        ("hit_one", "(ahead and 'A' or '')", "''",
+         "hits behind a lease are told from others"),
+        ("give_back", "% RING - used", "% RING",
+         "what was used is not given back"),
+        ("give_back", ", 'l')", ")",
+         "a lease is given back once"),
+        ("give_back", "math.min(at, math.max(now, (older[2] or 0) + 1))", "now - 5000000",
+         "what was used counts from when it may have been used last"),
+        ("give_back", "string.sub(log[i], -10) == ARGV[1]", "string.find(log[i], 'L')",
+         "no other lease is given back"),
+        ("give_back", "(total - unused) % RING", "(total - unused - 1) % RING",
+         "no more is given back than was unused"),
     )
 ]  # fmt: skip
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync.errors import GridsyncError
+from gridsync.limits import _leasing as leasing
 from gridsync.locks import _core as locks_core
 from gridsync.locks import _hold as locks_hold
 from gridsync.locks import _masters, _redlock, _votes
@@ -14,6 +15,7 @@ from gridsync.locks import _spec as locks_spec
 from gridsync.streams import _consumer as consumer
 from gridsync.testing import _waiting
 from tests.sim import lease_scenarios as leases
+from tests.sim import limit_scenarios as limits
 from tests.sim import lock_scenarios as locks
 from tests.sim import redlock_scenarios as redlock
 from tests.sim import stream_scenarios as streams
@@ -21,6 +23,7 @@ from tests.sim.mutants import (
     BOOKINGS,
     ELECTIONS,
     FENCES,
+    LEASED,
     LIMITS,
     LOCKS,
     MERGED,
@@ -66,6 +69,7 @@ def find(scenario: Callable[..., Simulation], scripts: dict[str, str] | None = N
         *BOOKINGS,
         *REFUNDS,
         *RULES,
+        *LEASED,
         *STREAMS,
     ],
     ids=lambda mutant: mutant.id,
@@ -159,6 +163,11 @@ def reached_by_one(self: Any) -> float:  # noqa: ANN401 - a lease
     return max(vote.counts_until for vote in self._votes)
 
 
+def all_of_it(self: Any, lease: Any) -> Any:  # noqa: ANN401 - what leases, and a lease
+    """Give back what was used, too."""
+    return self._giving_back(lease.id, 0)
+
+
 CORES = {
     "a master that may have forgotten has no vote": (
         _masters.Masters,
@@ -198,6 +207,8 @@ CORES = {
         believing(future=True),
         locks.leap_before_a_word,
     ),
+    "permits are not used after their deadline": (leasing, "DRIFT", 1.5, limits.overslept),
+    "a permit is used once": (leasing.Leasing, "give_back_call", all_of_it, limits.leases),
     "who gives up says that a request may come late": (locks_spec, "GONE_MS", 0, locks.late_requests),
     "who stands far behind looks seldom": (locks_core, "LOOK_MAX_S", 2.0, locks.long_queue),
     "a waiter shows that it lives": (locks_core, "LOOKS", 0.2, locks.calm_queue),

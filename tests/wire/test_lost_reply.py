@@ -588,6 +588,33 @@ async def a_process_is_counted_once(stage: Stage) -> None:
     await soon(lambda: rule.hits and stage.server.command("ZCARD", limiter_here(NAMESPACE, "calls")) == 1)
 
 
+@scenario("limits.lease")
+async def a_batch_is_leased_once(stage: Stage) -> None:
+    world = stage.world
+    limiter = world.limiter(stage.broken, "100/minute")
+    permits = limiter.leased("ada")
+    await world.do(permits.hit)
+    stage.arm()
+    assert (await world.do(permits.hit, 2)).source == "lease"
+    granted = permits._leasing._lease.granted
+    assert (await world.do(limiter.peek, "ada")).remaining == 99 - granted, "counted once"
+    await world.do(permits.close)
+    assert (await world.do(limiter.peek, "ada")).remaining == 97
+
+
+@scenario("limits.give_back")
+async def a_batch_is_given_back_once(stage: Stage) -> None:
+    world = stage.world
+    limiter = world.limiter(stage.broken, "100/minute")
+    permits = limiter.leased("ada")
+    for _ in range(3):
+        await world.do(permits.hit)
+    await world.do(limiter.hit, "ada", 10)
+    stage.arm()
+    await world.do(permits.close)
+    assert (await world.do(limiter.peek, "ada")).remaining == 87
+
+
 @scenario("limits.look")
 async def a_look_at_a_log_changes_nothing(stage: Stage) -> None:
     world = stage.world

@@ -13,6 +13,7 @@ from gridsync._io import run_sync
 from gridsync._units import read_from as source
 from gridsync.errors import OutcomeUnknown, Unavailable
 from gridsync.limits._base import WAIT_MAX_S, BaseLimiter
+from gridsync.limits._leased import AsyncLeased, Leased
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -305,6 +306,34 @@ class Limiter(BaseLimiter):
         finally:
             run_sync(slots.leave(decision.ticket))
 
+    def leased(self, key: str, *, ttl: Seconds | None = None, batch: int | None = None) -> Leased:
+        """Return permits for *key* that are taken from the server in batches, and then decided on in this process.
+
+        ::
+
+            with limiter.leased("exchange") as permits:
+                while permits.hit():
+                    ...
+
+        For keys that one process hits far more often than it can ask: a batch lasts for about *ttl* at the pace at
+        which it is used, and is never more than half of what is left, shared with the other clients that hold permits.
+
+        Args:
+            key: As `hit`.
+            ttl: How long the permits of a batch may be used, in seconds, from 0.005 to half of the shortest window;
+                default is a twentieth of that, at most 10.
+            batch: The most permits of a batch, from 1; default is as many as are used in a ttl.
+
+        Raises:
+            UsageError: As `hit`, or an option cannot be used.
+
+        Guarantee: as `Leased.hit`.
+        Not guaranteed: that a key is used up to its limit: permits count until their lease ends, which costs up to
+            ttl / (ttl + window) of the throughput, a twentieth by default.  A `reset` calls no permits back.
+        Cost: nothing until its first `hit`.
+        """
+        return Leased(self, key, self._leasing(key, ttl, batch))
+
     def reset(self, key: str) -> None:
         """Forget what *key* has used.
 
@@ -421,6 +450,10 @@ class AsyncLimiter(BaseLimiter):
             yield decision
         finally:
             await slots.leave(decision.ticket)
+
+    def leased(self, key: str, *, ttl: Seconds | None = None, batch: int | None = None) -> AsyncLeased:
+        """Return permits for *key* that are taken in batches and decided on here; see `Limiter.leased`."""
+        return AsyncLeased(self, key, self._leasing(key, ttl, batch))
 
     async def reset(self, key: str) -> None:
         """Forget what *key* has used; see `Limiter.reset`."""

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Literal
 
 from gridsync._io.decided import CACHE, LOCAL, POLICY
 from gridsync._io.denials import Denials
+from gridsync._io.permits import Permits
 from gridsync._units import count, seconds
 from gridsync.errors import InvalidLimit, RateLimited, UsageError
 from gridsync.limits._algorithms import Slots, algorithm
+from gridsync.limits._core import Windows
 from gridsync.limits._decision import Decision, Ticket
 from gridsync.limits._fallback import Fallback
+from gridsync.limits._leasing import TTL_MAX_S, TTL_MIN_S, TTL_OF_WINDOW, Leasing
 from gridsync.limits._rate import LIMIT_MAX, Rate
 from gridsync.limits._rules import read_rule
 
@@ -144,6 +147,24 @@ class BaseLimiter:
                 " use enforce(), or a limiter whose rule is Concurrency"
             )
         return self._windows
+
+    def _leasing(self, key: str, ttl: Seconds | None, batch: int | None) -> Leasing:
+        """Check the arguments of `leased`, and return what leases permits of *key*."""
+        self._check(key)
+        what = f"limiter {self._name!r}"
+        if type(self._windows) is not Windows:
+            raise UsageError(f"{what} ({self._rules[0]}) leases no permits: that takes sliding windows; use hit()")
+        quotas = [rule.quota for rule in self._rules]
+        shortest_s = min(window_us for _, window_us in quotas) / 1_000_000
+        if shortest_s < 2 * TTL_MIN_S:
+            raise UsageError(f"{what} has a window of {shortest_s:g} s: too short for leases; use hit()")
+        ttl_s = min(max(shortest_s / TTL_OF_WINDOW, TTL_MIN_S), TTL_MAX_S)
+        if ttl is not None:
+            ttl_s = seconds(ttl, f"ttl of a lease of {what}", least=TTL_MIN_S, most=shortest_s / 2)
+        most = min(limit for limit, _ in quotas)
+        if batch is not None:
+            most = min(most, count(batch, f"batch of a lease of {what}", LIMIT_MAX))
+        return Leasing(self._windows, key, quotas, Permits(self._io.monotonic), ttl_s=ttl_s, most=most)
 
     def _check_ticket(self, ticket: Ticket) -> None:
         if not isinstance(ticket, Ticket):

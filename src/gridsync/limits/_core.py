@@ -28,6 +28,10 @@ A hit that is given back leaves its entry, and that and every newer entry count 
 A reservation is an entry in the future, whose hits begin with ``R``.  While the newest entry is one, whoever comes is
 admitted after it or denied, so that reservations are served in the order in which they came.  An entry whose hits
 begin with a capital letter stands alone: no other hit joins it, and it is left as it is until its time has come.
+
+Permits that are leased are an entry at the end of their time, in the future too, whose hits begin with ``L``
+(`_leasing`).  Hits that come meanwhile are written behind it, as ``A``; they may happen now, so for them and for
+leases the window that ends now is judged, and all that lies ahead of it counts.
 """
 
 from __future__ import annotations
@@ -124,6 +128,7 @@ class Windows:
         "_rule_args",
         "_timeout",
         "_wait_args",
+        "tick_us",
     )
 
     waiting, looking, giving_back = _HIT, _PEEK, _REFUND
@@ -156,6 +161,7 @@ class Windows:
         steps = min(STEPS, STEPS_TOGETHER // len(rules))
         ticks = [(0 if most <= steps else window // steps) if tick_us is None else tick_us for most, window in rules]
         tick, coarser = merging(rules, ticks)
+        self.tick_us = tick
         self._merges = any((tick, *coarser))  # hits share entries: then they have short ids
         flat = tuple(str(n) for rule, coarse in zip(rules, coarser, strict=True) for n in (*rule, coarse))
         # What follows the cost in a reservation; the longest wait stands behind the first of these.

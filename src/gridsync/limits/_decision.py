@@ -40,8 +40,9 @@ class Decision(NamedTuple):
     """Seconds after which the binding rule's window is empty if nobody hits in between."""
     rule: Rule
     """The binding rule."""
-    source: Literal["server", "cache", "local", "policy"] = "server"
-    """Who decided: the server; this process, which remembers a denial of the server (``"cache"``); this process alone
+    source: Literal["server", "lease", "cache", "local", "policy"] = "server"
+    """Who decided: the server; this process, by permits that it leased (``"lease"``, and `remaining` is what is left of
+    these); this process, which remembers a denial of the server (``"cache"``); this process alone
     (``on_error="local"``, and `limit` is its share); or the policy (``"allow"`` or ``"deny"``), which knows nothing of
     what is used: `remaining` is 0 then."""
     ticket: Ticket | None = None

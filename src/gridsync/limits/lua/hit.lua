@@ -35,6 +35,8 @@ if newest[1] then
 end
 local at = math.max(now, last + 1)
 local queued = last >= now and alone == 'R' -- a reservation is yet to come: no overtaking
+local ahead = last >= now and (alone == 'L' or alone == 'A')
+local judged = ahead and now or at
 local idle = last <= at - longest
 if idle then mark = ':' else total = tonumber(counted) end
 
@@ -42,7 +44,7 @@ if idle then mark = ':' else total = tonumber(counted) end
 local base
 local function used_within(window)
   if last <= at - window then return 0 end
-  local expired = redis.call('ZREVRANGEBYSCORE', key, at - window, '-inf', 'LIMIT', 0, 1)[1]
+  local expired = redis.call('ZREVRANGEBYSCORE', key, judged - window, '-inf', 'LIMIT', 0, 1)[1]
   if window == longest then base = expired end
   if not expired and mark == ':' then return total end
   expired = expired or redis.call('ZRANGE', key, 0, 0)[1]
@@ -142,7 +144,7 @@ if denied then
   -- Admitted later: every rule has room then, and nobody comes between.  Only what has left the window by now is
   -- trimmed, since the reservation may be given back.
   delay, admitted = denied[1], {0, 0, 0, denied[4], denied[5]}
-  at = now + delay
+  at = math.max(now + delay, last + 1)
   base = redis.call('ZREVRANGEBYSCORE', key, now - longest, '-inf', 'LIMIT', 0, 1)[1]
 end
 
@@ -163,8 +165,8 @@ else
       mark = '+'
     end
   end
-  if not idle then merge(delay and now or at) end
-  redis.call('ZADD', key, at, string.format('%.0f', total) .. mark .. (delay and 'R' or '') .. hit)
+  if not idle then merge(delay and now or judged) end
+  redis.call('ZADD', key, at, string.format('%.0f', total) .. mark .. (delay and 'R' or ahead and 'A' or '') .. hit)
 end
 local life = at + longest - now
 if redis.call('PTTL', key) * 1000 < life then

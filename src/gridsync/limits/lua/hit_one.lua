@@ -33,12 +33,16 @@ if newest[1] then
 end
 local at = math.max(now, last + 1) -- no two entries share a microsecond, and the log's time never runs back
 local queued = last >= now and alone == 'R' -- a reservation is yet to come: no overtaking
+-- Behind permits that are leased, entries lie in the future though what they count may happen now: then the window that
+-- ends now is judged, and all that lies ahead of it counts, too.
+local ahead = last >= now and (alone == 'L' or alone == 'A')
+local judged = ahead and now or at
 local idle = last <= at - window
 if idle then
   mark = ':'
 else
   total = tonumber(counted)
-  base = redis.call('ZREVRANGEBYSCORE', key, at - window, '-inf', 'LIMIT', 0, 1)[1]
+  base = redis.call('ZREVRANGEBYSCORE', key, judged - window, '-inf', 'LIMIT', 0, 1)[1]
   if base then
     used = total - string.match(base, '%d+')
   elseif mark == ':' then -- nothing was ever trimmed: the log counts from 0
@@ -116,10 +120,10 @@ else
     end
   end
   if tick > 0 and not idle then
-    local edge = at
+    local edge = judged
 -- include parts/thin.lua
   end
-  redis.call('ZADD', key, at, string.format('%.0f', total) .. mark .. hit)
+  redis.call('ZADD', key, at, string.format('%.0f', total) .. mark .. (ahead and 'A' or '') .. hit)
 end
 local life = at + window - now
 if redis.call('PTTL', key) * 1000 < life then

@@ -28,10 +28,11 @@ if newest[1] then
 end
 local at = math.max(now, last + 1)
 local queued = last >= now and alone == 'R'
+local judged = last >= now and (alone == 'L' or alone == 'A') and now or at
 
 local function used_within(window)
   if last <= at - window then return 0 end
-  local expired = redis.call('ZREVRANGEBYSCORE', key, at - window, '-inf', 'LIMIT', 0, 1)[1]
+  local expired = redis.call('ZREVRANGEBYSCORE', key, judged - window, '-inf', 'LIMIT', 0, 1)[1]
   if not expired and mark == ':' then return total end
   expired = expired or redis.call('ZRANGE', key, 0, 0)[1]
   return (total - string.match(expired, '%d+')) % RING

@@ -1,4 +1,4 @@
--- What hit_one and hit do when an entry begins: from the twelfth on, entries forget their hits, and those of one tick
+-- What hit_one, hit and lease do when an entry begins: from the twelfth on, entries forget their hits, and those of one tick
 -- become one.
 -- Before: key; now; tick, above 0; edge: entries after it are yet to come.
 -- The oldest of a tick but the head goes, and its cost is counted with the next newer one.  There is more than one to do
