@@ -173,6 +173,8 @@ def test_a_repeat_is_admitted_again_and_takes_nothing(io: PlainIO) -> None:
     asks[1][0].reset("ada")
     assert _check(io, asks, "aaaaaaaaaaaa", repeat_us=100)
     assert [limiter.peek("ada").remaining for limiter, *_ in asks] == [0, 10, 0]
+    assert asks[1][0].hit("ada", 10)
+    assert _check(io, asks, "aaaaaaaaaaaa", repeat_us=100), "one that forgot it, and is used up, keeps nobody out"
 
 
 def test_a_repeat_whose_first_attempt_never_arrived_is_decided_anew(io: PlainIO) -> None:

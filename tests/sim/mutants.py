@@ -679,8 +679,6 @@ RULES = [
          "all admit or none does", rules.together),
         ("check", "ARGV[1] ~= '0' and asked or {}", "{}",
          "a repeat is found again", rules.together),
-        ("check", "  if repeated then one.told[1] = 0 end\n", "",
-         "a repeat is admitted though others took the rest", rules.together),
         ("check", "and not repeated then one.told = one.hit", "then one.told = one.hit",
          "a repeat takes nothing", rules.together),
         ("check", "'1000000000000000'", "one.hit_args[3]",
