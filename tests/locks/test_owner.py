@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import logging
 import threading
@@ -163,3 +164,26 @@ async def test_processes_that_took_their_leases_together_renew_at_different_time
     assert len(dues) > 3
     for lease in leases:
         await world.do(lease.release)
+
+
+def test_a_block_ends_its_own_lease_while_other_threads_leave_theirs():
+    """A list that shrinks under an iteration skips an entry: the block that ended here was not found in it."""
+    shared = Lock(NOWHERE, NAMESPACE, "job")
+    others: Any = [object(), object()]
+
+    class Shrinking(list[Any]):
+        def __iter__(self) -> Any:  # noqa: ANN401 - as a list's
+            for each in super().__iter__():
+                yield each
+                if others[0] in self:
+                    self.remove(others[0])
+
+    lease: Any = object()
+    shared._entered = Shrinking([others[0]])
+
+    def block() -> Any:  # noqa: ANN401 - a lease
+        shared._enter(lease)
+        shared._entered.append(others[1])
+        return shared._exit()
+
+    assert contextvars.copy_context().run(block) is lease

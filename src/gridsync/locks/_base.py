@@ -137,18 +137,19 @@ class LockBase(Generic[AnyLease]):
     def _exit(self) -> AnyLease:
         # A lost lease's block may still be running when the next one begins: each block ends its own lease.  A block
         # that ends in another context than it began in (a fixture, a framework's dependency) has only the list to go
-        # by.
+        # by.  Other threads enter and leave meanwhile: only the stack stands still, the list is asked and copied.
         stack = _inside.get()
-        mine = [lease for lease in self._entered if lease in stack]
-        if not mine and len(self._entered) == 1:
-            mine = self._entered
+        entered = self._entered
+        mine = [lease for lease in stack if lease in entered]
+        if not mine and len(others := entered.copy()) == 1:
+            mine = others
         if not mine:
             raise UsageError(
-                f"cannot tell which block of {self._spec} ends here: {len(self._entered)} blocks were entered "
+                f"cannot tell which block of {self._spec} ends here: {len(entered)} blocks were entered "
                 f"in other contexts; use acquire() and release()"
             )
         lease = mine[-1]
-        self._entered.remove(lease)
+        entered.remove(lease)
         _inside.set(tuple(other for other in stack if other is not lease))
         return lease
 
