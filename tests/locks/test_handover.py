@@ -146,6 +146,11 @@ def test_what_is_told_has_a_limit():
     assert read(b"\xff\xfe") == ("��", 0, "", "")
 
 
+def test_what_is_no_unicode_is_told_as_a_question_mark():
+    """A task is named after a file whose name the system could not decode, and wants a lock."""
+    assert read(tell("host\t17\treport-\udce9", "\ud800")) == ("host", 17, "report-?", "?")
+
+
 @pytest.mark.parametrize("kind", [Lock, AsyncLock])
 def test_a_note_that_is_no_text_is_refused(kind: Callable[..., Any]):
     with pytest.raises(UsageError, match="the note of lock 'job' must be text, not 7"):

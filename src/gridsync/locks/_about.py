@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 BYTES_MAX = 256
-_CHARS_SURE = BYTES_MAX // 4
-"""A text of so many characters fits, whatever they are: UTF-8 takes four bytes at most."""
 
 
 class About(NamedTuple):
@@ -27,11 +25,11 @@ class About(NamedTuple):
 
 
 def tell(who: str, note: str) -> str:
-    """Return what is stored: *who* is what `IO.who` said; what does not fit is cut off."""
+    """Return what is stored: *who* is what `IO.who` said; what does not fit is cut off, no Unicode is a ``?``."""
     text = f"{who}\t{note}"
-    if len(text) > _CHARS_SURE and len(encoded := text.encode(errors="replace")) > BYTES_MAX:
-        return encoded[:BYTES_MAX].decode(errors="ignore")
-    return text
+    if text.isascii():
+        return text[:BYTES_MAX]
+    return text.encode(errors="replace")[:BYTES_MAX].decode(errors="ignore")
 
 
 def read(stored: bytes | str) -> About:
