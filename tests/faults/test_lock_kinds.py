@@ -53,8 +53,8 @@ async def world(kind: str, server: RedisServer) -> AsyncIterator[World]:
 class Other:
     """A process that takes something and does what it is told."""
 
-    def __init__(self, url: str, way: str, *, ttl: float) -> None:
-        command = [sys.executable, "-m", "tests.locks.holder", url, way, str(ttl)]
+    def __init__(self, program: str, *arguments: str) -> None:
+        command = [sys.executable, "-m", program, *arguments]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     async def says(self) -> str:
@@ -77,7 +77,7 @@ class Other:
 
 @contextlib.contextmanager
 def other(url: str, way: str, *, ttl: float) -> Iterator[Other]:
-    process = Other(url, way, ttl=ttl)
+    process = Other("tests.locks.holder", url, way, str(ttl))
     try:
         yield process
     finally:

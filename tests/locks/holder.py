@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import parse
@@ -17,7 +18,11 @@ WALLET = "wallet:7"
 def main(url: str, way: str, ttl: str) -> None:
     """Take it, say its fence, and answer each line that is read."""
     io = SyncIO(parse(url, connect_timeout=5.0), pool_size=4, timeout=5.0)
-    lease = made("sync", io, way, ttl=float(ttl)).acquire()
+    obey(made("sync", io, way, ttl=float(ttl)).acquire(), io)
+
+
+def obey(lease: Any, io: SyncIO) -> None:  # noqa: ANN401 - a lease, or several
+    """Say the fence of what is held, and do what each line says that is read; *io* leads to what is written."""
     gate = FenceGate(io, NAMESPACE, WALLET)
     acts = {
         "write": lambda: gate.set("mine", fence=fence(lease), ttl=60),

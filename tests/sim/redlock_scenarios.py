@@ -464,3 +464,15 @@ def lost_votes(seed: int, scripts: Scripts = None) -> Simulation:
     assert mutual_exclusion(sim.history) == 2
     nothing_left(sim)
     return sim
+
+
+def before_its_start(seed: int, scripts: Scripts = None) -> Simulation:
+    """A master's clock is set to before its start: it has no vote, which costs nobody the lock."""
+    world = World(seed, faults=None, scripts=scripts)
+    sim = world.sim
+    world.at(-1.0, lambda: sim.jump_server_clock(-3600.0, seed % 3))
+    world.start("a", work, SPEC, 4, 0.1)
+    sim.run(until=30.0)
+    assert mutual_exclusion(sim.history) == 1
+    nothing_left(sim)
+    return sim

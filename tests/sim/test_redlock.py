@@ -79,3 +79,8 @@ def test_a_renewal_that_comes_after_the_release_takes_nothing(seed: int) -> None
 def test_a_vote_whose_reply_was_lost_is_counted(seed: int) -> None:
     """A free lock would be refused, and stay taken by the one who was refused."""
     scenarios.lost_votes(seed)
+
+
+def test_a_clock_that_is_set_to_before_a_masters_start_is_no_error(seed: int) -> None:
+    """A server tells a negative uptime then, and who asked for the lock got an exception."""
+    scenarios.before_its_start(seed)

@@ -11,8 +11,9 @@
 -- Cost O(1), and what INFO costs
 local S, F = KEYS[1], KEYS[2]
 if redis.call('HGET', S, 'o') ~= ARGV[1] then return {0} end
+-- By the wall clock: negative once that was set to before the server's start.
 local info = redis.call('INFO', 'server')
 local fence = math.max(tonumber(ARGV[2]), tonumber(redis.call('GET', F) or '0'))
 redis.call('SET', F, string.format('%.0f', fence), 'PX', ARGV[3])
 redis.call('HSET', S, 't', ARGV[2])
-return {1, tonumber(string.match(info, 'uptime_in_seconds:(%d+)')), string.match(info, 'run_id:(%w+)')}
+return {1, tonumber(string.match(info, 'uptime_in_seconds:(-?%d+)')), string.match(info, 'run_id:(%w+)')}
