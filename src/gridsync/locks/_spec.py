@@ -39,7 +39,6 @@ PATIENCE_MS = 1_000
 """How long a waiter may be overtaken where order does not matter."""
 GONE_MS = 60_000
 """How long a request may be on its way after its caller gave up: twice what a connection may be silent."""
-GONE_TEXT = str(GONE_MS)
 FENCE_TTL_MS = 7 * 24 * 3600 * 1000
 """How long the last fence is remembered.  After that the server's clock alone makes the next one larger."""
 
@@ -95,7 +94,7 @@ class Spec:
 
     def giving_back(self, owner: str, *, ghost: bool) -> Call:
         """Return the call that releases or abandons; *ghost*: a request of *owner* may still be on its way."""
-        gone = GONE_TEXT if ghost else "0"
+        gone = str(GONE_MS) if ghost else "0"
         if self.bound_release is not None:
             return self.bound_release, self.keys, (owner, gone)
         return self.release, self.keys, (owner, *self.release_args, gone, "0")

@@ -72,7 +72,7 @@ def meter(link: Link) -> None:
     config, tally = link.config, Tally()
     prosumers, moments = _share(config, homes=True), days(config.seed, config.quarters)
     with Grid(config.url, namespace=config.namespace) as grid, ThreadPoolExecutor(THREADS) as pool:
-        limiter = grid.limiter("orders", *config.limits)
+        limiter = grid.limiter("orders", *config.limits, resolution=0)  # the audit counts every entry
         store: EventStore[Posted] = grid.events("orders", Posted)
         link.send("ready")
         for quarter in _opened(link):
@@ -108,7 +108,7 @@ async def trader(link: Link) -> None:
     config, tally = link.config, Tally()
     prosumers, moments = _share(config, homes=False), days(config.seed, config.quarters)
     async with AsyncGrid(config.url, namespace=config.namespace) as grid:
-        limiter = grid.limiter("orders", *config.limits)
+        limiter = grid.limiter("orders", *config.limits, resolution=0)  # the audit counts every entry
         store: AsyncEventStore[Posted] = grid.events("orders", Posted)
         link.send("ready")
         while (message := await asyncio.to_thread(link.inbox.get))["do"] == "open":
