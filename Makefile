@@ -5,8 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 ROWS ?=
 ARGS ?=
-# The tests wait more than they work: three processes keep two cores busy.  Some of them, chosen by ARGS, run in one.
-JOBS ?= $(if $(ARGS),0,3)
+# The tests wait more than they work: two processes keep two cores busy.  Some of them, chosen by ARGS, run in one.
+JOBS ?= $(if $(ARGS),0,2)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
