@@ -7,13 +7,12 @@ from gridsync.streams._api import (
     ANY,
     EXISTS,
     NO_STREAM,
-    AsyncConsumerGroup,
     AsyncEventStore,
-    ConsumerGroup,
     EventStore,
 )
 from gridsync.streams._consumer import Consumed, Failure
 from gridsync.streams._core import Expected
+from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
 from gridsync.streams._records import Appended, Recorded
 
 __all__ = [

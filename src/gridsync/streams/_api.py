@@ -1,21 +1,16 @@
-"""What users call: the event store and its consumer groups, each in a sync and an asyncio form."""
+"""The event store: `EventStore` for threads, `AsyncEventStore` for asyncio."""
 
 from __future__ import annotations
 
-import inspect
-import logging
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
-from gridsync._io import run_sync, telemetry
-from gridsync._units import Seconds, seconds
-from gridsync._units import name as checked
-from gridsync.errors import UsageError
-from gridsync.streams._consumer import Consumed, Failure, Options, Session
+from gridsync._io import run_sync
 from gridsync.streams._core import Expected, Pages, StoreCore
+from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
 from gridsync.streams._model import E
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from typing_extensions import TypeForm
 
@@ -25,12 +20,6 @@ if TYPE_CHECKING:
 ANY = Expected.ANY
 EXISTS = Expected.EXISTS
 NO_STREAM = Expected.NO_STREAM
-
-BATCH_MAX = 1000
-CLAIM_IDLE_MIN = 0.1
-"""Seconds: below this a slow network alone would make deliveries look abandoned."""
-
-_log = logging.getLogger("gridsync.streams")
 
 
 class EventStore(Generic[E]):
@@ -196,181 +185,6 @@ class AsyncEventStore(Generic[E]):
         return f"<AsyncEventStore {self._core.name!r} of {', '.join(self._core.codec.types)}>"
 
 
-class _Group(Generic[E]):
-    """What both kinds of group share: a name, where it starts, and how it is stopped."""
-
-    def __init__(self, core: StoreCore[E], name: str, start: Literal["first", "now"]) -> None:
-        """Made by the store."""
-        self._core = core
-        self._name = checked(name, "the name of a consumer group")
-        self._from_now = _from_now(start)
-        self._stop = core.io.signal()
-
-    def stop(self) -> None:
-        """End every `consume` of this object: running handlers finish, nothing new is begun.
-
-        May be called from any thread or task, and from a signal handler.  It lasts: ask the store for a new group to
-        go on.
-        """
-        self._stop.set()
-
-    def _session(
-        self,
-        options: Options,
-        handle: Callable[[Recorded[E]], Awaitable[None]],
-        complain: Callable[[Failure[E]], Awaitable[None]],
-    ) -> Session[E]:
-        observed = telemetry.processing(handle, self._core.name, self._name, options.consumer)
-        return Session(
-            self._core, self._name, options, self._stop, from_now=self._from_now, handle=observed, complain=complain
-        )
-
-    def _log(self, failure: Failure[E]) -> None:
-        _log_failure(self._name, failure)
-
-    def __repr__(self) -> str:
-        """Name, store and whether it was stopped."""
-        return f"<{type(self).__name__} {self._name!r} of {self._core.name!r}{', stopped' * self._stop.is_set()}>"
-
-
-class ConsumerGroup(_Group[E]):
-    """Consumers that share the events of a store: each event is handled by one of them, at least once.
-
-    Guarantee: an event is acknowledged only after its handler returned, and only by the consumer it is with; what a
-    dead consumer held is taken over (tests/streams/test_consumer.py).
-    Not guaranteed: order between consumers, and exactly one handling: a consumer that dies between the end of its
-    handler and the acknowledgement has its event handled again, so handlers must be safe to repeat.
-    """
-
-    def consume(
-        self,
-        handler: Callable[[Recorded[E]], object],
-        *,
-        consumer: str | None = None,
-        concurrency: int = 1,
-        batch: int = 100,
-        claim_idle: Seconds = 30.0,
-        idle_stop: Seconds | None = None,
-        on_error: Callable[[Failure[E]], object] | None = None,
-    ) -> Consumed:
-        """Handle events in this thread until `stop` is called.
-
-        Args:
-            handler: Called with each event; when it returns, the event is acknowledged.  What it raises leaves the
-                event pending; it comes again, here or elsewhere, after *claim_idle*.
-            consumer: A name of your own that no other running consumer has; one that lives on after a crash gets its
-                pending events back at once.  Without one a new name is made and removed at the end.
-            concurrency: Only 1 here: call `consume` in more threads or processes instead.
-            batch: The most events taken at once, 1 to 1000, and never more than half a second's work: what waits
-                behind a slow handler, another consumer could have begun.  Those that wait are renewed too.
-            claim_idle: Seconds without a sign of life after which an event held by someone else is taken over.
-            idle_stop: Return after this many seconds without any event; ``None`` goes on for ever.
-            on_error: Called with each `Failure`; without one it is logged.
-
-        Returns:
-            What was handled, failed, lost to others and given back.
-
-        Raises:
-            UsageError: An argument that cannot be used.
-            Misconfigured: The server refuses for a reason that no retry heals.
-
-        Guarantee: while the handler runs, however long, its event is renewed and nobody else gets it; as long as the
-        server can be reached within *claim_idle*.
-        While the server is away it waits and tries again; a lost group is made again from its last noted position.
-        Cost: one blocking read per batch, on a connection of its own, and one script per event (here; in asyncio
-        events handled meanwhile share one).
-        """
-        _callable(handler, on_error)
-        if inspect.iscoroutinefunction(handler):
-            raise UsageError("this handler is a coroutine function: use AsyncGrid, or pass a plain function")
-        if concurrency != 1:
-            raise UsageError(f"concurrency={concurrency}: a thread does one thing; call consume() in more threads")
-
-        async def handle(recorded: Recorded[E]) -> None:
-            done = handler(recorded)
-            if inspect.iscoroutine(done):
-                # Nobody would run it, and the event would count as handled.
-                done.close()
-                raise UsageError("this handler returned a coroutine: use AsyncGrid, or pass a plain function")
-
-        async def complain(failure: Failure[E]) -> None:
-            (on_error or self._log)(failure)
-
-        options = _options(
-            self._core.io,
-            consumer,
-            concurrency=concurrency,
-            batch=batch,
-            claim_idle=claim_idle,
-            idle_stop=idle_stop,
-        )
-        return run_sync(self._session(options, handle, complain).run())
-
-
-class AsyncConsumerGroup(_Group[E]):
-    """The asyncio twin of `ConsumerGroup`.
-
-    Guarantee: an event is acknowledged only after its handler returned, and only by the consumer it is with; what a
-    dead consumer held is taken over (tests/streams/test_consumer.py).
-    Not guaranteed: order between consumers, and exactly one handling; see `ConsumerGroup`.
-    """
-
-    async def consume(
-        self,
-        handler: Callable[[Recorded[E]], Awaitable[object] | object],
-        *,
-        consumer: str | None = None,
-        concurrency: int = 1,
-        batch: int = 100,
-        claim_idle: Seconds = 30.0,
-        idle_stop: Seconds | None = None,
-        on_error: Callable[[Failure[E]], Awaitable[object] | object] | None = None,
-    ) -> Consumed:
-        """Handle events in this task until `stop` is called; see `ConsumerGroup.consume`.
-
-        Args:
-            handler: A coroutine function, or a plain one that is quick: it holds up the loop while it runs.
-            consumer: A name of your own that no other running consumer has.
-            concurrency: How many handlers run side by side; with 1 this consumer handles its events in order.
-            batch: The most events taken at once, 1 to 1000, and never more than half a second's work: what waits
-                behind a slow handler, another consumer could have begun.  Those that wait are renewed too.
-            claim_idle: Seconds without a sign of life after which an event held by someone else is taken over.
-            idle_stop: Return after this many seconds without any event; ``None`` goes on for ever.
-            on_error: Called with each `Failure`; without one it is logged.
-
-        Returns:
-            What was handled, failed, lost to others and given back.
-
-        Raises:
-            UsageError: An argument that cannot be used.
-            Misconfigured: The server refuses for a reason that no retry heals.
-
-        Cancelling the task cancels the running handlers; nothing that was not handled is acknowledged, and what was
-        held goes back to the group at once.
-        """
-        _callable(handler, on_error)
-
-        async def handle(recorded: Recorded[E]) -> None:
-            done = handler(recorded)
-            if inspect.isawaitable(done):
-                await done
-
-        async def complain(failure: Failure[E]) -> None:
-            done = (on_error or self._log)(failure)
-            if inspect.isawaitable(done):
-                await done
-
-        options = _options(
-            self._core.io,
-            consumer,
-            concurrency=concurrency,
-            batch=batch,
-            claim_idle=claim_idle,
-            idle_stop=idle_stop,
-        )
-        return await self._session(options, handle, complain).run()
-
-
 def _iterate(pages: Pages, decode: Callable[[Any], Recorded[E]]) -> Iterator[Recorded[E]]:
     while entries := run_sync(pages.next()):
         # Decoded one by one, so that what stands before an unreadable event is still seen.
@@ -382,49 +196,3 @@ async def _iterate_async(pages: Pages, decode: Callable[[Any], Recorded[E]]) -> 
     while entries := await pages.next():
         for entry in entries:
             yield decode(entry)
-
-
-def _from_now(start: str) -> bool:
-    if start not in ("first", "now"):
-        raise UsageError(f"start={start!r}: a group starts at 'first' or 'now'")
-    return start == "now"
-
-
-def _callable(handler: object, on_error: object) -> None:
-    """Refuse what cannot be called before an event is taken: each call would fail and leave its event pending."""
-    if not callable(handler):
-        raise UsageError(f"the handler of consume() must be a function of one event, not {handler!r:.100}")
-    if on_error is not None and not callable(on_error):
-        raise UsageError(f"on_error must be a function of one failure, not {on_error!r:.100}")
-
-
-def _options(
-    io: IO,
-    consumer: str | None,
-    *,
-    concurrency: int,
-    batch: int,
-    claim_idle: Seconds,
-    idle_stop: Seconds | None,
-) -> Options:
-    """Check the arguments of `consume` and convert them, once."""
-    name = io.token() if consumer is None else checked(consumer, "the name of a consumer")
-    if name.startswith("~"):
-        raise UsageError(f"consumer={name!r}: names that begin with ~ are gridsync's own")
-    if type(concurrency) is not int or concurrency < 1:
-        raise UsageError(f"concurrency={concurrency!r} must be a whole number from 1")
-    if type(batch) is not int or not 1 <= batch <= BATCH_MAX:
-        raise UsageError(f"batch={batch!r} must be a whole number from 1 to {BATCH_MAX}")
-    idle_s = seconds(claim_idle, "claim_idle", least=CLAIM_IDLE_MIN)
-    stop_s = None if idle_stop is None else seconds(idle_stop, "idle_stop")
-    return Options(name, consumer is not None, concurrency, batch, idle_s, stop_s)
-
-
-def _log_failure(group: str, failure: Failure[Any]) -> None:
-    _log.error(
-        "group %r: the event at position %d was not handled and stays pending: %r",
-        group,
-        failure.position,
-        failure.error,
-        exc_info=failure.error,
-    )
