@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from gridsync.errors import LeaseLost
     from gridsync.health import Health
     from gridsync.limits import OnError, Rule, Share
+    from gridsync.streams import Upcasters
 
 __all__ = ["AsyncGrid", "Grid"]
 
@@ -417,14 +418,17 @@ class Grid:
         )
 
     @overload
-    def events(self, name: str, model: type[E]) -> EventStore[E]: ...
+    def events(self, name: str, model: type[E], *, upcasters: Upcasters | None = None) -> EventStore[E]: ...
     @overload
-    def events(self, name: str, model: TypeForm[E]) -> EventStore[E]: ...
+    def events(self, name: str, model: TypeForm[E], *, upcasters: Upcasters | None = None) -> EventStore[E]: ...
     @overload
-    def events(self, name: str, model: Sequence[Any]) -> EventStore[Any]: ...
-    def events(self, name: str, model: Any) -> EventStore[Any]:
-        """Return the event store *name*, whose events are *model*: a pydantic model or a union of them."""
-        return EventStore(self._io, self.namespace, name, model)
+    def events(self, name: str, model: Sequence[Any], *, upcasters: Upcasters | None = None) -> EventStore[Any]: ...
+    def events(self, name: str, model: Any, *, upcasters: Upcasters | None = None) -> EventStore[Any]:
+        """Return the event store *name*, whose events are *model*: a pydantic model or a union of them.
+
+        *upcasters* lift what was stored with older schemas; see `EventStore`.
+        """
+        return EventStore(self._io, self.namespace, name, model, upcasters)
 
     def on_state_change(self, callback: Callable[[StateChange], None]) -> None:
         """Call *callback* whenever a server's circuit breaker opens, probes or closes.
@@ -717,14 +721,19 @@ class AsyncGrid:
         )
 
     @overload
-    def events(self, name: str, model: type[E]) -> AsyncEventStore[E]: ...
+    def events(self, name: str, model: type[E], *, upcasters: Upcasters | None = None) -> AsyncEventStore[E]: ...
     @overload
-    def events(self, name: str, model: TypeForm[E]) -> AsyncEventStore[E]: ...
+    def events(self, name: str, model: TypeForm[E], *, upcasters: Upcasters | None = None) -> AsyncEventStore[E]: ...
     @overload
-    def events(self, name: str, model: Sequence[Any]) -> AsyncEventStore[Any]: ...
-    def events(self, name: str, model: Any) -> AsyncEventStore[Any]:
-        """Return the event store *name*, whose events are *model*: a pydantic model or a union of them."""
-        return AsyncEventStore(self._io, self.namespace, name, model)
+    def events(
+        self, name: str, model: Sequence[Any], *, upcasters: Upcasters | None = None
+    ) -> AsyncEventStore[Any]: ...
+    def events(self, name: str, model: Any, *, upcasters: Upcasters | None = None) -> AsyncEventStore[Any]:
+        """Return the event store *name*, whose events are *model*: a pydantic model or a union of them.
+
+        *upcasters* lift what was stored with older schemas; see `EventStore`.
+        """
+        return AsyncEventStore(self._io, self.namespace, name, model, upcasters)
 
     def on_state_change(self, callback: Callable[[StateChange], None]) -> None:
         """Call *callback* whenever a server's circuit breaker opens, probes or closes.

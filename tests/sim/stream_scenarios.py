@@ -12,7 +12,17 @@ from pydantic import BaseModel
 
 from gridsync._io.keys import events as event_keys
 from gridsync.errors import OutcomeUnknown, Unavailable, WrongVersion
-from gridsync.streams import ANY, EXISTS, NO_STREAM, AsyncConsumerGroup, AsyncEventStore, Recorded
+from gridsync.streams import (
+    ANY,
+    EXISTS,
+    NO_STREAM,
+    AsyncConsumerGroup,
+    AsyncEventStore,
+    Check,
+    Committed,
+    Recorded,
+    Write,
+)
 from gridsync.testing.checkers import exactly_once, gapless, handled_at_least_once
 from gridsync.testing.engine import Stream
 from gridsync.testing.faults import Faults
@@ -303,6 +313,121 @@ def stolen(seed: int, scripts: Scripts = None) -> Simulation:
     result = {event.process: event for event in sim.history.of("result")}
     if (result["a"].handled, result["a"].stolen, result["b"].handled) != (0, 1, 1):
         raise sim.history.fail(f"who handled it: {[str(event) for event in result.values()]}")
+    return sim
+
+
+async def _commit(store: AsyncEventStore[Placed], parts: list[Write[Placed] | Check]) -> Committed:
+    try:
+        return await store.commit(parts)
+    except ValueError as error:
+        raise AssertionError(f"the answer to {parts} is for other streams: {error}") from error
+
+
+async def transfer(io: SimIO, commits: int, pause_s: float) -> None:
+    """Commit to both streams at once, or to one that depends on the other, at the versions this writer believes in."""
+    store, random, known = open_store(io), io.process.random, defaultdict(int)
+    for commit in range(commits):
+        here, there = random.sample(("anna", "bert"), 2)
+        ids = {stream: (f"{io.process.name}{commit}.{stream}",) for stream in (here, there)}
+        if check := random.random() < 0.4:
+            del ids[there]
+        parts: list[Write[Placed] | Check] = [
+            Write(stream, [Placed(item=event_id) for event_id in its], random.choice((known[stream], ANY)), its)
+            for stream, its in ids.items()
+        ]
+        if check:
+            parts.append(Check(there, known[there]))
+        expected = {part.stream: part.expected_version for part in parts}
+        try:
+            try:
+                done = await _commit(store, parts)
+            except (OutcomeUnknown, Unavailable):
+                done = await _commit(store, parts)
+        except WrongVersion as error:
+            known[error.stream] = error.actual
+            io.note("refused", ids=ids)
+        except (OutcomeUnknown, Unavailable):
+            for stream, its in ids.items():
+                io.note("unsure", ids=its, stream=stream)
+            io.note("whole", ids=ids)
+        else:
+            for stream, its in ids.items():
+                one = done.appended[stream]
+                known[stream] = one.version
+                wanted = expected[stream]
+                io.note(
+                    "appended", ids=its, stream=stream, version=one.version, position=one.position,
+                    expected=wanted if isinstance(wanted, int) else None,
+                )  # fmt: skip
+            io.note("whole", ids=ids)
+            if check and not done.replayed:
+                io.note("checked", stream=there, version=expected[there], position=done.position)
+        await io.sleep(random.expovariate(1 / pause_s))
+
+
+def transfers(seed: int, scripts: Scripts = None) -> Simulation:
+    """Writers of one stream and writers of two in bad weather: commits are whole, and checks were true."""
+    sim = Simulation(seed, faults=BAD_DAY, scripts=scripts)
+    sim.start("a", write, 20, 0.8)
+    for name in "bcd":
+        sim.start(name, transfer, 20, 0.8)
+    sim.run(until=90.0)
+    assert len(check_store(sim)) > 10, sim.history.story()
+    log = entries(sim, KEYS.log)
+    stored = {(facts["s"], facts["i"]) for _, facts in log}
+    for event in sim.history.of("whole"):
+        there = {(stream, event_id) in stored for stream, its in event.ids.items() for event_id in its}
+        if len(there) > 1:
+            raise sim.history.fail(f"a part of {event.ids} was written")
+    for event in sim.history.of("checked"):
+        version = sum(facts["s"] == event.stream for position, facts in log if position < event.position)
+        if version != event.version:
+            raise sim.history.fail(f"at {event.position} {event.stream!r} was at {version}, not at {event.version}")
+    return sim
+
+
+def moved_on(seed: int, scripts: Scripts = None) -> Simulation:
+    """A commit is sent again after what it checked has moved on: it is answered as the first time."""
+    sim = Simulation(seed, scripts=scripts, faults=Faults(reply_lost=0.1))
+
+    async def work(io: SimIO) -> None:
+        store = open_store(io)
+        for number in range(4):
+            parts: list[Write[Placed] | Check] = [
+                Write("anna", [Placed(item="x")] * 2, 2 * number, (f"e{number}", f"f{number}")),
+                Check("bert", number),
+            ]
+            first = await _commit(store, parts)
+            await store.append("bert", Placed(item="y"), expected_version=number, event_ids=f"g{number}")
+            again = await _commit(store, parts)
+            if not again.replayed or (again.position, again.appended["anna"].version) != (
+                first.position,
+                first.appended["anna"].version,
+            ):
+                raise sim.history.fail(f"the replay was answered with {again}, the first time with {first}")
+            io.note(
+                "appended", ids=(f"e{number}", f"f{number}"), stream="anna", version=2 * number + 2,
+                position=first.position, expected=2 * number,
+            )  # fmt: skip
+            io.note(
+                "appended",
+                ids=(f"g{number}",),
+                stream="bert",
+                version=number + 1,
+                position=3 * number + 3,
+                expected=None,
+            )
+            try:
+                await _commit(
+                    store, [Write("anna", Placed(item="z"), EXISTS), Write("bert", Placed(item="x"), number, "g0")]
+                )
+            except WrongVersion:
+                continue
+            raise sim.history.fail("a part of another commit was taken for new")
+
+    sim.start("a", work)
+    sim.run(until=60.0)
+    check_store(sim)
     return sim
 
 

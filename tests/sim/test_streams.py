@@ -14,6 +14,16 @@ def test_every_acknowledged_append_is_stored_once_and_without_gaps(seed: int) ->
     scenarios.appends(seed)
 
 
+def test_a_commit_of_several_streams_is_written_whole_and_what_it_checked_was_true(seed: int) -> None:
+    """Money would leave one account and reach no other, or be spent twice."""
+    scenarios.transfers(seed)
+
+
+def test_a_commit_sent_again_is_answered_although_what_it_checked_has_moved_on(seed: int) -> None:
+    """Whoever repeats after a lost reply would be told that nothing was written."""
+    scenarios.moved_on(seed)
+
+
 def test_the_same_ids_in_two_streams_are_two_events(seed: int) -> None:
     """An event would be taken for a replay of another stream's."""
     scenarios.same_ids(seed)

@@ -57,6 +57,11 @@ class Store:
             return await self.store.append(*args, **options)
         return await asyncio.to_thread(self.store.append, *args, **options)
 
+    async def commit(self, *args: Any, **options: Any) -> Any:
+        if isinstance(self.store, AsyncEventStore):
+            return await self.store.commit(*args, **options)
+        return await asyncio.to_thread(self.store.commit, *args, **options)
+
     async def read(self, *args: Any, **options: Any) -> list[Any]:
         return await _all(self.store.read(*args, **options))
 
@@ -100,9 +105,9 @@ class World:
         self._open.append(made)
         return made
 
-    def store(self, model: Any, name: str = "orders", io: Any = None) -> Store:
+    def store(self, model: Any, name: str = "orders", io: Any = None, **options: Any) -> Store:
         kind = AsyncEventStore if self.is_async else EventStore
-        return Store(kind(io or self.io(), NAMESPACE, name, model))
+        return Store(kind(io or self.io(), NAMESPACE, name, model, **options))
 
     async def close(self) -> None:
         for io in self._open:

@@ -124,9 +124,13 @@ def test_without_a_planted_bug_the_same_plays_end_well():
 
 
 MUTANTS = {
-    "a replay with a version is a conflict": ("append", "version > expected and before(expected) or ", ""),
-    "a replay without a version is written again": ("append", "    if at then", "    if false then"),
-    "a position is given twice": ("append", "redis.call('HSET', meta, 'pos', position)", ""),
+    "a replay with a version is a conflict": (
+        "append",
+        "    if last then return 1, last, position end\n    return 2, version",
+        "    return 2, version",
+    ),
+    "a replay without a version is written again": ("append", "    if score then", "    if false then"),
+    "a position is given twice": ("append", "redis.call('HSET', meta, 'pos', position .. '')", ""),
     "leaving destroys what is pending": ("leave", "'-', '+', 1000, consumer", "'-', '+', 0, consumer"),
 }
 

@@ -12,7 +12,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from gridsync import errors
-from gridsync.streams import ANY, EXISTS, NO_STREAM, Appended
+from gridsync.streams import ANY, EXISTS, NO_STREAM, Appended, Write
 from gridsync.streams._core import APPEND, PAGE, RECENT
 from tests.streams.models import Ask, Bid, Cancelled, Order, Placed, Quote, Renamed
 
@@ -108,14 +108,20 @@ MATRIX = {
 }
 
 
+@pytest.mark.parametrize("through", ["append", "commit"])
 @pytest.mark.parametrize("case", MATRIX)
-async def test_a_commit_sent_again_is_recognised(world: World, case: str):
+async def test_a_commit_sent_again_is_recognised(world: World, case: str, through: str):
+    """Both ways, and one after the other: a commit of one stream is an append."""
     steps, (ids, expected), answer = MATRIX[case]
     store = world.store(Order)
 
     async def append(ids: str, expected: Any) -> Appended:
         stream, _, ids = ids.rpartition(":")
         events = [Placed(kwh=int(i) + 1) for i in ids]
+        if through == "commit":
+            part = Write(stream or "a", events, expected, list(ids))
+            done: Appended = (await store.commit([part])).appended[part.stream]
+            return done
         return await store.append(stream or "a", events, expected_version=expected, event_ids=list(ids))
 
     first: dict[str, Appended] = {}
@@ -162,9 +168,9 @@ async def test_a_lost_reply_does_not_write_twice(world: World, raw: redis.Redis)
     keys = (*store.keys[:4], store.keys.stream("a"))
     raw.script_load(APPEND.source)
     for expected in (0, -1):
-        args = ("a", expected, RECENT, "id1", "Placed", '{"kwh":1}', "id2", "Placed", '{"kwh":2}')
+        args = ("a", expected, RECENT, "", "id1", "Placed", '{"kwh":1}', "id2", "Placed", '{"kwh":2}')
         assert raw.execute_command(*APPEND.words(keys, args))[1:] == [2, 2]
-    args = ("a", -2, RECENT, "id3", "Placed", '{"kwh":3}')
+    args = ("a", -2, RECENT, "", "id3", "Placed", '{"kwh":3}')
     assert [raw.execute_command(*APPEND.words(keys, args)) for _ in range(2)] == [[0, 3, 3], [1, 3, 3]]
     assert [e.id for e in await store.read_all()] == ["id1", "id2", "id3"]
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags, TraceState
 from pydantic import BaseModel
 
 from gridsync import AsyncGrid, WrongVersion
 from gridsync._io import telemetry
+from gridsync.streams import Check, Write
 from tests.wire.world import done, opened
 
 if TYPE_CHECKING:
@@ -57,6 +58,81 @@ async def test_an_append_is_sent_by_a_producer(kind: str, flushed: RedisServer, 
     assert [(point.value, dict(point.attributes)) for point in sdk.points("messaging.client.sent.messages")] == [
         (4, named)
     ]
+
+
+@KINDS
+async def test_a_commit_of_several_streams_is_sent_by_a_producer(kind: str, flushed: RedisServer, sdk: Sdk):
+    sdk.listen()
+    async with opened(kind, flushed.url) as grid:
+        store = grid.events("orders", Ordered)
+        parts = [Write("a", Ordered(amount=1)), Write("b", [Ordered(amount=2), Ordered(amount=3)], 0), Check("c", 0)]
+        await done(store.commit(parts))
+        with pytest.raises(WrongVersion):
+            await done(store.commit(parts[1:]))
+    one, two = sdk.spans("send orders")
+    named = {**BASE, "messaging.operation.name": "send", "messaging.operation.type": "send"}
+    assert one.kind is SpanKind.PRODUCER
+    assert messaging(one) == {**named, "messaging.batch.message_count": 3}
+    assert messaging(two) == {**named, "messaging.batch.message_count": 2}
+
+
+@KINDS
+async def test_the_trace_goes_from_the_writer_to_the_handler(kind: str, flushed: RedisServer, sdk: Sdk):
+    """An operator sees from a failed handler which request it was for."""
+    sdk.listen()
+    outer = sdk.tracers.get_tracer("app")
+    async with opened(kind, flushed.url) as grid:
+        store = grid.events("orders", Ordered)
+        with outer.start_as_current_span("request") as request:
+            await done(store.append("a", Ordered(amount=1)))
+        await done(store.append("a", Ordered(amount=2)))
+        seen: list[Any] = []
+
+        async def handle_async(recorded: Any) -> None:  # noqa: ANN401
+            seen.append(recorded)
+
+        await done(store.group("ledger").consume(seen.append if kind == "sync" else handle_async, idle_stop=0.05))
+    here = request.get_span_context()
+    assert [recorded.envelope.traceparent for recorded in seen] == [
+        f"00-{here.trace_id:032x}-{here.span_id:016x}-{here.trace_flags:02x}",
+        None,
+    ]
+    linked, alone = sdk.spans("process orders")
+    assert [(link.context.trace_id, link.context.span_id) for link in linked.links] == [(here.trace_id, here.span_id)]
+    assert not alone.links
+
+
+@KINDS
+async def test_what_vendors_add_to_a_trace_is_kept(kind: str, flushed: RedisServer, sdk: Sdk):
+    sdk.listen()
+    told = SpanContext(7, 9, is_remote=True, trace_flags=TraceFlags(0), trace_state=TraceState([("acme", "x")]))
+    async with opened(kind, flushed.url) as grid:
+        store = grid.events("orders", Ordered)
+        with trace.use_span(NonRecordingSpan(told)):
+            await done(store.append("a", Ordered(amount=1), metadata={"x": 1}))
+        seen: list[Any] = []
+
+        async def handle_async(recorded: Any) -> None:  # noqa: ANN401
+            seen.append(recorded)
+
+        await done(store.group("ledger").consume(seen.append if kind == "sync" else handle_async, idle_stop=0.05))
+    (recorded,) = seen
+    assert recorded.envelope.traceparent == f"00-{7:032x}-{9:016x}-00"
+    assert recorded.envelope.tracestate == "acme=x"
+    assert dict(recorded.metadata) == {"x": 1}
+    (span,) = sdk.spans("process orders")
+    assert [link.context.trace_state.to_header() for link in span.links] == ["acme=x"]
+
+
+@KINDS
+async def test_without_an_sdk_no_trace_is_stored(kind: str, flushed: RedisServer, sdk: Sdk):
+    """The context of a span is there, but nobody listens."""
+    async with opened(kind, flushed.url) as grid:
+        with sdk.tracers.get_tracer("app").start_as_current_span("request"):
+            await done(grid.events("orders", Ordered).append("a", Ordered(amount=1)))
+    with flushed.client() as client:
+        ((_, fields),) = client.xrange("{gridsync:events:orders}:log")
+    assert b"m" not in fields
 
 
 @KINDS

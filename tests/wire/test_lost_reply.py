@@ -29,6 +29,7 @@ from gridsync.limits import GCRA, ApproxWindow, AsyncLimiter, Concurrency, Fixed
 from gridsync.limits import _look as limits_look
 from gridsync.locks import AsyncOncePer, OncePer
 from gridsync.locks._masters import Master, Masters
+from gridsync.streams import Check, Write
 from gridsync.testing.proxy import Break, FaultProxy, Rule
 from gridsync.testing.servers import RedisServer
 from tests.wire.fake import soon
@@ -748,6 +749,18 @@ async def events_are_appended_once(stage: Stage) -> None:
     await world.do(store.append, "a", [Placed(kwh=2), Placed(kwh=3)], expected_version=1)
     assert [e.event.kwh for e in await world.all(store.read("a"))] == [1, 2, 3]
     assert [e.position for e in await world.all(store.read_all())] == [1, 2, 3]
+
+
+@scenario("streams.commit")
+async def several_streams_are_appended_to_once(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", Placed(kwh=1))
+    stage.arm()
+    parts = [Write("a", Placed(kwh=2), 1), Write("b", [Placed(kwh=3), Placed(kwh=4)]), Check("c", 0)]
+    await world.do(store.commit, parts)
+    assert [e.event.kwh for e in await world.all(store.read_all())] == [1, 2, 3, 4]
+    assert [e.position for e in await world.all(store.read("b"))] == [3, 4]
 
 
 async def _consume(stage: Stage) -> None:

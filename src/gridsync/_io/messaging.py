@@ -19,16 +19,20 @@ Attributes: TypeAlias = "dict[str, str | int]"
 
 _KINDS: Final = {
     "streams.append": ("send", "send", SpanKind.PRODUCER),
+    "streams.commit": ("send", "send", SpanKind.PRODUCER),
     "streams.read_new": ("receive", "receive", SpanKind.CLIENT),
     "streams.read_own": ("receive", "receive", SpanKind.CLIENT),
     "streams.claim": ("receive", "receive", SpanKind.CLIENT),
     "streams.ack": ("ack", "settle", SpanKind.CLIENT),
 }
 """Of each operation, by its name: the operation's name and type, and the kind of its span."""
-_APPEND_HEAD, _APPEND_EVENT, _GROUP_HEAD = 3, 3, 2
+_APPEND_HEAD, _APPEND_EVENT, _GROUP_HEAD = 4, 3, 2
 """How many arguments `append.lua` has before the events and for each; and how many words name group and consumer."""
+_SENDS: Final = frozenset({"streams.append", "streams.commit"})
+_COMMIT_TOTAL: Final = 2
+"""Which argument of `commit.lua` says how many events there are."""
 _WRITTEN: Final = 1
-"""The highest code of `append.lua` for events that are in the store."""
+"""The highest code of `append.lua` and `commit.lua` for events that are in the store."""
 
 
 class Message(NamedTuple):
@@ -66,7 +70,9 @@ def message(operation: Operation | Bound, keys: Sequence[Any], args: Sequence[An
     store = keys[0].split(":", 2)[2].partition("}")[0]
     count: int | None = None
     group = consumer = ""
-    if kind == "send":
+    if operation.name == "streams.commit":
+        count = int(args[_COMMIT_TOTAL])
+    elif kind == "send":
         count = (len(args) - _APPEND_HEAD) // _APPEND_EVENT
     else:
         head = getattr(operation, "head", ())
@@ -78,8 +84,8 @@ def message(operation: Operation | Bound, keys: Sequence[Any], args: Sequence[An
 
 def ids(operation: Operation | Bound, reply: Any) -> list[str]:  # noqa: ANN401 - a reply
     """Return the ids of the messages that *reply* tells: of all that were received, of the last that was sent."""
-    if operation.name == "streams.append":
-        return [f"{reply[2]}-0"] if reply[0] <= _WRITTEN else []
+    if operation.name in _SENDS:
+        return [f"{reply[-1]}-0"] if reply[0] <= _WRITTEN else []
     if operation.name == "streams.ack" or not reply:
         return []
     entries = reply[1] if operation.name == "streams.claim" else next(iter(reply.values()))

@@ -18,7 +18,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from opentelemetry import context, metrics, trace
-from opentelemetry.trace import SpanKind, Status, StatusCode
+from opentelemetry.trace import Link, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from gridsync._io import gauges, messaging
 from gridsync._io.scripts import Command, Script
@@ -80,6 +81,7 @@ TALLIES: Final = {
 }
 """Every `IO.tally`; the metric's name is ``gridsync.`` and the key."""
 
+_W3C: Final = TraceContextTextMapPropagator()
 _span: ContextVar[Span | None] = ContextVar("gridsync-span", default=None)
 
 
@@ -301,6 +303,26 @@ def _record_message(
         listener.consumed.add(count, about)
 
 
+def traced() -> tuple[str, str] | None:
+    """Return the W3C ``traceparent`` and ``tracestate`` of the span around the caller; ``None`` while nobody traces."""
+    if listener is None or listener.tracer is None or _suppressed():
+        return None
+    here = trace.get_current_span().get_span_context()
+    if not here.is_valid:
+        return None
+    parent = f"00-{here.trace_id:032x}-{here.span_id:016x}-{here.trace_flags:02x}"
+    return parent, here.trace_state.to_header()
+
+
+def _link(recorded: Any) -> list[Link]:  # noqa: ANN401 - an event of the store
+    """Return a link to the span in which an event was appended, if there was one."""
+    if recorded.envelope.traceparent is None:
+        return []
+    headers = {"traceparent": recorded.envelope.traceparent, "tracestate": recorded.envelope.tracestate or ""}
+    there = trace.get_current_span(_W3C.extract(headers, context.Context())).get_span_context()
+    return [Link(there)] if there.is_valid else []
+
+
 def processing(
     handle: Callable[[Any], Awaitable[None]], store: str, group: str, consumer: str
 ) -> Callable[[Any], Awaitable[None]]:
@@ -320,7 +342,7 @@ def processing(
         # Not the API's tracer that does nothing: its span would hide the caller's from the handler.
         spanned: AbstractContextManager[Span | None] = nullcontext()
         if tracer is not None:
-            spanned = tracer.start_as_current_span(title, kind=SpanKind.CONSUMER, attributes=one)
+            spanned = tracer.start_as_current_span(title, kind=SpanKind.CONSUMER, attributes=one, links=_link(recorded))
         with spanned as span:
             try:
                 await handle(recorded)

@@ -10,10 +10,12 @@ from gridsync.streams._api import (
     AsyncEventStore,
     EventStore,
 )
+from gridsync.streams._commit import Check, Expected, Write
 from gridsync.streams._consumer import Consumed, Failure
-from gridsync.streams._core import Expected
+from gridsync.streams._envelope import Envelope
 from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
-from gridsync.streams._records import Appended, Recorded
+from gridsync.streams._model import RawEvent, Upcaster, Upcasters
+from gridsync.streams._records import Appended, Committed, Recorded
 
 __all__ = [
     "ANY",
@@ -22,10 +24,17 @@ __all__ = [
     "Appended",
     "AsyncConsumerGroup",
     "AsyncEventStore",
+    "Check",
+    "Committed",
     "Consumed",
     "ConsumerGroup",
+    "Envelope",
     "EventStore",
     "Expected",
     "Failure",
+    "RawEvent",
     "Recorded",
+    "Upcaster",
+    "Upcasters",
+    "Write",
 ]

@@ -5,17 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from gridsync._io import run_sync
-from gridsync.streams._core import Expected, Pages, StoreCore
+from gridsync.streams._commit import Expected
+from gridsync.streams._core import Pages, StoreCore
+from gridsync.streams._envelope import seal
 from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
 from gridsync.streams._model import E
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from typing_extensions import TypeForm
 
     from gridsync._io import IO, ReadFrom
-    from gridsync.streams._records import Appended, Recorded
+    from gridsync.streams._commit import Check, Write
+    from gridsync.streams._model import Upcasters
+    from gridsync.streams._records import Appended, Committed, Recorded
 
 ANY = Expected.ANY
 EXISTS = Expected.EXISTS
@@ -30,19 +34,29 @@ class EventStore(Generic[E]):
     Not guaranteed: that a failover keeps the last appends; replication is asynchronous.
     """
 
-    def __init__(self, io: IO, namespace: str, name: str, model: type[E] | TypeForm[E] | Sequence[Any]) -> None:
+    def __init__(
+        self,
+        io: IO,
+        namespace: str,
+        name: str,
+        model: type[E] | TypeForm[E] | Sequence[Any],
+        upcasters: Upcasters | None = None,
+    ) -> None:
         """Open the store *name*; nothing is sent.
 
         Args:
             io: The driver.
             namespace: The first part of every key.
             name: The store; all its keys live in one hash slot.
-            model: A pydantic model class, a union of them (discriminated or not) or a sequence of them.
+            model: A pydantic model class, a union of them (discriminated or not) or a sequence of them.  With
+                `RawEvent` among them, what no model can read is read as that.
+            upcasters: ``(type name, schema version)`` → a function from what JSON said in that version to what it says
+                in the next one.  A model's own version is its class variable ``schema_version``, 1 without one.
 
         Raises:
-            UsageError: No model, or two models with the same type name.
+            UsageError: No model, two models with the same type name, or upcasters that do not lead to a model.
         """
-        self._core: StoreCore[E] = StoreCore(io, namespace, name, model)
+        self._core: StoreCore[E] = StoreCore(io, namespace, name, model, upcasters)
 
     def append(
         self,
@@ -51,6 +65,9 @@ class EventStore(Generic[E]):
         *,
         expected_version: int | Expected = ANY,
         event_ids: str | Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
     ) -> Appended:
         """Commit one or more events to *stream*, all or none of them.
 
@@ -61,6 +78,9 @@ class EventStore(Generic[E]):
                 ``EXISTS`` or ``ANY``.
             event_ids: One id per event, unique in the stream; generated when left out.  Give ids of your own (say,
                 derived from the command) to make the same commit safe to repeat after a crash of *this* process.
+            metadata: Whatever else is to be known of this commit, and JSON can hold; stored with each of its events.
+            correlation_id: What everything has in common that one request sets off.
+            causation_id: The id of the event or command that is the reason for this commit.
 
         Returns:
             Version and position after the commit; `Appended.replayed` tells that it had been written before.
@@ -74,9 +94,45 @@ class EventStore(Generic[E]):
 
         Guarantee: with an expected version a replay is recognised as long as the stream exists; with ``ANY`` and
         ``EXISTS`` among the newest 10 000 events of the store.  The id decides, the payload is not compared.
-        Cost: one round trip; O(log n) in the size of that window.
+        Cost: one round trip; O(log n) in the size of that window.  Metadata, ids and the trace context (that of the
+        span around the call, if OpenTelemetry traces) are stored twice with each event, at most 4096 bytes of them.
         """
-        return run_sync(self._core.append(stream, events, expected_version, event_ids))
+        about = seal(metadata, correlation_id, causation_id)
+        return run_sync(self._core.append(stream, events, expected_version, event_ids, about))
+
+    def commit(
+        self,
+        parts: Sequence[Write[E] | Check],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+    ) -> Committed:
+        """Append to several streams and check others, all of it or nothing.
+
+        Args:
+            parts: `Write` for a stream that gets events, `Check` for one that the decision depends on and that stays as
+                it is.  Each stream stands in one part; positions are given out in their order.  Up to 1000 events.
+            metadata: As in `append`.
+            correlation_id: As in `append`.
+            causation_id: As in `append`.
+
+        Returns:
+            Version and position of each stream that was written to, and whether it had been written before.
+
+        Raises:
+            WrongVersion: A stream is at another version, or only a part of all this was written before: `stream` says
+                which one.
+            UnknownEventType: A model that this store does not know.
+            InvalidEvent: Content that does not fit its model.
+            UsageError: Any other argument that cannot be used.
+            OutcomeUnknown: No answer in time; repeat it with the same `event_ids`, it will not be written twice.
+
+        Guarantee: nobody ever sees a part of it.  A commit that is sent again is recognised as an append is, stream by
+        stream; then it is a replay, even if a stream that was only checked has moved on.
+        Cost: one round trip, one script.
+        """
+        return run_sync(self._core.commit(parts, seal(metadata, correlation_id, causation_id)))
 
     def read(
         self, stream: str, *, from_version: int = 1, limit: int | None = None, read_from: ReadFrom = "primary"
@@ -145,9 +201,16 @@ class AsyncEventStore(Generic[E]):
     Not guaranteed: that a failover keeps the last appends; replication is asynchronous.
     """
 
-    def __init__(self, io: IO, namespace: str, name: str, model: type[E] | TypeForm[E] | Sequence[Any]) -> None:
+    def __init__(
+        self,
+        io: IO,
+        namespace: str,
+        name: str,
+        model: type[E] | TypeForm[E] | Sequence[Any],
+        upcasters: Upcasters | None = None,
+    ) -> None:
         """Open the store *name*; see `EventStore`."""
-        self._core: StoreCore[E] = StoreCore(io, namespace, name, model)
+        self._core: StoreCore[E] = StoreCore(io, namespace, name, model, upcasters)
 
     async def append(
         self,
@@ -156,12 +219,30 @@ class AsyncEventStore(Generic[E]):
         *,
         expected_version: int | Expected = ANY,
         event_ids: str | Sequence[str] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
     ) -> Appended:
         """Commit one or more events to *stream*, all or none of them; see `EventStore.append`.
 
         A cancelled append may have been written: repeat it with the same *event_ids* to find out.
         """
-        return await self._core.append(stream, events, expected_version, event_ids)
+        about = seal(metadata, correlation_id, causation_id)
+        return await self._core.append(stream, events, expected_version, event_ids, about)
+
+    async def commit(
+        self,
+        parts: Sequence[Write[E] | Check],
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+    ) -> Committed:
+        """Append to several streams and check others, all of it or nothing; see `EventStore.commit`.
+
+        A cancelled commit may have been written: repeat it with the same *event_ids* to find out.
+        """
+        return await self._core.commit(parts, seal(metadata, correlation_id, causation_id))
 
     def read(
         self, stream: str, *, from_version: int = 1, limit: int | None = None, read_from: ReadFrom = "primary"

@@ -8,7 +8,6 @@ is the commit.
 
 from __future__ import annotations
 
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 from gridsync._io import Category, Command, load
@@ -16,6 +15,8 @@ from gridsync._io.keys import events as event_keys
 from gridsync._units import name as checked
 from gridsync._units import read_from as source
 from gridsync.errors import InvalidEvent, UsageError, WrongVersion
+from gridsync.streams._commit import Expected, Plan, as_list, expected_number, given_ids, limited
+from gridsync.streams._envelope import EMPTY, unseal
 from gridsync.streams._model import Codec, E
 from gridsync.streams._records import Appended, Recorded
 
@@ -23,62 +24,87 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gridsync._io import IO, ReadFrom
+    from gridsync.streams._commit import Check, Write
+    from gridsync.streams._model import Upcasters
+    from gridsync.streams._records import Committed
 
 APPEND: Final = load("gridsync.streams", "append")
+COMMIT: Final = load("gridsync.streams", "commit")
 RANGE: Final = Command("streams.range", Category.READ, ("XRANGE",))
 
-COMMIT_MAX: Final = 1000
-"""Events in one commit: a script blocks the server while it runs."""
 PAGE: Final = 500
 """Entries that one read brings at most."""
 RECENT: Final = 10_000
 """How many of the newest events are remembered by id, for replays without an expected version."""
+_RECENT: Final = str(RECENT)
 
-_WRITTEN, _REPLAYED, _CONFLICT = 0, 1, 2
-
-
-class Expected(Enum):
-    """What a stream must look like for an append, besides a version number."""
-
-    ANY = -1
-    """Append whatever the version is."""
-    EXISTS = -2
-    """Append only if the stream has at least one event."""
-    NO_STREAM = 0
-    """Append only if the stream has no event yet; the same as version 0."""
+REPLAYED: Final = 1
+_CONFLICT: Final = 2
+"""Codes of `append.lua` and `commit.lua`; below the first one it was written now."""
 
 
 class StoreCore(Generic[E]):
     """One event store: its keys, its models, and the calls."""
 
-    def __init__(self, io: IO, namespace: str, name: str, model: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        io: IO,
+        namespace: str,
+        name: str,
+        model: Any,  # noqa: ANN401
+        upcasters: Upcasters | None = None,
+    ) -> None:
         """Build the codec and the key names once."""
         self.io = io
         self.name = checked(name, "the name of an event store")
-        self.codec: Codec[E] = Codec(model)
+        self.codec: Codec[E] = Codec(model, upcasters)
         self.keys = event_keys(namespace, name)
 
     async def append(
-        self, stream: str, events: E | Sequence[E], expected: int | Expected, event_ids: str | Sequence[str] | None
+        self,
+        stream: str,
+        events: E | Sequence[E],
+        expected: int | Expected,
+        event_ids: str | Sequence[str] | None,
+        about: str,
     ) -> Appended:
         """Commit *events*; see `EventStore.append`."""
-        wanted = _expected(expected)
-        batch = events if isinstance(events, list | tuple) else _as_list(events)
-        if not batch or len(batch) > COMMIT_MAX:
-            raise UsageError(
-                f"a commit takes 1 to {COMMIT_MAX} events, not {len(batch)}; split it into several appends"
-            )
+        wanted = expected_number(expected)
+        batch = events if isinstance(events, list | tuple) else as_list(events)
+        limited(len(batch))
         # The ids are chosen here, once: however often the request is sent again, it is the same commit.
-        ids = self._new_ids(len(batch)) if event_ids is None else _given_ids(event_ids, len(batch))
-        args: list[str | bytes] = [checked(stream, "the name of a stream"), str(wanted), str(RECENT)]
+        ids = self.new_ids(len(batch)) if event_ids is None else given_ids(event_ids, len(batch))
+        args: list[str | bytes] = [checked(stream, "the name of a stream"), str(wanted), _RECENT, about]
         for event, event_id in zip(batch, ids, strict=True):
             args += (event_id, *self.codec.dump(event))
         keys = self.keys
         # A lost reply may mean written: the script finds the same ids and gives the first answer again.
         reply = await self.io.run(APPEND, (keys.meta, keys.versions, keys.log, keys.recent, keys.stream(stream)), args)
         code, version = reply[0], reply[1]
-        if code <= _REPLAYED:
-            return Appended(version, reply[2], ids, code == _REPLAYED)
+        if code <= REPLAYED:
+            return Appended(version, reply[2], ids, code == REPLAYED)
+        raise self.wrong_version(code, stream, expected, version)
+
+    async def commit(self, parts: Sequence[Write[E] | Check], about: str) -> Committed:
+        """Commit events to several streams; see `EventStore.commit`."""
+        plan = Plan(parts)
+        keys, ids = self.keys, plan.ids(self.new_ids)
+        args: list[str | bytes] = [_RECENT, about, str(plan.total)]
+        for part, its in zip(plan.parts, ids, strict=True):
+            args += (part.stream, str(expected_number(part.expected_version)), str(len(its)))
+            for event, event_id in zip(part.batch, its, strict=True):
+                args += (event_id, *self.codec.dump(event))
+        touched = (keys.stream(part.stream) for part in plan.parts)
+        # As with an append: a lost reply may mean written, and the script finds the same ids.
+        reply = await self.io.run(COMMIT, (keys.meta, keys.versions, keys.log, keys.recent, *touched), args)
+        code = reply[0]
+        if code <= REPLAYED:
+            return plan.answer(ids, reply[1:], replayed=code == REPLAYED)
+        refused = plan.parts[reply[1] - 1]
+        raise self.wrong_version(code, refused.stream, refused.expected_version, reply[2])
+
+    def wrong_version(self, code: int, stream: str, expected: int | Expected, version: int) -> WrongVersion:
+        """Return the error for a code of `append.lua` or `commit.lua`."""
         shown = expected.name if isinstance(expected, Expected) else expected
         if code == _CONFLICT:
             message = (
@@ -90,7 +116,7 @@ class StoreCore(Generic[E]):
                 f"some of these event ids are in stream {stream!r} of {self.name!r} already, but not all in this "
                 "order; nothing was appended: repeat a commit as it was, or give new events new ids"
             )
-        raise WrongVersion(message, stream=stream, expected=shown, actual=version)
+        return WrongVersion(message, stream=stream, expected=shown, actual=version)
 
     def read(self, stream: str, from_version: int, limit: int | None, read_from: ReadFrom) -> Pages:
         """Return the pages of one stream."""
@@ -125,17 +151,20 @@ class StoreCore(Generic[E]):
 
     def _recorded(self, fields: dict[bytes, bytes], stream: str, version: int, position: int) -> Recorded[E]:
         try:
-            name, data = fields[b"t"].decode(), fields[b"d"]
+            stored, data, about = fields[b"t"], fields[b"d"], fields.get(b"m")
             event_id, time_us = fields[b"i"].decode(), int(fields[b"w"])
+            envelope = EMPTY if about is None else unseal(about)
         except (KeyError, ValueError) as error:
             raise self._foreign((position, fields)) from error
         where = f"event {version} of stream {stream!r} in {self.name!r} (position {position})"
-        return Recorded(self.codec.load(name, data, where), event_id, stream, version, position, name, time_us)
+        event, name, schema_version = self.codec.load(stored, data, where)
+        return Recorded(event, event_id, stream, version, position, name, time_us, schema_version, envelope)
 
     def _foreign(self, entry: Any) -> InvalidEvent:  # noqa: ANN401
         return InvalidEvent(f"entry {entry[0]!r} of {self.name!r} was not written by gridsync: its fields are not ours")
 
-    def _new_ids(self, count: int) -> tuple[str, ...]:
+    def new_ids(self, count: int) -> tuple[str, ...]:
+        """Return ids that nobody else has."""
         token = self.io.token()
         return (token,) if count == 1 else tuple(f"{token}-{k}" for k in range(count))
 
@@ -169,30 +198,6 @@ class Pages:
         if self._left is not None:
             self._left = self._left - len(entries) if len(entries) == count else 0
         return entries
-
-
-def _as_list(events: Any) -> Sequence[Any]:  # noqa: ANN401
-    """Return one event as a list of one, and refuse what was surely meant otherwise."""
-    if isinstance(events, dict | str | bytes):
-        raise InvalidEvent(f"events are instances of the store's models, got {type(events).__name__} {events!r:.80}")
-    return (events,)
-
-
-def _expected(expected: int | Expected) -> int:
-    if isinstance(expected, Expected):
-        return expected.value
-    if isinstance(expected, bool) or not isinstance(expected, int) or expected < 0:
-        raise UsageError(f"expected_version={expected!r}: give a version from 0 on, ANY, NO_STREAM or EXISTS")
-    return expected
-
-
-def _given_ids(given: str | Sequence[str], count: int) -> tuple[str, ...]:
-    ids = (given,) if isinstance(given, str) else tuple(given)
-    if len(ids) != count or len(set(ids)) != count or not all(isinstance(i, str) and i for i in ids):
-        raise UsageError(
-            f"event_ids={given!r}: {count} events need {count} different ids that are strings and not empty"
-        )
-    return ids
 
 
 def _fields(flat: list[bytes]) -> dict[bytes, bytes]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Generic
+from typing import TYPE_CHECKING, Any, Final, Generic
 
+from gridsync.streams._envelope import EMPTY, Envelope
 from gridsync.streams._model import E
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -23,6 +27,18 @@ class Appended:
     """The ids of the events, as given or generated."""
     replayed: bool
     """Whether these events had been written before: then nothing was written, and this is the first answer again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """The answer to a commit of several streams."""
+
+    appended: Mapping[str, Appended]
+    """Of each stream that was written to, what an append would have answered."""
+    position: int
+    """The position of the last event of the commit."""
+    replayed: bool
+    """Whether all of it had been written before: then nothing was written, and this is the first answer again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +59,25 @@ class Recorded(Generic[E]):
     """The type name it was stored under."""
     time_us: int
     """When the server committed it, in microseconds since 1970.  For people: order by `position`, clocks jump."""
+    schema_version: int = 1
+    """The version of its type's schema that it was stored with; see `EventStore`."""
+    envelope: Envelope = EMPTY
+    """What is known of the commit that it came with."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What its writer added; empty if nothing."""
+        return self.envelope.metadata
+
+    @property
+    def correlation_id(self) -> str | None:
+        """What everything has in common that was set off by one request."""
+        return self.envelope.correlation_id
+
+    @property
+    def causation_id(self) -> str | None:
+        """The id of the event or command that was the reason for this one."""
+        return self.envelope.causation_id
 
     @property
     def time(self) -> datetime:
