@@ -20,8 +20,10 @@ from gridsync.embedded import find_server
 from gridsync.limits._core import COMPACT, Windows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchmarks.harness import Bench
-    from gridsync._io import Arg, Script
+    from gridsync._io import Bound
 
 KEY = "bench:limit"
 HOUR_US = 3_600_000_000
@@ -54,15 +56,16 @@ class _Told:
     def token(self) -> str:
         return "benchmarking1"
 
-    async def run(self, script: Script, _keys: object, args: tuple[Arg, ...], **_: object) -> list[int]:
+    async def run(self, operation: Bound, keys: Sequence[str], args: Sequence[str], **_: object) -> list[int]:
+        script, _, args = operation.whole(keys, args)
         self.words = (script.source, *map(str, args))
         return [0, 0, 0, 0]
 
 
-def _hit(most: int, cost: int = 1) -> tuple[str, ...]:
+def hit(most: int, cost: int = 1, window_us: int = HOUR_US) -> tuple[str, ...]:
     """Return the script of a limiter with one rule, and its arguments."""
     io = _Told()
-    run_sync(Windows(io, "bench", "w", [(most, HOUR_US)]).hit("k", cost))  # type: ignore[arg-type]
+    run_sync(Windows(io, "bench", "w", [(most, window_us)]).hit("k", cost))  # type: ignore[arg-type]
     return io.words
 
 
@@ -82,22 +85,25 @@ def _program() -> str:
     return found
 
 
-def _per_s(bench: Bench, words: tuple[str, ...], *, admitted: bool) -> float:
-    """Return how many of these calls the server runs in a second."""
+def per_s(bench: Bench, words: tuple[str, ...], *, admitted: bool, key: str = KEY, among: int = 10**9) -> float:
+    """Return how many of these calls the server runs in a second; the first `FULL` of them are admitted.
+
+    *among* is how many numbers `RANDOM` stands for.
+    """
     source, *args = words
     with Redis(host=bench.host, port=bench.port) as client:
         sha = client.script_load(source)
 
         def ask(number: int) -> bool:
-            reply: list[int] = client.evalsha(sha, 1, KEY, *(str(number) if arg is RANDOM else arg for arg in args))
+            reply: list[int] = client.evalsha(sha, 1, key, *(str(number) if arg is RANDOM else arg for arg in args))
             return reply[0] == 0
 
         for number in range(FULL):
             expect(ask(number), wanted=True)
         expect(ask(FULL), admitted)
-        command = [_program(), "-h", bench.host, "-p", str(bench.port), "-c", "50", "-P", "16", "-r", str(10**9)]
+        command = [_program(), "-h", bench.host, "-p", str(bench.port), "-c", "50", "-P", "16", "-r", str(among)]
         for seconds in (bench.seconds * WARM_UP, bench.seconds):
-            calls = ["-n", str(int(seconds * CALLS_PER_S)), "--csv", "EVALSHA", sha, "1", KEY, *args]
+            calls = ["-n", str(int(seconds * CALLS_PER_S)), "--csv", "EVALSHA", sha, "1", key, *args]
             told = subprocess.run([*command, *calls], check=True, capture_output=True, text=True)
         expect(ask(-1), admitted)
     head, line = told.stdout.splitlines()[-2:]
@@ -109,7 +115,7 @@ def _per_s(bench: Bench, words: tuple[str, ...], *, admitted: bool) -> float:
 
 def _us_per_decision(bench: Bench, *, most: int, cost: int = 1) -> float:
     """Fill a window and go on for as many denied calls, again and again; microseconds of the server for each call."""
-    source, *args = _hit(most, cost)
+    source, *args = hit(most, cost)
     calls = most // cost
     rounds = min(ROUNDS_MAX, max(1, int(bench.seconds * CALLS_PER_S / calls / 2)))
     with Redis(host=bench.host, port=bench.port) as client:
@@ -146,9 +152,9 @@ async def _bytes(bench: Bench, *, most: int) -> float:
 
 
 def _script_row(name: str, most: int, target: float, *, admitted: bool) -> Row:
-    measure = partial(_per_s, admitted=admitted)
+    measure = partial(per_s, admitted=admitted)
     naive = Peer("a naive log", partial(measure, words=_naive(most)), target=target)
-    return Row(name, "decisions/s", partial(measure, words=_hit(most)), (naive,))
+    return Row(name, "decisions/s", partial(measure, words=hit(most)), (naive,))
 
 
 ROWS = (

@@ -41,7 +41,7 @@ class _Single(Windows):
         self, io: IO, namespace: str, name: str, suffix: str, args: Sequence[int], *, timeout: float | None
     ) -> None:
         self._io, self._namespace, self._name, self._timeout = io, namespace, name, timeout
-        self._suffix = suffix
+        self._suffix, self._bound = suffix, None
         self._prefix = limit(namespace, name, "").removesuffix("}")
         flat = tuple(map(str, args))
         self._peek_args, self._wait_args, self._refund_args, self._rule_args = flat, flat, flat, flat

@@ -40,7 +40,7 @@ import string
 from typing import TYPE_CHECKING, NamedTuple
 from zlib import crc32
 
-from gridsync._io import Category, Command, load
+from gridsync._io import Bound, Category, Command, load
 from gridsync._io.keys import limit
 from gridsync.errors import GridsyncError, OutcomeUnknown
 
@@ -117,6 +117,7 @@ class Windows:
     """The sliding windows of one limiter, for every subject."""
 
     __slots__ = (
+        "_bound",
         "_hit",
         "_io",
         "_merges",
@@ -154,6 +155,7 @@ class Windows:
         """
         self._io, self._namespace, self._name = io, namespace, name
         self._timeout = timeout
+        self._bound: Bound | None = None
         self._prefix = limit(namespace, name, "").removesuffix("}")
         longest = max(window for _, window in rules)
         self._peek_args = (str(longest), *(str(number) for rule in rules for number in rule))
@@ -172,9 +174,10 @@ class Windows:
 
     async def hit(self, subject: str, cost: int) -> tuple[Verdict, str]:
         """Take *cost*, or nothing; returns the hit's id too."""
-        hit = self._name_hit()
-        args: tuple[Arg, ...] = (hit, "0", str(cost), *self._rule_args)
-        return await self._io.run(self._hit, (self._key(subject),), args, timeout=self._timeout), hit
+        hit, bound = self._name_hit(), self._bound
+        if bound is None:
+            bound = self._bound = Bound(self._hit, (), (None, "0", None, *self._rule_args))
+        return await self._io.run(bound, (self._key(subject),), (hit, str(cost)), timeout=self._timeout), hit
 
     def prepared(self, subject: str, cost: int) -> Prepared:
         """Return what `hit` and `peek` would send, for who asks several limiters together."""

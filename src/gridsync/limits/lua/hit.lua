@@ -21,7 +21,7 @@ local cost, longest, max_wait, tick = tonumber(ARGV[3]), tonumber(ARGV[4]), tonu
 local clock = redis.call('TIME')
 local now = (clock[1] - 1735689600) * 1000000 + clock[2]
 
-local newest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
+local newest = redis.call('ZREVRANGE', key, '0', '0', 'WITHSCORES')
 local last, total, mark, counted, alone = -longest, 0, ':', nil, nil
 if newest[1] then
   last = tonumber(newest[2])
@@ -44,10 +44,10 @@ if idle then mark = ':' else total = tonumber(counted) end
 local base
 local function used_within(window)
   if last <= at - window then return 0 end
-  local expired = redis.call('ZREVRANGEBYSCORE', key, judged - window, '-inf', 'LIMIT', 0, 1)[1]
+  local expired = redis.call('ZREVRANGEBYSCORE', key, judged - window, '-inf', 'LIMIT', '0', '1')[1]
   if window == longest then base = expired end
   if not expired and mark == ':' then return total end
-  expired = expired or redis.call('ZRANGE', key, 0, 0)[1]
+  expired = expired or redis.call('ZRANGE', key, '0', '0')[1]
   return (total - string.match(expired, '%d+')) % RING
 end
 
@@ -89,12 +89,12 @@ local function merge(edge)
   for window, coarse in pairs(ticks) do
     local begun = tick > 0 and last - last % tick or last
     local since = string.format('(%.0f', (edge > last and begun or edge - 2 * coarse) - window)
-    local left = redis.call('ZREVRANGEBYSCORE', key, edge - window, since, 'WITHSCORES', 'LIMIT', 0, 1)
+    local left = redis.call('ZREVRANGEBYSCORE', key, edge - window, since, 'WITHSCORES', 'LIMIT', '0', '1')
     while left[1] do
       local begins = left[2] - left[2] % coarse
-      local head = tonumber(redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')[2])
+      local head = tonumber(redis.call('ZRANGE', key, '0', '0', 'WITHSCORES')[2])
       redis.call('ZREMRANGEBYSCORE', key, begins > head and begins or string.format('(%.0f', head), '(' .. left[2])
-      left = redis.call('ZREVRANGEBYSCORE', key, string.format('(%.0f', begins), since, 'WITHSCORES', 'LIMIT', 0, 1)
+      left = redis.call('ZREVRANGEBYSCORE', key, string.format('(%.0f', begins), since, 'WITHSCORES', 'LIMIT', '0', '1')
     end
   end
 end
@@ -145,7 +145,7 @@ if denied then
   -- trimmed, since the reservation may be given back.
   delay, admitted = denied[1], {0, 0, 0, denied[4], denied[5]}
   at = math.max(now + delay, last + 1)
-  base = redis.call('ZREVRANGEBYSCORE', key, now - longest, '-inf', 'LIMIT', 0, 1)[1]
+  base = redis.call('ZREVRANGEBYSCORE', key, now - longest, '-inf', 'LIMIT', '0', '1')[1]
 end
 
 total = total + cost
@@ -161,7 +161,7 @@ else
   elseif base and (tick > 0 or total % 4 < cost) then
     local rank = redis.call('ZRANK', key, base)
     if rank > 0 then
-      redis.call('ZREMRANGEBYRANK', key, 0, math.min(rank, 64) - 1)
+      redis.call('ZREMRANGEBYRANK', key, '0', math.min(rank, 64) - 1)
       mark = '+'
     end
   end

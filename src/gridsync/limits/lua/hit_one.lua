@@ -17,9 +17,10 @@ local cost, limit, window, tick = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber
 local clock = redis.call('TIME')
 local now = (clock[1] - 1735689600) * 1000000 + clock[2]
 
+-- Numbers that are known stand as text: the server formats every number that it is given, half a microsecond each.
 -- The newest entry tells when (last) and what (total) was admitted in all.  The newest expired one is the base:
 -- the difference is what the window holds, whatever lies between.
-local newest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
+local newest = redis.call('ZREVRANGE', key, '0', '0', 'WITHSCORES')
 local last, total, mark, used, base, counted, alone = -window, 0, ':', 0, nil, nil, nil
 if newest[1] then
   last = tonumber(newest[2])
@@ -42,13 +43,13 @@ if idle then
   mark = ':'
 else
   total = tonumber(counted)
-  base = redis.call('ZREVRANGEBYSCORE', key, judged - window, '-inf', 'LIMIT', 0, 1)[1]
+  base = redis.call('ZREVRANGEBYSCORE', key, judged - window, '-inf', 'LIMIT', '0', '1')[1]
   if base then
     used = total - string.match(base, '%d+')
   elseif mark == ':' then -- nothing was ever trimmed: the log counts from 0
     used = total
   else -- trimmed under a shorter window: what is left counts
-    used = total - string.match(redis.call('ZRANGE', key, 0, 0)[1], '%d+')
+    used = total - string.match(redis.call('ZRANGE', key, '0', '0')[1], '%d+')
   end
   if used < 0 then used = used + RING end
 end
@@ -115,7 +116,7 @@ else
   elseif base and (tick > 0 or total % 4 < cost) then
     local rank = redis.call('ZRANK', key, base)
     if rank > 0 then
-      redis.call('ZREMRANGEBYRANK', key, 0, math.min(rank, 64) - 1)
+      redis.call('ZREMRANGEBYRANK', key, '0', math.min(rank, 64) - 1)
       mark = '+'
     end
   end

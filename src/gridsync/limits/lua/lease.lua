@@ -22,7 +22,7 @@ local tick, longest = tonumber(ARGV[6]), tonumber(ARGV[7])
 local clock = redis.call('TIME')
 local now = (clock[1] - 1735689600) * 1000000 + clock[2]
 
-local newest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
+local newest = redis.call('ZREVRANGE', key, '0', '0', 'WITHSCORES')
 local last, total, mark, waits = -longest, 0, ':', false
 if newest[1] then
   last = tonumber(newest[2])
@@ -45,7 +45,7 @@ end
 local granted = 0
 if ARGV[2] ~= '0' then
   -- The first attempt's entry lies in the future, or not far in the past: the newest ones are enough.
-  local log = redis.call('ZREVRANGE', key, 0, 1024)
+  local log = redis.call('ZREVRANGE', key, '0', '1024')
   for i = 1, #log do
     if string.sub(log[i], -10) == lease then granted = cost_of(log[i + 1], log[i]) end
   end
@@ -57,10 +57,10 @@ for rule = 0, (#ARGV - 7) / 2 - 1 do
   local limit, window = tonumber(ARGV[8 + 2 * rule]), tonumber(ARGV[9 + 2 * rule])
   local used = 0
   if last > now - window then
-    local expired = redis.call('ZREVRANGEBYSCORE', key, now - window, '-inf', 'LIMIT', 0, 1)[1]
+    local expired = redis.call('ZREVRANGEBYSCORE', key, now - window, '-inf', 'LIMIT', '0', '1')[1]
     if window == longest then base = expired end
     used = total
-    if expired or mark == '+' then used = cost_of(expired or redis.call('ZRANGE', key, 0, 0)[1], newest[1]) end
+    if expired or mark == '+' then used = cost_of(expired or redis.call('ZRANGE', key, '0', '0')[1], newest[1]) end
   end
   if limit - used < room then room, reset, binds = limit - used, math.max(0, last + window - now), rule end
 end
@@ -81,7 +81,7 @@ if idle then
 elseif base then
   local rank = redis.call('ZRANK', key, base)
   if rank > 0 then
-    redis.call('ZREMRANGEBYRANK', key, 0, math.min(rank, 64) - 1)
+    redis.call('ZREMRANGEBYRANK', key, '0', math.min(rank, 64) - 1)
     mark = '+'
   end
 end

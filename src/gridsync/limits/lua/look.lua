@@ -12,13 +12,13 @@ local key = KEYS[1]
 if redis.call('TYPE', key)['ok'] ~= 'zset' then return {} end
 local clock = redis.call('TIME')
 local now = (clock[1] - 1735689600) * 1000000 + clock[2]
-local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
-local last = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
+local first = redis.call('ZRANGE', key, '0', '0', 'WITHSCORES')
+local last = redis.call('ZREVRANGE', key, '0', '0', 'WITHSCORES')
 local total, mark = string.match(last[1], '^(%d+)(.?)')
 
 -- What was admitted after a moment; of a log whose head was trimmed, what is left of that.
 local function since(moment)
-  local before = redis.call('ZREVRANGEBYSCORE', key, moment, '-inf', 'LIMIT', 0, 1)[1]
+  local before = redis.call('ZREVRANGEBYSCORE', key, moment, '-inf', 'LIMIT', '0', '1')[1]
   if not before and mark == '+' then before = first[1] end
   return (total - (before and string.match(before, '^%d+') or 0)) % RING
 end

@@ -15,7 +15,7 @@ local cost, longest = tonumber(ARGV[1]), tonumber(ARGV[2])
 local clock = redis.call('TIME')
 local now = (clock[1] - 1735689600) * 1000000 + clock[2]
 
-local newest = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')
+local newest = redis.call('ZREVRANGE', key, '0', '0', 'WITHSCORES')
 local last, total, mark, ahead, alone = -longest, 0, ':', math.huge, nil
 if newest[1] then
   last = tonumber(newest[2])
@@ -32,9 +32,9 @@ local judged = last >= now and (alone == 'L' or alone == 'A') and now or at
 
 local function used_within(window)
   if last <= at - window then return 0 end
-  local expired = redis.call('ZREVRANGEBYSCORE', key, judged - window, '-inf', 'LIMIT', 0, 1)[1]
+  local expired = redis.call('ZREVRANGEBYSCORE', key, judged - window, '-inf', 'LIMIT', '0', '1')[1]
   if not expired and mark == ':' then return total end
-  expired = expired or redis.call('ZRANGE', key, 0, 0)[1]
+  expired = expired or redis.call('ZRANGE', key, '0', '0')[1]
   return (total - string.match(expired, '%d+')) % RING
 end
 

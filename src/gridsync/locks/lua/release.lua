@@ -25,7 +25,7 @@ local S, Q, W, F, G = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local me, claim, patience, gone = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local process = string.sub(me, 1, 12)
 local code, owner = 1, redis.call('HGET', S, 'o')
-local head = redis.call('ZRANGE', Q, 0, 0)[1]
+local head = redis.call('ZRANGE', Q, '0', '0')[1]
 local us, now
 if head or gone > 0 then
   local time = redis.call('TIME')
@@ -44,7 +44,7 @@ if owner ~= me then
   -- An earlier reply may have been lost, and with it the word for a waiter of the same process.
   if owner then return string.sub(owner, 1, 12) == process and {code, owner} or {code} end
   -- Nobody holds it: whoever gives up now may have been the only one who knew that it was its turn.
-  head = redis.call('ZRANGE', Q, 0, 0)[1]
+  head = redis.call('ZRANGE', Q, '0', '0')[1]
 end
 if not head then
   -- Only if nobody is there: while a Cluster slot moves, a key that was deleted counts as moved and takes no HSET.

@@ -13,6 +13,6 @@ local function retry(cost)
 end
 
 local function until_free()
-  local last = redis.call('ZREVRANGE', key, 0, 0, 'WITHSCORES')[2]
+  local last = redis.call('ZREVRANGE', key, '0', '0', 'WITHSCORES')[2]
   return last and math.max(0, tonumber(last) - now) or 0
 end

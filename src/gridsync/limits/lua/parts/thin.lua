@@ -3,9 +3,9 @@
 -- Before: key; now; tick, above 0; edge: entries after it are yet to come.
 -- The oldest of a tick but the head goes, and its cost is counted with the next newer one.  There is more than one to do
 -- after a queue of reservations, or under another resolution.
-local log = redis.call('ZREVRANGEBYSCORE', key, edge, '-inf', 'WITHSCORES', 'LIMIT', 10, 3)
+local log = redis.call('ZREVRANGEBYSCORE', key, edge, '-inf', 'WITHSCORES', 'LIMIT', '10', '3')
 if log[5] and string.find(log[5], '%D') then
-  log = redis.call('ZREVRANGEBYSCORE', key, edge, '-inf', 'WITHSCORES', 'LIMIT', 10, 1000)
+  log = redis.call('ZREVRANGEBYSCORE', key, edge, '-inf', 'WITHSCORES', 'LIMIT', '10', '1000')
 end
 for i = 3, #log, 2 do
   local member, score, newer = log[i], tonumber(log[i + 1]), tonumber(log[i - 1])
