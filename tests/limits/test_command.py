@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync import Grid
-from gridsync._io.keys import limit, limit_of, limit_pattern
+from gridsync._io.keys import LIMIT_KINDS, limit, limit_of, limit_pattern, limiter_here
 from gridsync.limits import ApproxWindow, Concurrency, FixedWindow
 from gridsync.testing.servers import free_port
 from tests.wire.world import NAMESPACE
@@ -120,15 +121,72 @@ def test_what_other_rules_keep_is_told_and_forgotten(grid: Grid, flushed: RedisS
         assert grid.limiter("orders", rule).hit("{ada}", 5)
     code, output, _ = run(flushed, "show", "orders", "{ada}", "--rule", "5/hour burst 5")
     assert code == 0
-    assert output.startswith("orders {ada}: a bucket\norders {ada}: a fixed window\norders {ada}: two counters\n")
-    assert "\n  5/hour burst 5: denies for " in output
+    expected = [
+        r"orders \{ada\}: a bucket, 5 units in the last 60 s, full in 35\d\d\.\d+ s",
+        r"orders \{ada\}: a fixed window, 5 units, over in 35\d\d\.\d+ s",
+        r"orders \{ada\}: two counters, 5 units, over in 71\d\d\.\d+ s",
+        r"orders \{ada\}: 5 slots taken, all free in \d+\.\d+ s",
+        r"  5/hour burst 5: denies for .*",
+    ]
+    assert all(map(re.fullmatch, expected, output.splitlines())), output
     code, told = asked(flushed, "show", "orders", "{ada}")
-    assert (code, told["found"], told["kinds"]) == (0, True, ["bucket", "fixed", "approx", "slots"])
+    assert (code, told["found"], list(told["kinds"])) == (0, True, ["bucket", "fixed", "approx", "slots"])
+    assert all(kind["used"] == 5 for kind in told["kinds"].values())
     code, _, question = run(flushed, "reset", "orders", "{ada}", says="y\n")
     assert code == 0
-    assert question.startswith("Forget a bucket and a fixed window and two counters and slots that are taken of")
+    assert question.startswith("Forget a bucket and a fixed window and two counters and slots of")
     assert flushed.command("DBSIZE") == 0
     assert run(flushed, "reset", "orders", "{ada}", "--yes")[:2] == (1, "orders {ada}: nothing to forget\n")
+
+
+def test_keys_of_every_rule_are_on_top_by_what_they_used(grid: Grid, flushed: RedisServer):
+    """An attacker on a bucket is no less of one."""
+    grid.limiter("orders", "100/hour").hit("ada", 6)
+    grid.limiter("feed", "100/hour burst 100").hit("bob", 7)
+    grid.limiter("export", FixedWindow(100, 3600)).hit("cyd", 8)
+    grid.limiter("search", ApproxWindow(100, 3600)).hit("dan", 9)
+    running = grid.limiter("render", Concurrency(100, 3600))
+    running.refund(running.hit("eve", 3).ticket)
+    running.hit("eve", 10)
+    grid.limiter("here", "9/hour", on_error="local", share="auto").hit("fay")
+    code, listed = asked(flushed, "top")
+    assert (code, listed["complete"]) == (0, True)
+    assert [(key["key"], key["kind"], key["used"]) for key in listed["keys"]] == [
+        ("eve", "slots", 10),
+        ("dan", "approx", 9),
+        ("cyd", "fixed", 8),
+        ("bob", "bucket", 7),
+        ("ada", "log", 6),
+        ("fay", "log", 1),
+    ]
+    _, listed = asked(flushed, "top", "feed")
+    assert [key["key"] for key in listed["keys"]] == ["bob"]
+    _, output, _ = run(flushed, "top", "--limit", "1")
+    assert output.startswith("render eve: 10 slots taken, all free in 35")
+
+
+def test_a_bucket_that_forgot_older_hits_says_that_it_took_more(grid: Grid, flushed: RedisServer):
+    feed = grid.limiter("feed", "100/hour burst 100")
+    for _ in range(20):
+        feed.hit("ada", 2)
+    _, output, _ = run(flushed, "top")
+    assert output.startswith("feed ada: a bucket, 32 or more units in the last 60 s, full in ")
+
+
+def test_counters_whose_window_is_over_have_used_nothing(grid: Grid, flushed: RedisServer):
+    """Their key lives on for a repeat of the last hit."""
+    grid.limiter("export", FixedWindow(100, 3600)).hit("ada", 8)
+    flushed.command("PEXPIRE", f"{limit(NAMESPACE, 'export', 'ada')}:fixed", "4999")
+    _, listed = asked(flushed, "top")
+    assert [(key["used"], key["over_in"]) for key in listed["keys"]] == [(0, 0.0)]
+
+
+def test_what_is_no_limiters_spoils_no_list(flushed: RedisServer):
+    key = limit(NAMESPACE, "orders", "ada")
+    for name in (key, *(f"{key}:{kind}" for kind in (*LIMIT_KINDS, "else"))):
+        flushed.command("HSET", name, "a", "b")
+        flushed.command("EXPIRE", name, "600")
+    assert asked(flushed, "top") == (0, {"keys": [], "window": 60.0, "complete": True})
 
 
 def test_a_key_starts_anew_only_if_somebody_is_sure(grid: Grid, flushed: RedisServer):
@@ -173,10 +231,15 @@ def test_a_rule_that_cannot_be_read_is_an_exit_code(flushed: RedisServer):
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_a_name_is_read_back_from_its_key(name: str):
-    assert limit_of("ns", limit("ns", name, name)) == (name, name)
-    assert limit_of("other", limit("ns", name, name)) is None
+    key = limit("ns", name, name)
+    assert limit_of("ns", key) == (name, name, "")
+    for kind in LIMIT_KINDS:
+        assert limit_of("ns", f"{key}:{kind}") == (name, name, kind)
+    for other in (f"{key}:", f"{key}bucket", f"{key}:else", limiter_here("ns", name)):
+        assert limit_of("ns", other) is None
+    assert limit_of("other", key) is None
 
 
 def test_a_limiter_with_a_star_matches_only_itself():
-    assert limit_pattern("a*", "b?[c]") == "{a\\*:limit:b\\?\\[c\\]:*}"
-    assert limit_pattern("ns") == "{ns:limit:*}"
+    assert limit_pattern("a*", "b?[c]") == "{a\\*:limit:b\\?\\[c\\]:*}*"
+    assert limit_pattern("ns") == "{ns:limit:*}*"

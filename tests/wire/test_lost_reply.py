@@ -629,6 +629,20 @@ async def a_look_at_a_log_changes_nothing(stage: Stage) -> None:
     assert (used.used, used.ahead, used.entries) == (3, 0, 1)
 
 
+@scenario("limits.look_kind")
+async def a_look_at_slots_changes_nothing(stage: Stage) -> None:
+    world = stage.world
+    await world.do(world.limiter(stage.broken, SLOTS_OF_TEN).hit, "ada", 3)
+    stage.arm()
+
+    async def look() -> Any:  # noqa: ANN401 - a Kept
+        return await limits_look.look_kind(stage.broken, NAMESPACE, "calls", "ada", 60_000_000, kind="slots")
+
+    kept = await look() if world.kind == "asyncio" else await asyncio.to_thread(lambda: run_sync(look()))
+    assert (kept.used, kept.more) == (3, False)
+    assert 3500 < kept.over_in <= 3600
+
+
 BUCKET, SLOTS_OF_TEN = GCRA(10, per_s=3600, burst=10), Concurrency(10, ttl_s=3600)
 
 

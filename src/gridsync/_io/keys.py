@@ -213,23 +213,28 @@ LIMIT_KINDS = {
     "bucket": "a bucket",
     "fixed": "a fixed window",
     "approx": "two counters",
-    "slots": "slots that are taken",
+    "slots": "slots",
 }
 """What follows a limiter's key and a colon where its rule is no sliding window: strings, and a sorted set for slots."""
 
 
 def limit_pattern(namespace: str, limiter: str = "") -> str:
     """Return a pattern for SCAN that every key of *limiter* matches, or of all limiters, and few others."""
-    return _literal(limit(namespace, limiter, "")[: -1 if limiter else -2]) + "*}"
+    return _literal(limit(namespace, limiter, "")[: -1 if limiter else -2]) + "*}*"
 
 
-def limit_of(namespace: str, key: str) -> tuple[str, str] | None:
-    """Return limiter and subject of *key*, or ``None`` if it is no limiter's."""
+def limit_of(namespace: str, key: str) -> tuple[str, str, str] | None:
+    """Return limiter, subject and kind of *key*, or ``None`` if it is no limiter's.
+
+    The kind is one of `LIMIT_KINDS`, or nothing for a log.
+    """
     prefix = f"{{{namespace.translate(_PART_ESCAPES)}:limit:"
-    if not key.startswith(prefix) or not key.endswith("}"):
+    name, brace, suffix = key.partition("}")
+    kind = suffix.removeprefix(":")
+    if not name.startswith(prefix) or not brace or (suffix and (kind == suffix or kind not in LIMIT_KINDS)):
         return None
-    limiter, _, subject = key[len(prefix) : -1].partition(":")
-    return (_unescaped(limiter), _unescaped(subject)) if limiter and subject else None
+    limiter, _, subject = name[len(prefix) :].partition(":")
+    return (_unescaped(limiter), _unescaped(subject), kind) if limiter and subject else None
 
 
 class EventKeys(NamedTuple):

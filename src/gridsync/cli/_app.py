@@ -170,8 +170,8 @@ def limits_show(
 ) -> None:
     """Tell what a key has used, and what each --rule would say about it now; takes nothing.
 
-    Rules are not stored on the server, so name those that you want to know about.  Sliding windows only.  Exits with 0,
-    with 1 if the key has used nothing, and with 2 if the server cannot be asked.
+    Rules are not stored on the server, so name those that you want to know about.  Exits with 0, with 1 if the key has
+    used nothing, and with 2 if the server cannot be asked.
     """
     from gridsync.cli.limits import show  # noqa: PLC0415 - loads redis and pydantic
 
@@ -189,10 +189,10 @@ def limits_top(
     namespace: Namespace = None,
     json: Json = False,
 ) -> None:
-    """List the keys that used most within --window, most first.
+    """List the keys that used most, most first: within --window; or in their own windows; or of slots, now.
 
     Goes over all keys of the server, or of all primaries of a cluster, step by step (SCAN), and asks about each that is
-    a sliding window; stops after --seconds, and says so.  Exits with 0, or with 2 if the server cannot be asked.
+    a limiter's; stops after --seconds, and says so.  Exits with 0, or with 2 if the server cannot be asked.
     """
     from gridsync.cli.limits import top  # noqa: PLC0415 - loads redis and pydantic
 

@@ -11,13 +11,20 @@ from gridsync._io import run_sync
 from gridsync._io.keys import LIMIT_KINDS, limit, limit_of, limit_pattern
 from gridsync.cli._shared import DONE, NOTHING, SCAN_COUNT, asking, open_grid, print_json, shown
 from gridsync.limits import _look
+from gridsync.limits._look import Kept, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from gridsync.grid import Grid
     from gridsync.limits import Decision
-    from gridsync.limits._look import Usage
+
+_KEPT = {
+    "bucket": "a bucket, {used} units in the last {window:g} s, full in {over_in:.3f} s",
+    "fixed": "a fixed window, {used} units, over in {over_in:.3f} s",
+    "approx": "two counters, {used} units, over in {over_in:.3f} s",
+    "slots": "{used} slots taken, all free in {over_in:.3f} s",
+}
 
 
 def show(
@@ -32,21 +39,22 @@ def show(
 ) -> int:
     """Print what a key has used, and what each of *rules* would say; returns 0, 1 if nothing, 2 if nobody answers."""
     with asking() as outcome, open_grid(url, namespace) as grid:
-        used = _look_at(grid, limiter, key, window)
-        kinds = _kinds(grid, limiter, key)
+        found = _look_at_all(grid, limiter, key, window)
         said = [grid.limiter(limiter, rule).peek(key) for rule in rules]
         if as_json:
-            plain = {"limiter": limiter, "key": key} if used is None else asdict(used)
-            found = used is not None or bool(kinds)
-            print_json({**plain, "found": found, "kinds": kinds, "rules": [_said(decision) for decision in said]})
+            log = [asdict(each) for each in found if isinstance(each, Usage)]
+            kinds = {each.kind: _details(each) for each in found if isinstance(each, Kept)}
+            plain = log[0] if log else {"limiter": limiter, "key": key}
+            told = [_said(decision) for decision in said]
+            print_json({**plain, "found": bool(found), "kinds": kinds, "rules": told})
         else:
-            if used is not None or not kinds:
-                print(f"{shown(limiter)} {shown(key)}: unused" if used is None else _line(used, window))
-            for kind in kinds:
-                print(f"{shown(limiter)} {shown(key)}: {LIMIT_KINDS[kind]}")
+            for each in found:
+                print(_line(each, window))
+            if not found:
+                print(f"{shown(limiter)} {shown(key)}: unused")
             for decision in said:
                 print(f"  {_in_words(decision)}")
-        outcome.append(DONE if used is not None or kinds else NOTHING)
+        outcome.append(DONE if found else NOTHING)
     return outcome[0]
 
 
@@ -65,7 +73,8 @@ def top(
         found, complete = _found(grid, limiter, window, seconds)
         found = sorted(found, key=lambda used: (-used.used, used.limiter, used.key))[:most]
         if as_json:
-            print_json({"keys": [asdict(used) for used in found], "window": window, "complete": complete})
+            keys = [{"kind": "log", **asdict(used)} for used in found]
+            print_json({"keys": keys, "window": window, "complete": complete})
         else:
             for used in found:
                 print(_line(used, window))
@@ -78,13 +87,12 @@ def top(
 def reset(limiter: str, key: str, *, sure: bool, url: str | None, namespace: str | None, as_json: bool) -> int:
     """Forget what a key has used; returns 0, 1 if there was nothing or the answer was no, 2 if nobody answers."""
     with asking() as outcome, open_grid(url, namespace) as grid:
-        used, kinds = _look_at(grid, limiter, key, 0), _kinds(grid, limiter, key)
-        what = [] if used is None else [f"{used.entries} entries"]
-        what += [LIMIT_KINDS[kind] for kind in kinds]
+        found = _look_at_all(grid, limiter, key, 0)
+        what = [f"{each.entries} entries" if isinstance(each, Usage) else LIMIT_KINDS[each.kind] for each in found]
         done = bool(what) and (sure or _confirmed(f"{' and '.join(what)} of {shown(limiter)} {shown(key)}"))
         if done:
             name = limit(grid.namespace, limiter, key)
-            grid.client.unlink(name, *(f"{name}:{kind}" for kind in kinds))
+            grid.client.unlink(name, *(f"{name}:{kind}" for kind in LIMIT_KINDS))
         if as_json:
             print_json({"limiter": limiter, "key": key, "reset": done})
         elif not what:
@@ -100,24 +108,23 @@ def _confirmed(what: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _look_at(grid: Grid, limiter: str, key: str, window: float) -> Usage | None:
-    return run_sync(_look.look(grid._io, grid.namespace, limiter, key, int(window * 1_000_000)))  # noqa: SLF001
+def _look_at_all(grid: Grid, limiter: str, key: str, window: float) -> list[Usage | Kept]:
+    return run_sync(_look.look_at_all(grid._io, grid.namespace, limiter, key, int(window * 1_000_000)))  # noqa: SLF001
 
 
-def _kinds(grid: Grid, limiter: str, key: str) -> list[str]:
-    """Return what the key has besides a log, by the names of `LIMIT_KINDS`."""
-    name = limit(grid.namespace, limiter, key)
-    return [kind for kind in LIMIT_KINDS if grid.client.exists(f"{name}:{kind}")]
+def _look_at(grid: Grid, limiter: str, key: str, kind: str, window: float) -> Usage | Kept | None:
+    io, window_us = grid._io, int(window * 1_000_000)  # noqa: SLF001 - one program
+    if kind:
+        return run_sync(_look.look_kind(io, grid.namespace, limiter, key, window_us, kind=kind))
+    return run_sync(_look.look(io, grid.namespace, limiter, key, window_us))
 
 
-def _found(grid: Grid, limiter: str | None, window: float, seconds: float) -> tuple[list[Usage], bool]:
+def _found(grid: Grid, limiter: str | None, window: float, seconds: float) -> tuple[list[Usage | Kept], bool]:
     """Return what every key has used, and whether that is all."""
-    found: dict[tuple[str, str], Usage] = {}
+    found: dict[tuple[str, str, str], Usage | Kept] = {}
     until = time.monotonic() + seconds
     # On a cluster this goes over all primaries.
-    for key in grid.client.scan_iter(
-        match=limit_pattern(grid.namespace, limiter or ""), count=SCAN_COUNT, _type="ZSET"
-    ):
+    for key in grid.client.scan_iter(match=limit_pattern(grid.namespace, limiter or ""), count=SCAN_COUNT):
         one = limit_of(grid.namespace, key.decode(errors="replace"))
         if one is not None and one not in found and (used := _look_at(grid, *one, window)) is not None:
             found[one] = used
@@ -126,13 +133,21 @@ def _found(grid: Grid, limiter: str | None, window: float, seconds: float) -> tu
     return list(found.values()), True
 
 
-def _line(used: Usage, window: float) -> str:
+def _line(used: Usage | Kept, window: float) -> str:
+    if isinstance(used, Kept):
+        facts = {"used": f"{used.used}{' or more' if used.more else ''}", "window": window, "over_in": used.over_in}
+        return f"{shown(used.limiter)} {shown(used.key)}: {_KEPT[used.kind].format(**facts)}"
     ahead = f", {used.ahead} of them ahead (reserved or leased)" if used.ahead else ""
     return (
         f"{shown(used.limiter)} {shown(used.key)}: {used.used} units in the last {window:g} s{ahead}, "
         f"{used.entries} entries from {used.first:%Y-%m-%d %H:%M:%S} to {used.last:%Y-%m-%d %H:%M:%S} UTC, "
         f"kept for {used.expires_in:.0f} s"
     )
+
+
+def _details(used: Kept) -> dict[str, Any]:
+    """Return what is known of one kind, without whose it is."""
+    return {"used": used.used, "more": used.more, "over_in": used.over_in, "expires_in": used.expires_in}
 
 
 def _said(decision: Decision) -> dict[str, Any]:
