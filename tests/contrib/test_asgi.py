@@ -16,8 +16,9 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from gridsync import AsyncGrid, Settings, UsageError
+from gridsync._io.keys import limit
 from gridsync.contrib.asgi import Policy, RateLimitMiddleware
-from gridsync.contrib.keys import ClientAddress, endpoint, header, join
+from gridsync.contrib.keys import ClientAddress, endpoint, header, join, user
 from gridsync.limits import Concurrency
 from tests.contrib.conftest import browser, grid_without_server, talk
 from tests.contrib.sfv import parse_list
@@ -57,6 +58,44 @@ async def test_what_is_admitted_is_told_what_is_left(grid: AsyncGrid):
     left = [parse_list(answer.headers["ratelimit"]) for answer in answers]
     assert [(name, parameters["r"]) for ((name, parameters),) in left] == [("api", 2), ("api", 1), ("api", 0)]
     assert all(parameters["t"] == 60 for ((_, parameters),) in left)
+
+
+@pytest.mark.parametrize("rules", [("4/minute",), ("4/minute", "100/hour")], ids=" ".join)
+async def test_who_took_the_last_is_told_when_the_next_one_is_there(
+    grid: AsyncGrid, flushed: RedisServer, rules: tuple[str, ...]
+):
+    """Not when the window is empty: who believes that comes back a window later, and gets half of what is its."""
+    seconds, micros = flushed.command("TIME")
+    half_a_minute_ago = (int(seconds) - 1_735_689_600) * 1_000_000 + int(micros) - 30_000_000
+    key = limit("rate_limit", "api", "192.0.2.1")
+    flushed.command("ZADD", key, str(half_a_minute_ago), "1:0000000000")
+    flushed.command("EXPIRE", key, "60")
+    async with browser(service(grid, Policy("api", *rules, key=ADDRESS))) as client:
+        answers = [await client.get("/") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+    told = [parse_list(answer.headers["ratelimit"])[0][1] for answer in answers]
+    assert [each["r"] for each in told] == [2, 1, 0, 0]
+    assert [each["t"] for each in told[:2]] == [60, 60]
+    assert 0 < told[2]["t"] <= 30
+    assert told[3]["t"] <= told[2]["t"]
+
+
+async def test_a_bucket_that_is_empty_is_told_with_its_next_unit(grid: AsyncGrid):
+    async with browser(service(grid, Policy("api", "4/minute burst 4", key=ADDRESS))) as client:
+        answers = [await client.get("/") for _ in range(4)]
+    told = parse_list(answers[-1].headers["ratelimit"])[0][1]
+    assert told["r"] == 0
+    assert told["t"] <= 15
+
+
+async def test_slots_that_are_all_taken_are_told_with_the_first_that_will_be_free(grid: AsyncGrid):
+    running = grid.limiter("running", Concurrency(2, ttl_s=1))
+    await running.hit("192.0.2.1")
+    longer = Policy("running", Concurrency(2, ttl_s=3600), key=ADDRESS)
+    async with browser(service(grid, longer)) as client:
+        answer = await client.get("/")
+    ((_, told),) = parse_list(answer.headers["ratelimit"])
+    assert (told["r"], told["t"]) in {(0, 1), (1, 3600)}, "or that was free already, on a machine that stood still"
 
 
 async def test_a_policy_may_be_a_bucket_and_is_told_by_its_size(grid: AsyncGrid):
@@ -547,6 +586,14 @@ async def test_any_requests_are_admitted_if_and_only_if_every_policy_has_room(gr
         ({"paths": ["orders"]}, "begin with"),
         ({"paths": ["/a*b"]}, "begin with"),
         ({"methods": "GET"}, "lists"),
+        ({"key": ClientAddress}, "such as ClientAddress()"),
+        ({"cost": -1}, "cost of policy 'api' must be a whole number from 1"),
+        ({"cost": "1"}, "cost of policy 'api' must be a whole number from 1"),
+        ({"on_error": "ignore"}, "on_error of policy 'api' must be one of raise, allow, deny, local"),
+        ({"share": 0.5}, "share of policy 'api' means something"),
+        ({"budget": 0}, "budget of policy 'api' must be from 0.001"),
+        ({"deny_cache": -1}, "deny_cache of policy 'api'"),
+        ({"deny_cache": 9, "rules": [Concurrency(1, ttl_s=1)]}, "slots come back"),
     ],
 )
 def test_a_policy_that_cannot_be_is_refused_when_it_is_made(options: dict[str, Any], words: str):
@@ -568,3 +615,12 @@ def test_policies_that_cannot_stand_together_are_refused_when_the_middleware_is_
         service(grid, "1/s")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="websockets"):
         service(grid, policy, websockets="maybe")
+    with pytest.raises(UsageError, match=r"policies must be several, such as \[<Policy 'api'>\]"):
+        RateLimitMiddleware(Starlette(), grid=grid, policies=policy)  # type: ignore[arg-type]
+
+
+async def test_a_key_function_that_was_not_made_yet_is_named(grid: AsyncGrid):
+    """`key=user` instead of `key=user(…)` would be an error about `isascii` somewhere inside."""
+    async with browser(service(grid, Policy("api", "1/s", key=user))) as client:  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="key function of policy 'api' must return a string or None"):
+            await client.get("/")

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Response
 
 from gridsync import AsyncGrid, Decision, UsageError
 from gridsync.contrib.asgi import RateLimitMiddleware
-from gridsync.contrib.fastapi import Policy, Refused, install, limited
+from gridsync.contrib.fastapi import RESPONSES, Policy, Refused, install, limited
 from gridsync.contrib.keys import ClientAddress, endpoint, join, subject
 from gridsync.limits import Concurrency
 from tests.contrib.conftest import browser, grid_without_server, talk
@@ -70,6 +70,33 @@ async def test_the_answer_is_the_same_as_the_middlewares(grid: AsyncGrid):
     assert ours.headers["content-type"] == theirs.headers["content-type"] == "application/problem+json"
     assert ours.headers["ratelimit-policy"] == theirs.headers["ratelimit-policy"]
     assert ours.json()["violated-policies"] == theirs.json()["violated-policies"] == ["api"]
+
+
+async def test_openapi_knows_how_requests_are_refused(grid: AsyncGrid, flushed: RedisServer):
+    """Who generates a client from the schema learns of 429 and 503, and of nothing that is never sent."""
+    policy = Policy("api", "1/minute", key=ADDRESS)
+    app = FastAPI(responses=RESPONSES)
+    install(app)
+    app.get("/", dependencies=[Depends(limited(grid, policy))])(lambda: "in")
+    async with browser(app) as client:
+        await client.get("/")
+        refused = {429: await client.get("/")}
+        told = (await client.get("/openapi.json")).json()["paths"]["/"]["get"]["responses"]
+    async with grid_without_server(flushed) as away, browser(service(away, policy)) as client:
+        refused[503] = await client.get("/dict")
+    for status, answer in refused.items():
+        assert answer.status_code == status
+        said = told[str(status)]
+        assert set(said["headers"]) <= {"RateLimit", "RateLimit-Policy", "Retry-After"}
+        assert set(said["headers"]) - {"RateLimit"} <= {
+            name.title().replace("limit", "Limit") for name in answer.headers
+        }
+        schema = said["content"][answer.headers["content-type"]]["schema"]
+        body = answer.json()
+        assert list(body) == list(schema["properties"]) == schema["required"]
+        for name, field in schema["properties"].items():
+            assert field.get("const", body[name]) == body[name]
+            assert {"string": str, "integer": int, "array": list}[field["type"]] is type(body[name])
 
 
 async def test_without_installing_the_headers_are_there_and_the_problem_is_a_detail(grid: AsyncGrid):

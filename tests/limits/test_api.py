@@ -252,3 +252,10 @@ async def test_what_cannot_be_limited_is_not_decorated(world: World) -> None:
     for key, cost in (("", 1), ("all", 0)):
         with pytest.raises(UsageError):
             limiter.limited(key, cost=cost)
+
+
+async def test_a_decorator_without_its_brackets_is_noticed(world: World) -> None:
+    """`@limiter.limited` takes the function for a key function, and calls would do nothing at all."""
+    place = world.limiter(world.io(), "2/minute").limited(lambda order: order)
+    with pytest.raises(UsageError, match=r"write @limiter\.limited\(key="):
+        place("an order")

@@ -209,6 +209,10 @@ def test_what_cannot_be_asked_is_refused(io: PlainIO, client: redis.Redis) -> No
         ([("10/hour", "ada")], "asks limiters, not '10/hour'"),
         ([(limiter, "")], "needs the key"),
         ([(limiter, "ada", 0)], "whole number from 1"),
+        ([limiter], r"asks \(limiter, key\) or \(limiter, key, cost\), not <Limiter"),
+        ((limiter, "ada"), r"asks \(limiter, key\)"),
+        ([(limiter,)], r"asks \(limiter, key\)"),
+        ([(limiter, "ada", 1, 5)], r"asks \(limiter, key\)"),
     ):
         with pytest.raises(UsageError, match=why):
             Limits(io).check(asks)

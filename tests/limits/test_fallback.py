@@ -304,6 +304,18 @@ async def test_a_budget_bounds_one_decision(away: Away):
     await back(away, limiter)
 
 
+async def test_a_budget_bounds_a_refund_and_a_reset(away: Away):
+    """Whoever has 20 ms for a decision has no command timeout for taking it back."""
+    limiter = away.limiter("5/minute", budget=0.02)
+    paid = await away.ask(limiter.hit, "k")
+    away.server.pause()
+    for call in (lambda: limiter.refund(paid.ticket), lambda: limiter.reset("k")):
+        with pytest.raises((Unavailable, OutcomeUnknown), match=r"0\.02 s"):
+            await away.ask(call)
+    away.server.resume()
+    await back(away, limiter)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+from datetime import timedelta
+
 import pytest
 
 from gridsync.errors import InvalidLimit
-from gridsync.limits import Rate
+from gridsync.limits import GCRA, ApproxWindow, FixedWindow, Rate
 
 
 @pytest.mark.parametrize(
@@ -21,6 +24,9 @@ from gridsync.limits import Rate
         ("7/h", 7, 3_600_000_000),
         (" 1 Per Day ", 1, 86_400_000_000),
         ("3/2 weeks", 3, 1_209_600_000_000),
+        ("3/2hrs", 3, 7_200_000_000),
+        ("3 per 90 secs", 3, 90_000_000),
+        ("3/mins", 3, 60_000_000),
         ("3 per 20ms", 3, 20_000),
         ("1/366 days", 1, 31_622_400_000_000),
     ],
@@ -70,3 +76,21 @@ def test_a_limit_is_a_positive_whole_number(limit: object) -> None:
 def test_a_window_is_a_length_of_time(per_s: object) -> None:
     with pytest.raises(InvalidLimit, match="per_s must be a number of seconds"):
         Rate(1, per_s)
+
+
+@pytest.mark.parametrize(
+    "text", ["10/s, 100/minute", "10/s;100/minute", ["10/s", "100/minute"], ("10/s", "100/minute")]
+)
+def test_several_rules_in_one_argument_are_told_to_be_several_arguments(text: object) -> None:
+    with pytest.raises(InvalidLimit, match="several rules are several arguments"):
+        Rate.parse(text)
+
+
+@pytest.mark.parametrize("rule", [Rate, GCRA, FixedWindow, ApproxWindow])
+def test_a_window_may_be_a_timedelta_as_every_time_may(rule: type[Rate | GCRA | FixedWindow | ApproxWindow]) -> None:
+    made = rule(3, timedelta(minutes=2))
+    assert made == rule(3, 120)
+    assert made.per_s == 120.0
+    assert hash(made) == hash(copy.deepcopy(made))
+    with pytest.raises(InvalidLimit, match="or a timedelta"):
+        rule(3, timedelta(0))

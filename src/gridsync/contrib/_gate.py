@@ -61,6 +61,8 @@ class Gate:
         Raises:
             UsageError: There is none, one is no policy, or two have the same name.
         """
+        if isinstance(policies, Policy):
+            raise UsageError(f"policies must be several, such as [{policies!r}], not one")
         self._grid = grid
         self._policies = tuple(policies)
         if not isinstance(grid, AsyncGrid) and not callable(grid):
@@ -95,10 +97,10 @@ class Gate:
                 one.count()
             if denied:
                 return told(enforced, denied)
-        shadows = [one for one in asked if one.policy.shadow]
-        if shadows:
+        more = [look(one) for one in asked if one.policy.shadow] + [one.look_ahead() for one in enforced if one.used_up]
+        if more:
             try:
-                await asyncio.gather(*(look(one) for one in shadows))
+                await asyncio.gather(*more)
             except BaseException:
                 self._give_back(enforced)
                 raise

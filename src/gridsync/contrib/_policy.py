@@ -11,10 +11,13 @@ from math import ceil
 from typing import TYPE_CHECKING
 
 from gridsync._io.clock import monotonic
+from gridsync._units import count
 from gridsync.contrib._fields import limit_item, policy_item
 from gridsync.contrib._scope import Scope, inside
-from gridsync.errors import UsageError
-from gridsync.limits import Concurrency, Rate
+from gridsync.errors import OutcomeUnknown, Unavailable, UsageError
+from gridsync.limits import Concurrency, FixedWindow, Rate
+from gridsync.limits._options import check_options
+from gridsync.limits._rate import LIMIT_MAX
 from gridsync.limits._rules import read_rule
 
 if TYPE_CHECKING:
@@ -96,8 +99,10 @@ class Policy:
     ) -> None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise UsageError(f"the name of a policy must be 1 to 64 printable ASCII characters, not {name!r:.100}")
-        if not callable(key):
+        if not callable(key) or isinstance(key, type):
             raise UsageError(f"policy {name!r} needs a key function, such as ClientAddress(), not {key!r:.100}")
+        if not callable(cost) and cost != 0:
+            count(cost, f"the cost of policy {name!r}", LIMIT_MAX)
         if (limiter is None) != bool(rules):
             raise UsageError(f"policy {name!r} needs rules such as '100/minute', or else limiter=, and not both")
         read = [read_rule(rule) for rule in rules]
@@ -105,6 +110,7 @@ class Policy:
             raise UsageError(
                 f"policy {name!r} has several rules, which only sliding windows can share: one policy each"
             )
+        check_options(f"policy {name!r}", read, on_error=on_error, budget=budget, share=share, deny_cache=deny_cache)
         self.name = name
         """What clients are told, and the limiter's name."""
         self.shadow = shadow
@@ -122,7 +128,7 @@ class Policy:
             raise UsageError(f"paths of policy {name!r} begin with '/' and may end with '*': {wanted!r}")
         self._exact = frozenset(path for path in wanted if not path.endswith("*"))
         self._beginnings = tuple(path[:-1] for path in wanted if path.endswith("*"))
-        self._methods = None if methods is None else frozenset(method.upper() for method in methods)
+        self._methods = None if methods is None else frozenset(str(method).upper() for method in methods)
         if self._methods is not None and "GET" in self._methods:
             self._methods |= {"HEAD"}  # the same work, and no way around
         self.counts = Counts()
@@ -147,6 +153,8 @@ class Policy:
         key = self._key(scope)
         if key is None:
             return None
+        if not isinstance(key, str):
+            raise UsageError(f"the key function of policy {self.name!r} must return a string or None, not {key!r:.100}")
         if not key.isascii():
             key = key.encode(errors="backslashreplace").decode()  # nobody's lone surrogate makes an error of ours
         if len(key) > KEY_CHARS_MAX:
@@ -175,6 +183,8 @@ class Asked:
     cost: int
     decision: Decision | None = None
     """What it said; ``None`` as long as nobody has answered."""
+    next: Decision | None = None
+    """What it would say to the next request, if nothing is left."""
 
     @property
     def denies(self) -> bool:
@@ -207,9 +217,26 @@ class Asked:
             items.append(policy_item(name, rule.limit, window_s, self._partition(), unit))
         return items
 
+    @property
+    def used_up(self) -> bool:
+        """Whether this request took the last unit, and it is not known when there is more."""
+        decision = self.decision
+        if decision is None or decision.ticket is None or decision.remaining > 0:
+            return False
+        return not isinstance(decision.rule, FixedWindow)  # whose units come back all at once
+
+    async def look_ahead(self) -> None:
+        """Ask when there is more: else clients would wait until the window is empty."""
+        try:
+            seen = await self.limiter.peek(self.key)
+        except (Unavailable, OutcomeUnknown):
+            return  # and then they do
+        if not seen.degraded:
+            self.next = seen
+
     def limit_item(self) -> str | None:
         """Return what ``RateLimit`` says of it; nothing if the server did not say."""
-        decision = self.decision
+        decision = self.decision if self.next is None else self.next
         if decision is None or decision.degraded:
             return None
         name = _item_name(self.policy.name, self.limiter, decision.rule)

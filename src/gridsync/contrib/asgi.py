@@ -58,8 +58,9 @@ class RateLimitMiddleware:
     a problem of type ``temporary-reduced-capacity``.  ``RateLimit`` tells nothing that was decided without it.
 
     Not guaranteed: on a Cluster, that several policies decide in one step; see `AsyncLimits.check`.
-    Cost: one round trip, however many policies there are, and one more if shadows look at what is admitted.  On a
-    Cluster one for each policy, and two more for what is denied.
+    Cost: one round trip, however many policies there are, and one more if shadows look at what is admitted, or if a
+    request takes the last unit of a policy: then it is asked when there is more.  On a Cluster one for each policy, and
+    two more for what is denied.
     """
 
     def __init__(

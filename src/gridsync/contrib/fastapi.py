@@ -16,13 +16,13 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocketException
 from fastapi.requests import HTTPConnection
 
 from gridsync.contrib._answer import POLICY_VIOLATION, PROBLEM_JSON, as_json, with_headers
-from gridsync.contrib._gate import Gate, GridOf
+from gridsync.contrib._gate import AWAY, TITLES, TOO_MANY, TYPES, Gate, GridOf
 from gridsync.contrib._policy import Policy
 from gridsync.contrib._scope import HEADERS, SUBJECT
 
@@ -35,10 +35,42 @@ if TYPE_CHECKING:
     from gridsync.contrib.asgi import ASGIApp
     from gridsync.limits import Decision
 
-__all__ = ["Policy", "Refused", "install", "limited"]
+__all__ = ["RESPONSES", "Policy", "Refused", "install", "limited"]
 
 _REASON_CHARS_MAX = 120
 """A close frame has room for 123 bytes."""
+
+
+def _header(description: str, kind: str = "string") -> dict[str, Any]:
+    return {"description": description, "schema": {"type": kind}}
+
+
+_TOLD = {
+    "RateLimit-Policy": _header("The quotas that concern the request."),
+    "RateLimit": _header("What is left of the one that binds, and when there is more."),
+    "Retry-After": _header("When the same request would be admitted, in seconds; not told if never.", "integer"),
+}
+
+
+def _response(description: str, kind: str, status: int) -> dict[str, Any]:
+    fields = {
+        "type": {"type": "string", "const": TYPES + kind},
+        "title": {"type": "string", "const": TITLES[kind]},
+        "status": {"type": "integer", "const": status},
+        "detail": {"type": "string"},
+    }
+    if status == TOO_MANY:
+        fields["violated-policies"] = {"type": "array", "items": {"type": "string"}}
+    schema = {"type": "object", "required": list(fields), "properties": fields}
+    return {"description": description, "headers": _TOLD, "content": {PROBLEM_JSON: {"schema": schema}}}
+
+
+RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
+    TOO_MANY: _response("A quota is used up.", "quota-exceeded", TOO_MANY),
+    AWAY: _response("A quota cannot be checked at the moment.", "temporary-reduced-capacity", AWAY),
+}
+"""How requests are refused where `install` answers, or the middleware; for OpenAPI: ``FastAPI(responses=RESPONSES)``,
+or the *responses* of a router or a route."""
 
 
 class Refused(HTTPException):

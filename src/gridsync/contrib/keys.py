@@ -299,10 +299,13 @@ def join(*parts: KeyFunction | str) -> KeyFunction:
     stay, since it is in brackets.
 
     Raises:
-        UsageError: There is no part.
+        UsageError: There is no part, or one is neither a key function nor a string.
     """
     if not parts:
         raise UsageError("join needs one part or more, such as join(address, endpoint)")
+    for part in parts:
+        if not isinstance(part, str) and (not callable(part) or isinstance(part, type)):
+            raise UsageError(f"join joins key functions, such as ClientAddress(), and strings, not {part!r:.100}")
 
     def key(scope: Scope) -> str | None:
         texts = [part if isinstance(part, str) else part(scope) for part in parts]

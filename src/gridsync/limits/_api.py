@@ -41,8 +41,8 @@ class Limiter(BaseLimiter):
         on_error: What `hit` and `peek` answer when the server is away, that is, instead of raising `Unavailable` or
             `OutcomeUnknown`: ``"raise"`` those; ``"allow"`` or ``"deny"`` the call; or decide ``"local"``, by windows
             of this process alone.  Refusals that no waiting heals, such as a wrong password, are always raised.
-        budget: Longest time of one decision, repeats included, in seconds from 0.001; default is the command timeout.
-            Once the server's breaker is open, no time is spent at all.
+        budget: Longest time of one decision, refund or reset, repeats included, in seconds from 0.001; default is the
+            command timeout.  Once the server's breaker is open, no time is spent at all.
         share: With ``"local"``, the part of each limit that this process admits by itself, above 0 and at most 1:
             1/n keeps the limit for n processes; ``"auto"`` is 1/n for the n processes that were alive when the server
             was last heard; at least one unit is admitted.

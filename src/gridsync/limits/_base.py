@@ -15,6 +15,7 @@ from gridsync.limits._core import Windows
 from gridsync.limits._decision import Decision, Ticket
 from gridsync.limits._fallback import Fallback
 from gridsync.limits._leasing import TTL_MAX_S, TTL_MIN_S, TTL_OF_WINDOW, Leasing
+from gridsync.limits._options import check_options
 from gridsync.limits._rate import LIMIT_MAX, Rate
 from gridsync.limits._rules import read_rule
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 _new = tuple.__new__
 RULES_MAX = 16
-BUDGET_MIN_S = 0.001
-DENIALS_MAX = 1_000_000
 WAIT_MAX_S = 3600.0
 """The longest wait; the scripts believe no reservation that lies further ahead."""
 
@@ -59,7 +58,9 @@ class BaseLimiter:
             raise InvalidLimit(f"limiter {name!r} has {len(rules)} rules; at most {RULES_MAX} are checked at once")
         self._io, self._name = io, name
         self._rules = tuple(map(read_rule, rules))
-        timeout = None if budget is None else seconds(budget, f"budget of limiter {name!r}", least=BUDGET_MIN_S)
+        timeout = check_options(
+            f"limiter {name!r}", self._rules, on_error=on_error, budget=budget, share=share, deny_cache=deny_cache
+        )
         tick_us = None if resolution is None else self._tick_us(resolution)
         self._windows = algorithm(io, namespace, name, self._rules, timeout=timeout, tick_us=tick_us)
         self._fallback = Fallback(
@@ -67,14 +68,7 @@ class BaseLimiter:
         )
         self._learn = self._fallback.learn if on_error == "local" else None
         self._count = io.decisions(name)
-        self._denials: Denials | None = None
-        if deny_cache != 0 or isinstance(deny_cache, bool):
-            size = count(deny_cache, f"deny_cache of limiter {name!r}", DENIALS_MAX)
-            if isinstance(self._windows, Slots):
-                raise UsageError(
-                    f"limiter {name!r} ({self._rules[0]}) cannot remember denials: slots come back any time"
-                )
-            self._denials = Denials(size, io.monotonic)
+        self._denials = Denials(deny_cache, io.monotonic) if deny_cache else None
 
     def _tick_us(self, resolution: Seconds) -> int:
         """Check the resolution, and return it in microseconds."""
@@ -104,7 +98,10 @@ class BaseLimiter:
         if not key.isascii():
             _check_unicode(self._name, key)
         if type(cost) is not int or not 1 <= cost <= LIMIT_MAX:
-            raise UsageError(f"the cost of a hit on limiter {self._name!r} must be a whole number from 1, not {cost!r}")
+            raise UsageError(
+                f"the cost of a hit on limiter {self._name!r} must be a whole number from 1 to"
+                f" {LIMIT_MAX}, not {cost!r:.100}"
+            )
 
     def _decision(self, verdict: Verdict, key: str = "", cost: int = 1, hit: str = "", delay_us: int = 0) -> Decision:
         retry_us, remaining, reset_us, index = verdict
@@ -203,6 +200,8 @@ class BaseLimiter:
 
     def _refuse(self, function: object, *, coroutine: bool) -> None:
         """Refuse to limit a function of the other world, or a generator, whose body runs after the call."""
+        if not callable(function):
+            raise UsageError(f"{self!r} limits functions, not {function!r:.100}: write @limiter.limited(key=...)")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise UsageError(f"{function!r} is a generator: its body runs after the call; use enforce() inside it")
         if inspect.iscoroutinefunction(function) != coroutine:

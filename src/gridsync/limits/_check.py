@@ -100,7 +100,10 @@ def parts(io: IO, asks: Iterable[tuple[BaseLimiter, str] | Asked]) -> list[Part]
         UsageError: Somebody cannot be asked, or is asked twice for one key.
     """
     read: list[Part] = []
-    for limiter, key, cost in ((*ask, 1)[:3] for ask in asks):
+    for ask in asks:
+        if not isinstance(ask, tuple) or len(ask) not in (2, 3):
+            raise UsageError(f"check() asks (limiter, key) or (limiter, key, cost), not {ask!r:.100}")
+        limiter, key, cost = (*ask, 1)[:3]
         if not isinstance(limiter, BaseLimiter):
             raise UsageError(f"check() asks limiters, not {limiter!r:.100}")
         limiter._check(key, cost)  # noqa: SLF001 - a limiter's other half

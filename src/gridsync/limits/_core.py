@@ -237,7 +237,7 @@ class Windows:
 
     async def reset(self, subject: str) -> None:
         """Forget the subject."""
-        await self._io.run(_RESET, (self._key(subject),))
+        await self._io.run(_RESET, (self._key(subject),), timeout=self._timeout)
 
     def _name_hit(self) -> str:
         # Ids only have to differ from those of the last seconds on the same key, so the end of a token is enough: its

@@ -19,7 +19,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, get_args
 
 from gridsync._io.local import LocalWindows
-from gridsync.errors import UsageError
 from gridsync.limits._presence import presence
 
 if TYPE_CHECKING:
@@ -43,17 +42,7 @@ class Fallback:
     def __init__(
         self, io: IO, namespace: str, name: str, rules: Sequence[tuple[int, int]], *, policy: OnError, share: Share
     ) -> None:
-        """Check and keep the policy; *rules* are limit and window in microseconds.
-
-        Raises:
-            UsageError: There is no such policy, or *share* is neither ``"auto"`` nor above 0 and at most 1.
-        """
-        if policy not in POLICIES:
-            raise UsageError(f"on_error of limiter {name!r} must be one of {', '.join(POLICIES)}, not {policy!r}")
-        if share != "auto" and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1):
-            raise UsageError(f"share of limiter {name!r} must be 'auto', or above 0 and at most 1, not {share!r}")
-        if share != 1 and policy != "local":
-            raise UsageError(f"share of limiter {name!r} means something with on_error='local' only, not {policy!r}")
+        """Keep the policy; *rules* are limit and window in microseconds."""
         self._io, self._name, self._rules = io, name, tuple(rules)
         self.policy = policy
         self._presence = presence(io, namespace, name) if share == "auto" else None

@@ -255,7 +255,7 @@ class Leasing:
             return
         try:
             script, keys, args = self.give_back_call(lease)
-            await self._io.run(script, keys, args)
+            await self._io.run(script, keys, args, timeout=self._timeout)
         except (Unavailable, OutcomeUnknown):
             self._leave(lease)
         except BaseException:

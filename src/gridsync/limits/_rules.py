@@ -42,7 +42,7 @@ class GCRA:
 
     Args:
         rate: Units that come back in *per_s* seconds, from 1 to 10**14.
-        per_s: Seconds, from 0.001 to 31,622,400 (366 days), counted in whole microseconds.
+        per_s: Seconds (or a `timedelta`), from 0.001 to 31,622,400 (366 days), counted in whole microseconds.
         burst: Units that a full bucket holds, from 1 to 10**9; default is *rate*.
 
     Raises:
@@ -56,11 +56,11 @@ class GCRA:
     per_s: float
     burst: int | None = None
 
-    def __post_init__(self) -> None:
+    def __init__(self, rate: int, per_s: Seconds, burst: int | None = None) -> None:
         """Refuse what the script could not count exactly."""
-        check(self.rate, self.per_s)
-        if self.burst is None:
-            object.__setattr__(self, "burst", self.rate)
+        object.__setattr__(self, "rate", rate)
+        object.__setattr__(self, "per_s", check(rate, per_s))
+        object.__setattr__(self, "burst", rate if burst is None else burst)
         if isinstance(self.burst, bool) or not isinstance(self.burst, int) or not 1 <= self.burst <= BURST_MAX:
             raise InvalidLimit(f"a burst must be a whole number from 1 to 10**9, not {self.burst!r}")
         if self._exact * self.burst > EXACT:
@@ -101,9 +101,10 @@ class _Counted:
     limit: int
     per_s: float
 
-    def __post_init__(self) -> None:
+    def __init__(self, limit: int, per_s: Seconds) -> None:
         """Refuse what the scripts could not count."""
-        check(self.limit, self.per_s)
+        object.__setattr__(self, "limit", limit)
+        object.__setattr__(self, "per_s", check(limit, per_s))
 
     @property
     def window_us(self) -> int:
@@ -116,7 +117,7 @@ class _Counted:
         return self.limit, self.window_us
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class FixedWindow(_Counted):
     """At most *limit* units from the first hit on until *per_s* seconds later; the next hit begins the next window.
 
@@ -125,7 +126,8 @@ class FixedWindow(_Counted):
 
     Args:
         limit: Units, from 1 to 10**14.
-        per_s: Length of the window in seconds, from 0.001 to 31,622,400 (366 days), in whole microseconds.
+        per_s: Length of the window in seconds (or a `timedelta`), from 0.001 to 31,622,400 (366 days), in whole
+            microseconds.
 
     Raises:
         InvalidLimit: A number is out of these bounds.
@@ -140,7 +142,7 @@ class FixedWindow(_Counted):
         return f"{spelled(self.limit, self.window_us)} in fixed windows"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class ApproxWindow(_Counted):
     """About *limit* units in any *per_s* seconds, estimated from two counters.
 
@@ -149,7 +151,8 @@ class ApproxWindow(_Counted):
 
     Args:
         limit: Units, from 1 to 10**14.
-        per_s: Length of the window in seconds, from 0.001 to 31,622,400 (366 days), in whole microseconds.
+        per_s: Length of the window in seconds (or a `timedelta`), from 0.001 to 31,622,400 (366 days), in whole
+            microseconds.
 
     Raises:
         InvalidLimit: A number is out of these bounds.
@@ -178,7 +181,8 @@ class Concurrency:
         InvalidLimit: A number is out of these bounds.
 
     Guarantee: at most *limit* slots are taken at a time, on one primary.
-    Not guaranteed: that what the holder began has ended when its slot's time has.
+    Not guaranteed: that what the holder began has ended when its slot's time has.  If the server's clock is set back,
+        slots of holders that died stay taken for longer by the step; if it is set forward, all end earlier by the step.
     """
 
     limit: int
