@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from gridsync import AsyncGrid, Settings, UsageError
 from gridsync._io.keys import limit
+from gridsync.contrib import _leases
 from gridsync.contrib.asgi import Policy, RateLimitMiddleware
 from gridsync.contrib.keys import ClientAddress, endpoint, header, join, user
 from gridsync.limits import Concurrency
@@ -367,6 +368,82 @@ async def test_who_keeps_knocking_need_not_cost_the_server_anything(grid: AsyncG
     assert parse_list(denied.headers["ratelimit"])[0][1]["r"] == 0
 
 
+async def test_a_busy_key_of_leased_permits_rarely_asks_the_server(grid: AsyncGrid):
+    policy = Policy("all", "100000/hour", key=join("all"), leased=True)
+    async with browser(service(grid, policy)) as client:
+        answers = [await client.get("/") for _ in range(300)]
+    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.headers["ratelimit-policy"] for answer in answers} == {'"all";q=100000;w=3600'}
+    assert not any("ratelimit" in answer.headers for answer in answers), "what is left of a batch is no quota"
+    told = grid.stats().decisions["all"]
+    assert told["lease.admitted"] == 300, "a batch is not counted by itself"
+    assert policy.counts.admitted == 300
+
+
+async def test_gateways_that_lease_permits_admit_no_more_together(flushed: RedisServer):
+    def policy() -> Policy:
+        return Policy("all", "50/hour", key=join("all"), leased=True)
+
+    async with (
+        AsyncGrid(flushed.url) as one,
+        AsyncGrid(flushed.url) as two,
+        browser(service(one, policy())) as first,
+        browser(service(two, policy())) as second,
+    ):
+        answers = [await client.get("/") for _ in range(60) for client in (first, second)]
+    admitted = [answer for answer in answers if answer.status_code == 200]
+    denied = [answer for answer in answers if answer.status_code == 429]
+    assert len(admitted) + len(denied) == 120
+    assert 25 <= len(admitted) <= 50
+    assert all(0 < int(answer.headers["retry-after"]) <= 3780 for answer in denied), "a lease counts from its end on"
+    assert all(parse_list(answer.headers["ratelimit"])[0][1]["r"] == 0 for answer in denied)
+
+
+@pytest.mark.parametrize("others", [0, 1, 2])
+async def test_what_leased_permits_deny_is_taken_from_no_other_policy(grid: AsyncGrid, others: int):
+    """The middleware's word is all or nothing, whoever decides."""
+    shared = [Policy(f"member-{number}", "100/hour", key=ADDRESS) for number in range(others)]
+    leased = [Policy("all", "2/hour", key=join("all"), leased=True), Policy("late", "9/hour", key=ADDRESS, leased=True)]
+    async with browser(service(grid, *shared, *leased)) as client:
+        answers = [await client.get("/") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
+    assert answers[-1].json()["violated-policies"] == ["all"]
+    names = [name for name, _ in parse_list(answers[-1].headers["ratelimit"])]
+    assert names == ["all"], "who was asked in vain says nothing"
+    for policy in shared:
+        assert (await policy.limiter(grid).peek("192.0.2.1")).remaining == 98
+        assert policy.counts.admitted == 2
+    assert leased[1].counts.admitted == 2
+
+
+async def test_leased_permits_are_not_asked_for_what_another_policy_denies(grid: AsyncGrid):
+    leased = Policy("all", "9/hour", key=join("all"), leased=True)
+    async with browser(service(grid, leased, Policy("member", "1/hour", key=ADDRESS))) as client:
+        assert [(await client.get("/")).status_code for _ in range(3)] == [200, 429, 429]
+    assert sum(grid.stats().decisions["all"].values()) == 1
+
+
+async def test_without_the_server_leased_permits_take_from_nobody(flushed: RedisServer):
+    policies = [
+        Policy("member", "9/hour", key=ADDRESS, on_error="allow"),
+        Policy("all", "9/hour", key=ADDRESS, leased=True),
+    ]
+    async with grid_without_server(flushed) as away, browser(service(away, *policies)) as client:
+        answer = await client.get("/")
+    assert answer.status_code == 503
+    assert answer.json()["type"] == REDUCED
+
+
+async def test_of_many_keys_the_busiest_have_leases(grid: AsyncGrid, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(_leases, "KEYS_MAX", 2)
+    leases = _leases.Leases(grid.limiter("all", "9/hour"))
+    first, second = leases.of("a"), leases.of("b")
+    assert leases.of("a") is first
+    leases.of("c")
+    assert leases.of("a") is first
+    assert leases.of("b") is not second
+
+
 async def test_a_shadow_without_a_server_is_no_trouble(flushed: RedisServer):
     shadow = Policy("next", "5/minute", key=ADDRESS, shadow=True)
     async with grid_without_server(flushed) as grid, browser(service(grid, shadow)) as client:
@@ -593,6 +670,7 @@ async def test_any_requests_are_admitted_if_and_only_if_every_policy_has_room(gr
         ({"share": 0.5}, "share of policy 'api' means something"),
         ({"budget": 0}, "budget of policy 'api' must be from 0.001"),
         ({"deny_cache": -1}, "deny_cache of policy 'api'"),
+        ({"leased": True, "rules": ["1/s burst 2"]}, "leases no permits"),
         ({"deny_cache": 9, "rules": [Concurrency(1, ttl_s=1)]}, "slots come back"),
     ],
 )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from math import ceil
 from typing import TYPE_CHECKING, NamedTuple
 
+from gridsync.contrib._leases import Leases
 from gridsync.contrib._policy import RETRY_S, Asked, Policy
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable, UsageError
 from gridsync.grid import AsyncGrid
@@ -77,6 +78,7 @@ class Gate:
             raise UsageError(f"two policies have the same name, and would share a limiter: {names}")
         self._io: AsyncIO | None = None
         self._limiters: list[AsyncLimiter] = []
+        self._leases: list[Leases | None] = []
         self._undoing: set[asyncio.Task[None]] = set()
 
     async def judge(self, scope: Scope) -> Verdict:
@@ -85,13 +87,11 @@ class Gate:
         enforced = [one for one in asked if not one.policy.shadow]
         if enforced:
             try:
-                decisions = await self._decide(grid, enforced)
+                await self._decide(grid, enforced)
             except (Unavailable, OutcomeUnknown):
                 for one in enforced:
                     one.policy.counts.failed += 1
                 return away(enforced)
-            for one, decision in zip(enforced, decisions, strict=True):
-                one.decision = decision
             denied = [one for one in enforced if one.denies]
             for one in denied or enforced:
                 one.count()
@@ -106,11 +106,36 @@ class Gate:
                 raise
         return told(enforced, [])._replace(held=[one for one in asked if one.holds])
 
-    async def _decide(self, grid: AsyncGrid, enforced: list[Asked]) -> Sequence[Decision]:
+    async def _decide(self, grid: AsyncGrid, enforced: list[Asked]) -> None:
         """Take from all of them or from none; what a cancelled caller took is given back."""
         if len(enforced) == 1:
-            only = enforced[0]
-            return [await only.limiter.hit(only.key, only.cost)]
+            enforced[0].decision = await enforced[0].hit()
+            return
+        shared = [one for one in enforced if one.leases is None]
+        for one, decision in zip(shared, await self._take(grid, shared), strict=True):
+            one.decision = decision
+        leased = [one for one in enforced if one.leases is not None]
+        if not leased or any(one.denies for one in shared):
+            return
+        try:
+            for one in leased:
+                one.decision = await one.hit()
+                if one.denies:
+                    break
+            else:
+                return
+        except BaseException:
+            self._give_back(shared)
+            raise
+        if shared:
+            await self.give_back(shared)
+        for one in shared:
+            one.decision = None  # as if it had not been asked
+
+    async def _take(self, grid: AsyncGrid, enforced: list[Asked]) -> Sequence[Decision]:
+        """Take from all of those that lease nothing, or from none."""
+        if not enforced:
+            return []
         checking = asyncio.ensure_future(grid.limits.check([(one.limiter, one.key, one.cost) for one in enforced]))
         try:
             return (await asyncio.shield(checking)).decisions
@@ -139,19 +164,23 @@ class Gate:
         io = grid._io  # noqa: SLF001 - a limiter lives as long as its grid's driver
         if self._io is not io:
             self._limiters = [policy.limiter(grid) for policy in self._policies]
+            self._leases = [
+                Leases(limiter) if policy.leased else None
+                for policy, limiter in zip(self._policies, self._limiters, strict=True)
+            ]
             self._io = io
         asked = []
-        for policy, limiter in zip(self._policies, self._limiters, strict=True):
+        for policy, limiter, leases in zip(self._policies, self._limiters, self._leases, strict=True):
             wants = policy.asks(scope)
             if wants is not None:
-                asked.append(Asked(policy, limiter, *wants))
+                asked.append(Asked(policy, limiter, *wants, leases))
         return grid, asked
 
 
 async def look(shadow: Asked) -> None:
     """Ask a policy that must not trouble anybody."""
     try:
-        shadow.decision = await shadow.limiter.hit(shadow.key, shadow.cost)
+        shadow.decision = await shadow.hit()
     except GridsyncError as error:
         shadow.policy.counts.failed += 1
         logger.info("shadow policy %r could not be asked: %s", shadow.policy.name, error)

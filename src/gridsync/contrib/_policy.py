@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from gridsync._units import Seconds
+    from gridsync.contrib._leases import Leases
     from gridsync.contrib.keys import KeyFunction
     from gridsync.grid import AsyncGrid
     from gridsync.limits import AsyncLimiter, Decision, OnError, Rule, Share
@@ -72,6 +73,9 @@ class Policy:
         share: With ``"local"``, the part of each limit that this process admits by itself.
         deny_cache: How many keys' denials are remembered here, so that who keeps knocking costs the server nothing;
             for requests that no other policy concerns, shadows apart.
+        leased: Decide by permits that this process leases, mostly without a round trip; see `Limiter.leased`.  For keys
+            that are few and busy, such as ``join("all")``, and for sliding windows.  It is asked after the policies
+            that are not leased, and takes nothing if one of them denies.
         limiter: Makes the limiter, instead of *rules* and these options.
 
     Raises:
@@ -95,6 +99,7 @@ class Policy:
         budget: Seconds | None = None,
         share: Share = 1.0,
         deny_cache: int = 0,
+        leased: bool = False,
         limiter: Callable[[AsyncGrid], AsyncLimiter] | None = None,
     ) -> None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
@@ -110,6 +115,8 @@ class Policy:
             raise UsageError(
                 f"policy {name!r} has several rules, which only sliding windows can share: one policy each"
             )
+        if leased and not all(isinstance(rule, Rate) for rule in read):
+            raise UsageError(f"policy {name!r} ({read[0]}) leases no permits: that takes sliding windows")
         check_options(f"policy {name!r}", read, on_error=on_error, budget=budget, share=share, deny_cache=deny_cache)
         self.name = name
         """What clients are told, and the limiter's name."""
@@ -117,6 +124,8 @@ class Policy:
         """Whether it only counts and logs."""
         self.partition = partition
         """Whether clients are told of partitions."""
+        self.leased = leased
+        """Whether it decides by permits that this process leases."""
         self._key, self._cost = key, cost
         self._make = limiter or (
             lambda grid: grid.limiter(name, *read, on_error=on_error, budget=budget, share=share, deny_cache=deny_cache)
@@ -181,10 +190,18 @@ class Asked:
     limiter: AsyncLimiter
     key: str
     cost: int
+    leases: Leases | None = None
+    """The permits by which it decides, if it has any."""
     decision: Decision | None = None
     """What it said; ``None`` as long as nobody has answered."""
     next: Decision | None = None
     """What it would say to the next request, if nothing is left."""
+
+    async def hit(self) -> Decision:
+        """Take what the request costs, by itself."""
+        if self.leases is None:
+            return await self.limiter.hit(self.key, self.cost)
+        return await self.leases.of(self.key).hit(self.cost)
 
     @property
     def denies(self) -> bool:
@@ -237,7 +254,7 @@ class Asked:
     def limit_item(self) -> str | None:
         """Return what ``RateLimit`` says of it; nothing if the server did not say."""
         decision = self.decision if self.next is None else self.next
-        if decision is None or decision.degraded:
+        if decision is None or decision.degraded or decision.source == "lease":  # what is left of a batch says little
             return None
         name = _item_name(self.policy.name, self.limiter, decision.rule)
         return limit_item(name, decision.remaining, decision.retry_after or decision.reset_after, self._partition())
