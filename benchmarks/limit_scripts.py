@@ -6,24 +6,18 @@ The script is sent by redis-benchmark, always the same call and pipelined, so th
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from redis import Redis
 
-from benchmarks.harness import WARM_UP, Limit, Peer, Row, aio, expect
-from gridsync._io import run_sync
-from gridsync.embedded import find_server
+from benchmarks import pipelined
+from benchmarks.harness import Limit, Peer, Row, aio, expect
+from benchmarks.pipelined import RANDOM
 from gridsync.limits._core import COMPACT, Windows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from benchmarks.harness import Bench
-    from gridsync._io import Bound
 
 KEY = "bench:limit"
 HOUR_US = 3_600_000_000
@@ -34,8 +28,6 @@ FULL = 1_000
 CALLS_PER_S = 60_000
 """About as many as a server runs: a run sends so many for each second that it may take."""
 ROUNDS_MAX = 1_000
-RANDOM = "__rand_int__"
-"""What redis-benchmark replaces by twelve digits."""
 
 NAIVE = """#!lua
 -- A sliding window as it is usually written: a member for each hit, and what has left the window is removed first.
@@ -50,23 +42,10 @@ return {0}
 """
 
 
-class _Told:
-    """An IO that keeps what a core asks for."""
-
-    def token(self) -> str:
-        return "benchmarking1"
-
-    async def run(self, operation: Bound, keys: Sequence[str], args: Sequence[str], **_: object) -> list[int]:
-        script, _, args = operation.whole(keys, args)
-        self.words = (script.source, *map(str, args))
-        return [0, 0, 0, 0]
-
-
 def hit(most: int, cost: int = 1, window_us: int = HOUR_US) -> tuple[str, ...]:
     """Return the script of a limiter with one rule, and its arguments."""
-    io = _Told()
-    run_sync(Windows(io, "bench", "w", [(most, window_us)]).hit("k", cost))  # type: ignore[arg-type]
-    return io.words
+    script, _, args = pipelined.told(lambda io: Windows(io, "bench", "w", [(most, window_us)]).hit("k", cost))
+    return script.source, *map(str, args)
 
 
 def _naive(most: int) -> tuple[str, ...]:
@@ -74,15 +53,6 @@ def _naive(most: int) -> tuple[str, ...]:
 
 
 # -- the script by itself ---------------------------------------------------------------------------------------------
-
-
-def _program() -> str:
-    """Return redis-benchmark: that of the server, or any other."""
-    beside = Path(find_server().path).with_name("redis-benchmark")
-    found = str(beside) if beside.exists() else shutil.which("redis-benchmark") or shutil.which("valkey-benchmark")
-    if found is None:
-        raise FileNotFoundError("this row needs redis-benchmark: install redis-tools")
-    return found
 
 
 def per_s(bench: Bench, words: tuple[str, ...], *, admitted: bool, key: str = KEY, among: int = 10**9) -> float:
@@ -101,13 +71,9 @@ def per_s(bench: Bench, words: tuple[str, ...], *, admitted: bool, key: str = KE
         for number in range(FULL):
             expect(ask(number), wanted=True)
         expect(ask(FULL), admitted)
-        command = [_program(), "-h", bench.host, "-p", str(bench.port), "-c", "50", "-P", "16", "-r", str(among)]
-        for seconds in (bench.seconds * WARM_UP, bench.seconds):
-            calls = ["-n", str(int(seconds * CALLS_PER_S)), "--csv", "EVALSHA", sha, "1", key, *args]
-            told = subprocess.run([*command, *calls], check=True, capture_output=True, text=True)
+        found = pipelined.per_s(bench, ("EVALSHA", sha, "1", key, *args), CALLS_PER_S, among)
         expect(ask(-1), admitted)
-    head, line = told.stdout.splitlines()[-2:]
-    return float(dict(zip(head.split('","'), line.split('","')[-len(head.split('","')) :], strict=True))["rps"])
+    return found
 
 
 # -- growth: the server's time, as it tells it itself -----------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import limit_scripts
 from benchmarks.harness import Bench, Limit, Peer, Row, WrongReplyError, aio, expect, pace_tasks, pace_threads
+from benchmarks.pipelined import RANDOM
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -126,7 +127,7 @@ _script = partial(
     limit_scripts.per_s,
     words=limit_scripts.hit(LIMIT, window_us=MINUTE_US),
     admitted=True,
-    key=limit_scripts.KEY + limit_scripts.RANDOM,
+    key=limit_scripts.KEY + RANDOM,
     among=len(SUBJECTS),
 )
 """The server's part alone: calls that are packed once, sixteen to a packet, on fifty connections."""

@@ -132,7 +132,12 @@ def test_every_target_has_its_row() -> None:
         ("aio-lock-cycles-100", "redis"): 6.0,
         ("lock-contended-8", "redis"): 12.0,
         ("lock-contended-8", "python-redis-lock"): 2.0,
-        ("aio-append-100", "redis"): 1.2,
+        ("aio-append-100", "redis"): 1.7,
+        ("aio-append-100", "redis-benchmark"): 0.7,
+        ("aio-append-10", "redis-benchmark"): 0.8,
+        ("consume-aio", "faststream"): 10.0,
+        ("event-growth", "1,000 events"): 1.25,
+        ("event-growth-page", "1,000 events"): 1.25,
     }
 
 
@@ -147,6 +152,10 @@ def test_every_limit_has_its_row() -> None:
         "lock-handoff-p99-ms": [(5.0, False)],
         "lock-handoff-commands": [(3.0, False)],
         "limiter-leased": [(500_000, False)],
+        "aio-append-10": [(70_000, False)],
+        "event-latency-p50-ms": [(2.0, False)],
+        "event-latency-p99-ms": [(10.0, False)],
+        "event-bytes": [(2.6 * 264, False)],
         "limiter-bytes-100": [(2048.0, True)],
         "limiter-bytes-1000": [(2048.0, True)],
         "limiter-bytes-70000": [(2048.0, True)],
