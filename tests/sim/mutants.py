@@ -235,8 +235,8 @@ SHARES = [
     for *words, scenario in (
         (
             "share",
-            "if until_ms and tonumber(until_ms) > now then",
-            "if until_ms and false then",
+            "if held and until_ms and tonumber(until_ms) > now then",
+            "if held and until_ms and false then",
             "asking again after a lost reply takes nothing more",
             shares.crowded,
         ),
@@ -249,7 +249,7 @@ SHARES = [
         ),
         (
             "share",
-            "  used = 0\n  redis.call('DEL', P)\n",
+            "    used = 0\n    redis.call('DEL', P)\n",
             "",
             "permits whose key went with their lease are free",
             shares.deaf_head,
@@ -263,12 +263,33 @@ SHARES = [
         ),
         (
             "share",
-            "  used = used - tonumber(string.match(redis.call('HGET', P, owner) or '0', '^%d+'))\n",
-            "",
+            "if said then used = used - tonumber(string.match(said, '^%d+')) else unknown = true end\n",
+            "if not said then unknown = true end\n",
             "what the dead held is free",
             shares.crowded,
         ),
         ("unshare", "used = used - permits + stay", "used = used + 0", "what is given back is free", shares.in_order),
+        (
+            "share",
+            "else unknown = true end",
+            "end",
+            "permits of which nobody knows come back",
+            shares.evicted,
+        ),
+        (
+            "unshare",
+            "elseif unknown and redis.call('ZCARD', H) == redis.call('HLEN', P) then",
+            "elseif unknown then",
+            "permits are not counted as free while somebody unknown holds them",
+            shares.evicted,
+        ),
+        (
+            "unshare",
+            "local unknown = until_ms and",
+            "local unknown = false and",
+            "who gives back what nobody knows has given it back",
+            shares.evicted,
+        ),
         (
             "unshare",
             "local stay = math.min(stays, tonumber(permits))",
@@ -286,8 +307,8 @@ SHARES = [
         ("unshare", "limit = tonumber(ARGV[3])", "limit = limit + 0", "a resize takes effect", shares.resized),
         (
             "unshare",
-            "string.sub(to, 1, 12), word)",
-            "string.sub(to, 1, 12), to .. 'x')",
+            "prefix .. home, word)",
+            "prefix .. home, waiter .. 'x')",
             "who is served is woken",
             shares.in_order,
         ),

@@ -442,3 +442,34 @@ def dead_alone(seed: int, scripts: Scripts = None) -> Simulation:
     sim.run(until=30.0)
     _served(sim, "an")
     return sim
+
+
+def evicted(seed: int, scripts: Scripts = None) -> Simulation:
+    """What two hold is forgotten, not that they hold: they go on, and when they have gone all of it is free again."""
+    sim = Simulation(seed, scripts=scripts)
+
+    async def hold_for(io: SimIO, number: int, seconds: float) -> None:
+        hold = await _core.acquire(io, permits(number), None)
+        assert hold is not None
+        _note(io, "acquired", hold)
+        await io.sleep(seconds)
+        hold.check()
+        _note(io, "released", hold)
+        if not await _core.release(io, hold):
+            raise sim.history.fail("who held was told that it did not")
+
+    async def act_on(io: SimIO, number: int) -> None:
+        await work(io, permits(number), steps=200)
+
+    sim.start("a", hold_for, 2, sim.random.uniform(10.0, 15.0))
+    sim.start("k", act_on, 2)
+    what = permits(1).keys[2].encode()
+    sim.at(sim.random.uniform(1.0, 5.0), lambda: sim.server.engine.data.delete(what))
+    sim.at(6.0, lambda: sim.start("b", act_on, 1))
+    sim.at(7.0, lambda: sim.start("c", hold_for, 3, 5.0))
+    sim.at(20.0, lambda: sim.kill("k"))
+    sim.at(30.0, lambda: sim.start("z", work, permits(4)))
+    sim.run(until=50.0)
+    permits_held(sim.history, LIMIT)
+    check_end(sim)
+    return sim

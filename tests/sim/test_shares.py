@@ -72,3 +72,8 @@ def test_what_a_vanished_waiter_wished_for_delays_nobody(seed: int) -> None:
 def test_a_vanished_waiter_keeps_free_permits_from_nobody_for_longer_than_a_claim(seed: int) -> None:
     """Whoever only tries would be refused though all permits are free, until the dead no longer counts as alive."""
     scenarios.dead_alone(seed)
+
+
+def test_what_two_hold_is_free_when_they_have_gone_though_it_was_evicted(seed: int) -> None:
+    """A semaphore in constant use would lose permits for good on a server that evicts keys."""
+    scenarios.evicted(seed)

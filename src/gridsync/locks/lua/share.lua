@@ -23,23 +23,19 @@
 -- Returns {1, fence, again} | {0, ms until the first lease ends (-2 nobody holds any), rank in the queue (-1 not in it),
 -- server us, last fence, again}; again is 1 if an earlier attempt may still be on its way, else 0
 -- Category idempotent
--- Cost O(log waiters + log holders), plus as much for each one that is served, dropped or passed over
+-- Cost O(log waiters + log holders), plus as much for each one that is served, dropped or passed over;
+-- O(holders) once after a key was lost
 local S, H, P, Q, W, F, G = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local me, lease, alive, wants = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[5])
+local claim, fence_ttl, prefix = tonumber(ARGV[8]), ARGV[7], ARGV[9]
 local again = tonumber(ARGV[10]) > 0 and 1 or 0
-local time = redis.call('TIME')
-local us = time[1] * 1000000 + time[2]
-local now = math.floor(us / 1000)
-local function whole(number) return string.format('%.0f', number) end
-local function keep(key, ms)
-  if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, ms) end
-end
-local until_ms = redis.call('ZSCORE', H, me)
-if until_ms and tonumber(until_ms) > now then
+-- include parts/permits.lua
+local until_ms, held = redis.call('ZSCORE', H, me), redis.call('HGET', P, me)
+if held and until_ms and tonumber(until_ms) > now then
   redis.call('ZADD', H, whole(now + lease), me)
   keep(H, lease)
   keep(P, lease)
-  return {1, tonumber(string.match(redis.call('HGET', P, me), '^%d+ (%d+)')), again}
+  return {1, tonumber(string.match(held, '^%d+ (%d+)')), again}
 end
 if redis.call('ZSCORE', G, me) then return {0, -2, -1, us, 0, again} end
 local limit = tonumber(redis.call('HGET', S, 'l') or ARGV[6])
@@ -51,34 +47,7 @@ if limit ~= tonumber(ARGV[6]) and not redis.call('HGET', S, 'r') then
   limit = tonumber(ARGV[6])
 end
 if wants > limit then return redis.error_reply('TOOMANY it has ' .. limit .. ' permits') end
-local used = tonumber(redis.call('HGET', S, 'u'))
-if not used then
-  used = 0
-  for _, said in ipairs(redis.call('HVALS', P)) do used = used + tonumber(string.match(said, '^%d+')) end
-end
-for _, owner in ipairs(redis.call('ZRANGEBYSCORE', H, '-inf', now, 'LIMIT', 0, 1000)) do
-  used = used - tonumber(string.match(redis.call('HGET', P, owner) or '0', '^%d+'))
-  redis.call('ZREM', H, owner)
-  redis.call('HDEL', P, owner)
-end
-if redis.call('EXISTS', H) == 0 then
-  -- The key goes with its last lease, before anybody can count what that gave back.
-  used = 0
-  redis.call('DEL', P)
-end
-local mine
-local function give(to, permits, about, term)
-  -- Hybrid clock: rises with every holder even if this key was lost, evicted or not replicated.
-  local fence = math.max(us, tonumber(redis.call('GET', F) or '0') + 1)
-  redis.call('SET', F, whole(fence), 'PX', ARGV[7])
-  redis.call('ZADD', H, whole(now + term), to)
-  redis.call('HSET', P, to, permits .. ' ' .. whole(fence) .. ' ' .. whole(now) .. ' ' .. about)
-  keep(H, term)
-  keep(P, term)
-  used = used + permits
-  if to == me then mine = fence end
-  return fence
-end
+count()
 if redis.call('EXISTS', Q) == 1 or used + wants > limit then
   if alive > 0 then
     if not redis.call('ZSCORE', Q, me) then
@@ -90,47 +59,11 @@ if redis.call('EXISTS', Q) == 1 or used + wants > limit then
     if redis.call('PTTL', Q) < alive then redis.call('PEXPIRE', Q, alive * 2) end
     if redis.call('PTTL', W) < alive then redis.call('PEXPIRE', W, alive * 2) end
   end
-  local sharded = string.byte(ARGV[9]) == 123
-  local function serve(waiter, permits, about)
-    redis.call('ZREM', Q, waiter)
-    redis.call('HDEL', W, waiter)
-    local fence = give(waiter, tonumber(permits), about, waiter == me and lease or tonumber(ARGV[8]))
-    if waiter == me then return end
-    local word = waiter .. ' ' .. whole(fence) .. ' ' .. whole(us) .. ' ' .. ARGV[8]
-    redis.pcall(sharded and 'SPUBLISH' or 'PUBLISH', ARGV[9] .. string.sub(waiter, 1, 12), word)
-  end
-  local passed, overtaken, deaf = {}, 0, {[string.sub(me, 1, 12)] = false}
-  local waiter = redis.call('ZRANGE', Q, 0, 0)[1]
-  while waiter do
-    local home = string.sub(waiter, 1, 12)
-    local alive_ms, permits, about = string.match(redis.call('HGET', W, waiter) or '0 0 ', '^(%d+) (%d+) (.*)$')
-    if tonumber(alive_ms) <= now then
-      redis.call('ZREM', Q, waiter)
-      redis.call('HDEL', W, waiter)
-    else
-      if deaf[home] == nil then
-        deaf[home] = redis.pcall('PUBSUB', sharded and 'SHARDNUMSUB' or 'NUMSUB', ARGV[9] .. home)[2] == 0
-      end
-      if deaf[home] then
-        passed[#passed + 1] = {waiter, permits, about, alive_ms}
-      else
-        if used + permits > limit then break end
-        serve(waiter, permits, about)
-        overtaken = #passed
-      end
-    end
-    waiter = redis.call('ZRANGE', Q, #passed, #passed)[1]
-  end
-  for place, each in ipairs(passed) do
-    if place <= overtaken or used + each[2] <= limit then
-      -- Its turn came: it keeps its place for as long as it would have had to take up what it was handed.
-      redis.call('HSET', W, each[1], whole(math.min(each[4], now + ARGV[8])) .. ' ' .. each[2] .. ' ' .. each[3])
-    end
-  end
+  serve(limit, lease, {[string.sub(me, 1, 12)] = false})
 end
-if not mine and redis.call('EXISTS', Q) == 0 and used + wants <= limit then give(me, wants, ARGV[4], lease) end
+if not mine and redis.call('EXISTS', Q) == 0 and used + wants <= limit then mine = give(me, wants, ARGV[4], lease) end
 redis.call('HSET', S, 'l', limit, 'u', used)
-redis.call('PEXPIRE', S, ARGV[7])
+redis.call('PEXPIRE', S, fence_ttl)
 if mine then return {1, mine, again} end
 local first = redis.call('ZRANGE', H, 0, 0, 'WITHSCORES')[2]
 local rank = alive > 0 and redis.call('ZRANK', Q, me) or -1

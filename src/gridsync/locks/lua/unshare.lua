@@ -20,31 +20,17 @@
 -- ARGV[8] repeat_us integer, us
 -- Returns {1 given back | 0 was not held by this owner | 2 not held now, but an earlier attempt may have given it back}
 -- Category idempotent
--- Cost O(log waiters + log holders), plus as much for each one that is served, dropped or passed over
+-- Cost O(log waiters + log holders), plus as much for each one that is served, dropped or passed over;
+-- O(holders) once after a key was lost
 local S, H, P, Q, W, F, G = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
-local me, stays, gone = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[7])
-local time = redis.call('TIME')
-local us = time[1] * 1000000 + time[2]
-local now = math.floor(us / 1000)
-local function whole(number) return string.format('%.0f', number) end
-local function keep(key, ms)
-  if redis.call('PTTL', key) < ms then redis.call('PEXPIRE', key, ms) end
-end
-local used = tonumber(redis.call('HGET', S, 'u'))
-if not used then
-  used = 0
-  for _, said in ipairs(redis.call('HVALS', P)) do used = used + tonumber(string.match(said, '^%d+')) end
-end
-for _, owner in ipairs(redis.call('ZRANGEBYSCORE', H, '-inf', now, 'LIMIT', 0, 1000)) do
-  used = used - tonumber(string.match(redis.call('HGET', P, owner) or '0', '^%d+'))
-  redis.call('ZREM', H, owner)
-  redis.call('HDEL', P, owner)
-end
-if redis.call('EXISTS', H) == 0 then
-  -- The key goes with its last lease, before anybody can count what that gave back.
-  used = 0
-  redis.call('DEL', P)
-end
+local me, stays, claim, gone = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[7])
+local fence_ttl, prefix = ARGV[5], ARGV[6]
+-- include parts/permits.lua
+local until_ms = redis.call('ZSCORE', H, me)
+local unknown = until_ms and tonumber(until_ms) > now and not redis.call('HGET', P, me) and stays == 0
+-- What it holds was evicted, and not that it holds: as if its lease ended now.
+if unknown then redis.call('ZADD', H, whole(now), me) end
+count()
 if gone > 0 then
   redis.call('ZREMRANGEBYSCORE', G, '-inf', now)
   redis.call('ZADD', G, whole(now + gone), me)
@@ -62,7 +48,7 @@ if held then
     redis.call('ZREM', H, me)
     redis.call('HDEL', P, me)
   end
-else
+elseif not unknown then
   redis.call('ZREM', Q, me)
   redis.call('HDEL', W, me)
   code = tonumber(ARGV[8]) > 0 and 2 or 0
@@ -72,51 +58,9 @@ if tonumber(ARGV[3]) > 0 then
   limit = tonumber(ARGV[3])
   redis.call('HSET', S, 'l', limit, 'r', '1')
 end
-local sharded = string.byte(ARGV[6]) == 123
-local function give(to, permits, about)
-  redis.call('ZREM', Q, to)
-  redis.call('HDEL', W, to)
-  -- Hybrid clock: rises with every holder even if this key was lost, evicted or not replicated.
-  local fence = whole(math.max(us, tonumber(redis.call('GET', F) or '0') + 1))
-  redis.call('SET', F, fence, 'PX', ARGV[5])
-  redis.call('ZADD', H, whole(now + ARGV[4]), to)
-  redis.call('HSET', P, to, permits .. ' ' .. fence .. ' ' .. whole(now) .. ' ' .. about)
-  keep(H, tonumber(ARGV[4]))
-  keep(P, tonumber(ARGV[4]))
-  used = used + permits
-  local word = to .. ' ' .. fence .. ' ' .. whole(us) .. ' ' .. ARGV[4]
-  redis.pcall(sharded and 'SPUBLISH' or 'PUBLISH', ARGV[6] .. string.sub(to, 1, 12), word)
-end
-local passed, overtaken, deaf = {}, 0, {}
-local waiter = redis.call('ZRANGE', Q, 0, 0)[1]
-while waiter do
-  local home = string.sub(waiter, 1, 12)
-  local alive_ms, permits, about = string.match(redis.call('HGET', W, waiter) or '0 0 ', '^(%d+) (%d+) (.*)$')
-  if tonumber(alive_ms) <= now then
-    redis.call('ZREM', Q, waiter)
-    redis.call('HDEL', W, waiter)
-  else
-    if deaf[home] == nil then
-      deaf[home] = redis.pcall('PUBSUB', sharded and 'SHARDNUMSUB' or 'NUMSUB', ARGV[6] .. home)[2] == 0
-    end
-    if deaf[home] then
-      passed[#passed + 1] = {waiter, permits, about, alive_ms}
-    else
-      if used + permits > limit then break end
-      give(waiter, permits, about)
-      overtaken = #passed
-    end
-  end
-  waiter = redis.call('ZRANGE', Q, #passed, #passed)[1]
-end
-for place, each in ipairs(passed) do
-  if place <= overtaken or used + each[2] <= limit then
-    -- Its turn came: it keeps its place for as long as it would have had to take up what it was handed.
-    redis.call('HSET', W, each[1], whole(math.min(each[4], now + ARGV[4])) .. ' ' .. each[2] .. ' ' .. each[3])
-  end
-end
+serve(limit, 0, {})
 if limit > 0 then
   redis.call('HSET', S, 'u', used)
-  redis.call('PEXPIRE', S, ARGV[5])
+  redis.call('PEXPIRE', S, fence_ttl)
 end
 return {code}
