@@ -26,6 +26,7 @@ from gridsync._io.route.primary import Primary
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import Endpoint, redacted
 from gridsync._units import seconds
+from gridsync._worlds import ForTasks, ForThreads
 from gridsync.embedded import EmbeddedServer, open_embedded
 from gridsync.errors import UsageError
 from gridsync.limits import AsyncLimiter, AsyncLimits, Limiter, Limits
@@ -158,7 +159,7 @@ def _sentinel_options(primary: Primary, settings: Settings, retry: object) -> di
     return {"sentinels": sentinels, "sentinel_kwargs": {**options, "retry": retry}}
 
 
-class Grid:
+class Grid(ForThreads):
     """The way in for threads: one connection manager, and a factory for each primitive.
 
     Args:
@@ -461,7 +462,7 @@ class Grid:
         return f"<Grid {redacted(self.settings.redis_url)} namespace={self.namespace!r}>"
 
 
-class AsyncGrid:
+class AsyncGrid(ForTasks):
     """The way in for asyncio: a multiplexed connection for all tasks, and a factory for each primitive.
 
     Use it as ``async with AsyncGrid(url) as grid``, or `open` and `close` it.

@@ -15,6 +15,7 @@ from gridsync._io.aio import AsyncIO
 from gridsync._io.route.primary import Primary
 from gridsync._io.sync import SyncIO
 from gridsync._units import seconds
+from gridsync._worlds import ForTasks, ForThreads
 from gridsync.errors import UsageError
 from gridsync.grid import HEALTH_LEAST_S, _Opened, _settings
 from gridsync.health import Health, Item
@@ -143,7 +144,7 @@ class _Members:
         self.opened = []
 
 
-class Redlock:
+class Redlock(ForThreads):
     """Locks on a majority of independent masters, for threads.
 
     ::
@@ -283,7 +284,7 @@ class Redlock:
         return f"<Redlock {' '.join(self._members.names)} namespace={self.namespace!r}>"
 
 
-class AsyncRedlock:
+class AsyncRedlock(ForTasks):
     """Locks on a majority of independent masters, for asyncio.
 
     ::

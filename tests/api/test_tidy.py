@@ -42,16 +42,17 @@ MAY_TOUCH_THE_WORLD = ("_io", "_embedded", "embedded", "grid", "redlock", "testi
 BELOW = {
     "errors": (),
     "_units": ("errors",),
+    "_worlds": ("errors",),
     "_io": ("errors", "_units"),
     "settings": ("errors", "_units", "_io"),
     "_embedded": ("errors", "_units"),
     "embedded": ("errors", "_units", "_embedded"),
-    **dict.fromkeys(PRIMITIVES, ("errors", "_units", "_io")),
+    **dict.fromkeys(PRIMITIVES, ("errors", "_units", "_worlds", "_io")),
     "health": (),
     "_checkup": ("_io", "health"),
     "_audit": ("_io", "_checkup"),
-    "grid": ("errors", "_units", "_io", "settings", "embedded", "_audit", "_checkup", "health", *PRIMITIVES),
-    "redlock": ("errors", "_units", "_io", "settings", "grid", "health", *PRIMITIVES),
+    "grid": ("errors", "_units", "_worlds", "_io", "settings", "embedded", "_audit", "_checkup", "health", *PRIMITIVES),
+    "redlock": ("errors", "_units", "_worlds", "_io", "settings", "grid", "health", *PRIMITIVES),
 }
 """Which parts a part may import besides itself; `testing`, `cli` and `contrib` stand on top and may import all."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gridsync import Grid
 from gridsync._io.denials import Denials
 from gridsync.errors import RateLimited, UsageError
 from gridsync.limits import Concurrency
@@ -116,7 +117,7 @@ async def test_many_tasks_may_ask_at_once(grid: Any):
 
 
 def grid_is_sync(grid: Any) -> bool:
-    return hasattr(grid, "__enter__")
+    return isinstance(grid, Grid)
 
 
 @pytest.mark.parametrize("size", [-1, True, 1.5, 1_000_001])

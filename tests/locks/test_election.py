@@ -186,6 +186,26 @@ async def test_a_candidate_outlives_an_outage(world: World, flushed: RedisServer
     assert led_at_last.is_set()
 
 
+async def test_a_leader_whose_work_ends_in_an_outage_campaigns_again(world: World, flushed: RedisServer):
+    """It cannot resign, so the term ends with its lease; the loop goes on, for a server that is away is no end."""
+    with FaultProxy(flushed.url) as proxy:
+        candidate = world.locks("Election", world.io(proxy.url, timeout=0.3), "auctioneer", ttl=1.0)
+        terms: list[Any] = []
+
+        def body(term: Any) -> None:  # noqa: ANN401
+            terms.append(term)
+            if len(terms) == 1:
+                proxy.refuse()
+                proxy.cut()
+
+        leading = asyncio.create_task(led(world, candidate, body, terms=2))
+        await soon(lambda: leading.done() or (terms and terms[0].lease._hold.asked > 1))
+        proxy.heal()
+        await world.ended(leading, 30)
+        assert terms[0].term < terms[1].term
+        await world.close()
+
+
 async def test_a_leader_may_resign_in_the_middle(world: World):
     def body(term: Any) -> None:  # noqa: ANN401
         if world.kind == "sync":

@@ -146,6 +146,17 @@ def test_what_is_told_has_a_limit():
     assert read(b"\xff\xfe") == ("��", 0, "", "")
 
 
+@pytest.mark.parametrize("task", ["x" * 1000, "é" * 1000])
+def test_a_long_name_of_a_task_leaves_room_for_the_note(task: str):
+    """The note of a candidate is its address, of up to 128 bytes."""
+    address = "é" * 64
+    told = tell(f"{'h' * 64}\t1234567\t{task}", address)
+    assert len(told.encode()) <= BYTES_MAX
+    assert (read(told).host, read(told).pid, read(told).note) == ("h" * 64, 1234567, address)
+    assert 40 <= len(read(told).task.encode()) < 60
+    assert len(tell(f"host\t17\t{task}", "").encode()) >= BYTES_MAX - 1
+
+
 def test_what_is_no_unicode_is_told_as_a_question_mark():
     """A task is named after a file whose name the system could not decode, and wants a lock."""
     assert read(tell("host\t17\treport-\udce9", "\ud800")) == ("host", 17, "report-?", "?")

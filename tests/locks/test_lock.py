@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import threading
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -11,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync.errors import LeaseLost, LockTimeout, UsageError
-from gridsync.locks import AsyncLock, Lock
+from gridsync.locks import AsyncLease, AsyncLock, Lock
+from gridsync.locks._hold import Hold
 from gridsync.testing.proxy import FaultProxy
 from tests.wire.fake import soon
+from tests.wire.world import World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from gridsync.testing.servers import RedisServer
     from tests.locks.conftest import Look
-    from tests.wire.world import World
 
 
 async def test_first_come_first_served(world: World, look: Look):
@@ -199,7 +202,7 @@ async def test_a_lost_lease_is_told_once_and_to_everybody(world: World, look: Lo
 @contextlib.asynccontextmanager
 async def block_of(lock: Any) -> AsyncIterator[Any]:  # noqa: ANN401 - either kind
     """A ``with`` or ``async with`` block; a sync one runs in the loop's thread, so its body must be short."""
-    if hasattr(lock, "__aenter__"):
+    if isinstance(lock, AsyncLock | AsyncLease):
         async with lock as lease:
             yield lease
     else:
@@ -298,12 +301,12 @@ async def test_durations_may_be_timedeltas(world: World):
 
 
 async def test_a_lease_is_renewed_for_much_longer_than_its_ttl(world: World, look: Look):
-    lease = await world.do(world.lock(world.io(), ttl=0.5).acquire)
-    until = time.monotonic() + 1.5
+    lease = await world.do(world.lock(world.io(), ttl=1.0).acquire)
+    until = time.monotonic() + 3.0
     await soon(lambda: time.monotonic() > until)
     lease.check()
     assert look.owner() == lease.owner
-    assert lease.expires_in() <= 0.5
+    assert lease.expires_in() <= 1.0
     await world.do(lease.release)
 
 
@@ -316,6 +319,32 @@ async def test_uncontended_cycles_cost_two_commands(world: World, flushed: Redis
         await world.do((await world.do(lock.acquire)).release)
         assert [words[0] for words in proxy.requests() if words[0] != b"HELLO"] == [b"EVALSHA"] * 2
         await world.close()
+
+
+async def test_a_lease_that_two_threads_release_at_once_was_released(look: Look, flushed: RedisServer):
+    """Neither is told that it was lost, whosever request the server sees first."""
+    world = World("sync", flushed.url)
+    lease = await world.do(world.lock(world.io()).acquire)
+    let_go, asked, second = lease._hold.let_go, asyncio.Event(), threading.Event()
+    loop, calls = asyncio.get_running_loop(), itertools.count()
+
+    async def overtaken(_hold: object, timeout: float | None = None) -> int:
+        if next(calls) == 0:
+            loop.call_soon_threadsafe(asked.set)
+            second.wait(20)
+        code: int = await let_go(timeout)
+        second.set()
+        return code
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Hold, "let_go", overtaken)
+        first = world.start(lease.release)
+        await asked.wait()
+        assert await world.do(lease.release) is True
+        assert await world.ended(first) is True
+    assert not lease.lost.is_set()
+    assert look.free()
+    await world.close()
 
 
 async def test_a_hundred_waiters_all_get_their_turn(world: World, look: Look):

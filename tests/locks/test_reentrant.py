@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gridsync.errors import LeaseLost, LockTimeout
-from gridsync.locks import AsyncLock, Lock, _again
+from gridsync.locks import AsyncLock, Lock, Semaphore, _again
 from gridsync.testing.proxy import FaultProxy
 from tests.wire.fake import soon
 from tests.wire.world import NAMESPACE, World
@@ -120,6 +121,28 @@ async def test_tasks_that_use_the_sync_lock_in_one_thread_are_told_apart(sio: Sy
 
     with lock:
         assert await asyncio.create_task(attempt()) is None
+
+
+def test_a_handle_that_was_dropped_takes_nothing_from_who_enters_again(sio: SyncIO, look: Look):
+    """Nobody keeps what `acquire` returns: the watchdog must not give back what is held by a later handle."""
+    lock = Lock(sio, NAMESPACE, "job", reentrant=True, ttl=1.0)
+    lock.acquire()
+    gc.collect()
+    lease = lock.acquire()
+    lease.lost.wait(1.2)
+    lease.check()
+    assert look.owner() == lease.owner
+    assert lease.release() is True
+    assert look.free()
+
+
+def test_who_enters_again_for_more_permits_takes_them(sio: SyncIO):
+    """Else it would work with three and hold one."""
+    one, three = (Semaphore(sio, NAMESPACE, "slots", 5, permits=n, reentrant=True) for n in (1, 3))
+    with one as first, three as second, one as third:
+        assert one.info().taken == 4
+        assert first.fence == third.fence < second.fence
+    assert one.info().taken == 0
 
 
 async def test_a_lock_that_is_not_reentrant_is_not(aio: AsyncIO):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gridsync.locks._hold import Hold
     from gridsync.locks._spec import Spec
 
-    Held = dict[tuple[IO, str, str], Hold]
+    Held = dict[tuple[IO, str, str, str], Hold]
 
 _held: WeakKeyDictionary[object, Held] = WeakKeyDictionary()
 """For each living thread or task: what it holds and may enter again."""
@@ -29,7 +29,8 @@ async def acquire(io: IO, spec: Spec, take: Callable[[], Awaitable[Hold | None]]
     A lease that was lost is not entered again: the caller gets a new one, with a new fence.
     """
     me = io.here()
-    key = (io, spec.kind, spec.keys[0])
+    # Another number of permits is another thing to hold.
+    key = (io, spec.kind, spec.keys[0], spec.acquire_args[0])
     mine = _held.get(me)
     hold = mine.get(key) if mine else None
     if hold is not None:
@@ -42,7 +43,7 @@ async def acquire(io: IO, spec: Spec, take: Callable[[], Awaitable[Hold | None]]
     return hold
 
 
-def _remember(mine: Held, key: tuple[IO, str, str], hold: Hold) -> None:
+def _remember(mine: Held, key: tuple[IO, str, str, str], hold: Hold) -> None:
     mine[key] = hold
 
     def forget() -> None:

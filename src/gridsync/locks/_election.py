@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, Self, TypeVar
 
 from gridsync._io import run_sync
+from gridsync._worlds import ForTasks, ForThreads
 from gridsync.errors import LeaseLost
 from gridsync.locks import _look
 from gridsync.locks._lease import AsyncLease, Lease, LeaseBase
-from gridsync.locks._term import Campaign, Leader
+from gridsync.locks._term import AWAY, Campaign, Leader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -58,11 +60,12 @@ class _TermBase(Generic[AnyLease]):
         return f"<{type(self).__name__} {self.term} of {self._campaign.spec.name!r}>"
 
 
-class Term(_TermBase[Lease]):
+class Term(ForThreads, _TermBase[Lease]):
     """One time of leading, from `Election.lead`: use it as ``with term:``.
 
     Look with `check` before each step: when this process was deposed it raises, and the block ends without an error:
-    the loop goes on and campaigns again.  A block that ends by itself resigns.
+    the loop goes on and campaigns again.  A block that ends by itself resigns; if the server is away, the term ends
+    with its lease.
     """
 
     __slots__ = ()
@@ -94,15 +97,17 @@ class Term(_TermBase[Lease]):
             self._lease.__exit__(kind, error, traceback)
         except LeaseLost:
             deposed = True
+        except AWAY:
+            pass  # the term ends with its lease
         run_sync(self._campaign.proclaim())
         return deposed
 
 
-class AsyncTerm(_TermBase[AsyncLease]):
+class AsyncTerm(ForTasks, _TermBase[AsyncLease]):
     """One time of leading, from `AsyncElection.lead`: use it as ``async with term:``.
 
     The task is cancelled when this process is deposed, and the block ends without an error: the loop goes on and
-    campaigns again.  A block that ends by itself resigns.
+    campaigns again.  A block that ends by itself resigns; if the server is away, the term ends with its lease.
     """
 
     __slots__ = ()
@@ -134,6 +139,8 @@ class AsyncTerm(_TermBase[AsyncLease]):
             await self._lease.__aexit__(kind, error, traceback)
         except LeaseLost:
             deposed = True
+        except AWAY:
+            pass  # the term ends with its lease
         await self._campaign.proclaim()
         return deposed
 
@@ -169,7 +176,7 @@ class Election(_ElectionBase):
     def lead(self) -> Iterator[Term]:
         """Campaign, and yield a term each time this process leads; for ever.
 
-        A server that is away is no end: a leader is deposed, a candidate asks again.
+        A server that is away is no end: a leader is deposed or has resigned, a candidate asks again.
 
         Yields:
             Terms; enter each with ``with``.  Break out of the loop to stop.
@@ -184,7 +191,8 @@ class Election(_ElectionBase):
             try:
                 yield term
             finally:
-                term.resign()
+                with suppress(*AWAY):
+                    term.resign()
 
     def leader(self) -> Leader | None:
         """Return who leads now, as far as the server knows; ``None`` if nobody does.  Cost: one round trip, O(1).
@@ -266,7 +274,7 @@ class AsyncElection(_ElectionBase):
     async def lead(self) -> AsyncIterator[AsyncTerm]:
         """Campaign, and yield a term each time this process leads; for ever.
 
-        A server that is away is no end: a leader is deposed, a candidate asks again.
+        A server that is away is no end: a leader is deposed or has resigned, a candidate asks again.
 
         Yields:
             Terms; enter each with ``async with``.  Break out of the loop to stop.
@@ -281,7 +289,8 @@ class AsyncElection(_ElectionBase):
             try:
                 yield term
             finally:
-                await term.resign()
+                with suppress(*AWAY):
+                    await term.resign()
 
     async def leader(self) -> Leader | None:
         """Return who leads now, as far as the server knows; ``None`` if nobody does.  Cost: one round trip, O(1).

@@ -52,6 +52,7 @@ class Hold:
         "_listener",
         "_signal",
         "_term_s",
+        "asked",
         "at_end",
         "deadline",
         "due",
@@ -103,6 +104,8 @@ class Hold:
         self.fence = fence
         self.ended = False
         self.unconfirmed = False
+        self.asked = 0
+        """How many times it was asked that it be released."""
         self.parted = "was released already, or its grid was closed"
         """How it ended if it was not lost."""
         self.leftover = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from gridsync._io import run_sync
+from gridsync._worlds import ForTasks, ForThreads
 from gridsync.errors import UsageError
 from gridsync.locks import _block, _core, _resume
 
@@ -71,6 +72,7 @@ class LeaseBase:
         self._hold = hold
         self._scope: Scope | None = None
         hold.handles.add(id(self))
+        hold.forsaken = False
 
     def __del__(self) -> None:
         # Only marks: this may run anywhere, between any two instructions.  The watchdog sees it when it looks.
@@ -155,7 +157,7 @@ class LeaseBase:
         return f"<{type(self).__name__} {hold.spec.name!r} fence={hold.fence} {state}>"
 
 
-class Lease(LeaseBase):
+class Lease(ForThreads, LeaseBase):
     """One acquisition of a lock, renewed by the watchdog until it is released or lost.
 
     May be passed to another thread, which may release it.  A ``with`` block over it ends with its release, and raises
@@ -212,7 +214,7 @@ class Lease(LeaseBase):
         run_sync(_block.leave(self._io, self._hold, id(self), self._leave(), error))
 
 
-class AsyncLease(LeaseBase):
+class AsyncLease(ForTasks, LeaseBase):
     """One acquisition of a lock, renewed by the watchdog until it is released or lost.
 
     May be passed to another task, which may release it.  An ``async with`` block over it ends with its release, and

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from gridsync import _units
 from gridsync._io import run_sync
+from gridsync._worlds import ForTasks, ForThreads
 from gridsync.errors import LockTimeout, UsageError
 from gridsync.locks import _several
 from gridsync.locks._api import AsyncLock, Lock
@@ -95,7 +96,7 @@ class _MultiLeaseBase(Generic[OneLease]):
         return f"<{type(self).__name__} {self._leases!r}>"
 
 
-class MultiLease(_MultiLeaseBase[Lease]):
+class MultiLease(ForThreads, _MultiLeaseBase[Lease]):
     """Several locks held together: a lease for each, renewed by the watchdog until they are released or one is lost.
 
     A ``with`` block over it ends with their release, and raises `LeaseLost` if one was lost on the way.
@@ -151,7 +152,7 @@ class MultiLease(_MultiLeaseBase[Lease]):
         _leave(self._leases, kind, error, traceback)
 
 
-class AsyncMultiLease(_MultiLeaseBase[AsyncLease]):
+class AsyncMultiLease(ForTasks, _MultiLeaseBase[AsyncLease]):
     """Several locks held together: a lease for each, renewed by the watchdog until they are released or one is lost.
 
     An ``async with`` block over it ends with their release, and raises `LeaseLost` if one was lost on the way: its task
@@ -232,7 +233,7 @@ class _MultiLockBase(Generic[OneLock]):
         return f"<{type(self).__name__} {', '.join(map(repr, self.names))} ttl={self._locks[0].ttl:g}s>"
 
 
-class MultiLock(_MultiLockBase[Lock]):
+class MultiLock(ForThreads, _MultiLockBase[Lock]):
     """Several exclusive locks at once, all or none: for threads and processes.
 
     They are the very locks that `Lock` takes one by one, each with a fence of its own.  Use it as ``with multilock:``,
@@ -305,7 +306,7 @@ class MultiLock(_MultiLockBase[Lock]):
         _leave(self._locks, kind, error, traceback)
 
 
-class AsyncMultiLock(_MultiLockBase[AsyncLock]):
+class AsyncMultiLock(ForTasks, _MultiLockBase[AsyncLock]):
     """Several exclusive locks at once, all or none: for tasks and processes.
 
     They are the very locks that `AsyncLock` takes one by one, each with a fence of its own.  Use it as

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, ExitStack
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from gridsync._io import run_sync
+from gridsync._worlds import ForTasks, ForThreads
 from gridsync.errors import LockTimeout
 from gridsync.locks import _core
 from gridsync.locks._base import LockBase, refuse
@@ -22,7 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Takable(LockBase[Lease]):
+class Takable(ForThreads, LockBase[Lease]):
     """Anything that a thread takes, holds for a time and gives back."""
 
     def acquire(self, *, timeout: _units.Seconds | None = None) -> Lease:
@@ -126,7 +127,7 @@ class Takable(LockBase[Lease]):
         lease.__exit__(kind, error, traceback)
 
 
-class AsyncTakable(LockBase[AsyncLease]):
+class AsyncTakable(ForTasks, LockBase[AsyncLease]):
     """Anything that a task takes, holds for a time and gives back."""
 
     async def acquire(self, *, timeout: _units.Seconds | None = None) -> AsyncLease:

@@ -4,8 +4,8 @@ To lead is to hold a lock on which nobody queues fairly, so that whoever runs ta
 States: follower, asking for the lock; leader, renewed by the watchdog; deposed, when the lease is lost; resigned.
 
 Failure points.  *The server is away*: a candidate asks again after `AGAIN_S`, for ever; a leader is deposed before its
-lease ends on the server.  *A leader dies*: candidates come when its lease ends.  *A message to those who watch is
-lost*: they look by themselves every 3.3 s.
+lease ends on the server; one whose block has ended lets the lease end.  *A leader dies*: candidates come when its lease
+ends.  *A message to those who watch is lost*: they look by themselves every 3.3 s.
 
 Invariant: at most one leader at a time on one primary, and the term rises with every leader.
 """
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 PROCLAIM = load("gridsync.locks", "proclaim")
 LOOK = load("gridsync.locks", "look_at_leader")
 VALUE_BYTES_MAX = 128
+AWAY = (Unavailable, OutcomeUnknown)
+"""What ends neither a campaign nor a leader's loop."""
 AGAIN_S = 0.5
 """How long a candidate waits before it asks a server again that was away."""
 
@@ -66,7 +68,7 @@ class Campaign:
         while True:
             try:
                 hold = await _core.acquire(self.io, self.spec, None)
-            except (Unavailable, OutcomeUnknown):
+            except AWAY:
                 await self.io.sleep(AGAIN_S)
                 continue
             assert hold is not None  # noqa: S101 - it waits for ever
