@@ -150,6 +150,27 @@ async def test_only_the_named_holder_is_revoked(world: World, look: Look):
     assert look.free()
 
 
+async def test_any_reason_that_is_text_is_told(world: World):
+    lease = await world.do(make(world, ttl=60).acquire)
+    await soon(lambda: lease._hold._heard)
+    assert await world.do(make(world).force_release, "fire \ud83d\n\x00")
+    await soon(lambda: lease._hold.why_lost, 5.0)
+    with pytest.raises(LeaseLost, match="it was revoked: fire"):
+        lease.check()
+
+
+@pytest.mark.parametrize("reason", [None, 7, b"bytes"])
+async def test_a_reason_that_is_no_text_is_refused(world: World, reason: Any):  # noqa: ANN401
+    with pytest.raises(UsageError, match="the reason why lock 'job' is taken away must be text"):
+        await world.do(make(world).force_release, reason)
+
+
+@pytest.mark.parametrize("owner", [7, b"bytes", "\ud800", "é"])
+async def test_an_owner_that_cannot_be_one_is_refused(world: World, owner: Any):  # noqa: ANN401
+    with pytest.raises(UsageError, match="must be an owner that info"):
+        await world.do(make(world).force_release, "stop", owner=owner)
+
+
 async def test_nobody_is_revoked_from_a_free_lock(world: World, look: Look):
     assert await world.do(make(world).force_release, "anyone?") is None
     assert look.free()

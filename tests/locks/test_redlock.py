@@ -425,6 +425,49 @@ async def test_every_master_tells_what_it_knows_and_a_majority_names_the_holder(
         await side.do(side.lock().info, waiters_max=-1)
 
 
+async def test_a_holder_is_revoked_on_a_majority_and_told_and_the_next_one_has_a_larger_fence(
+    make: Maker, masters: list[RedisServer]
+):
+    first, operator = await make(masters), await make(masters)
+    lease = await first.do(first.lock(ttl=3).acquire)
+    await soon(lambda: lease._hold._heard)
+    waiting = asyncio.create_task(operator.do(operator.lock(ttl=3).acquire, timeout=60))
+    await soon(lambda: masters[0].command("ZCARD", KEYS.queue) == 1)
+    masters[4].kill()
+    fence = await operator.do(operator.lock().force_release, "the machine is on fire")
+    await soon(lease.lost.is_set)
+    with pytest.raises(LeaseLost, match="it was revoked: the machine is on fire"):
+        lease.check()
+    heir = await asyncio.wait_for(waiting, 30)
+    assert lease.fence < fence < heir.fence
+    assert await first.do(lease.release) is False
+    heir.check()
+    assert await operator.do(operator.lock().force_release, "again", owner=lease.owner) is None
+    heir.check()
+    assert await operator.do(heir.release) is True
+
+
+async def test_a_holder_that_does_not_listen_learns_of_it_with_its_renewal(make: Maker, masters: list[RedisServer]):
+    """It goes on to uphold its votes: no master gives them to it again."""
+    side = await make(masters)
+    lease = await side.do(side.lock(ttl=2).acquire)
+    assert not lease._hold._heard
+    assert await side.do(side.lock().force_release, "stop") > lease.fence
+    await soon(lease.lost.is_set)
+    assert not any(master.command("EXISTS", KEYS.state) for master in masters)
+    assert await side.do(side.lock().force_release, "nobody") is None
+
+
+async def test_what_a_minority_may_be_told_is_no_revocation(make: Maker, masters: list[RedisServer]):
+    side = await make(masters)
+    lease = await side.do(side.lock(ttl=30).acquire)
+    for master in masters[:3]:
+        master.kill()
+    for options in ({}, {"owner": lease.owner}):
+        with pytest.raises(Unavailable, match="2 of 5 masters answer"):
+            await side.do(side.lock().force_release, "stop", **options)
+
+
 async def test_a_report_tells_which_masters_vote(make: Maker, masters: list[RedisServer]):
     with RedisServer() as young:
         side = await make([*masters[:2], young], max_ttl=1000)
@@ -507,5 +550,9 @@ def test_the_command_tells_what_the_masters_know(masters: list[RedisServer]):
         assert command("health", *urls)[0] == 0
         masters[0].kill()
         assert command("health", *urls, "--json")[0] == 1
-        assert lease.release() is True
+        code, output = command("break", "job", *urls, "--reason", "it hangs", "--json")
+        assert (code, json.loads(output)["broken"], json.loads(output)["fence"] > lease.fence) == (0, True, True)
+        assert lease.release() is False
+        code, output = command("break", "job", *urls, "--reason", "it hangs", "--owner", lease.owner)
+        assert (code, output) == (1, f"redlock 'job' was not held by {lease.owner}\n")
     assert command("info", "job", *urls[:2])[0] == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -146,6 +147,9 @@ async def test_the_text_has_what_is_needed_and_no_secret(world: World):
         (lambda _text: "[]", "this is no lease"),
         (lambda _text: '"gridsync-lease"', "this is no lease"),
         (lambda text: text[:-3], "this is no lease"),
+        (lambda _text: "[" * 4096, "this is no lease"),
+        (lambda text: re.sub('"owner": ".', r'"owner": "\\ud800', text), "that this version"),
+        (lambda text: text.replace('"fence": ', '"fence": 99999'), "that this version"),
         (lambda text: text.replace('"gridsync-lease": 1', '"gridsync-lease": 2'), "that this version"),
         (lambda text: text.replace('"fence": ', '"fence": -'), "that this version"),
         (lambda text: text.replace(":job}", ":other}"), "and not of lock 'job'"),

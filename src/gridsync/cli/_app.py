@@ -251,6 +251,29 @@ def redlock_info(
     raise typer.Exit(info(name, urls=url, namespace=namespace, max_ttl=max_ttl, as_json=json))
 
 
+@redlock_app.command("break")
+def redlock_break(
+    name: Annotated[str, typer.Argument(help="The lock.")],
+    *,
+    url: Urls,
+    reason: Annotated[str, typer.Option(help="What its holder is told.")],
+    owner: Annotated[str | None, typer.Option(help="Only from this holder, as `info` names it.")] = None,
+    namespace: Namespace = None,
+    max_ttl: MaxTtl = 60.0,
+    json: Json = False,
+) -> None:
+    """Take a Redlock away from its holder, on a majority of the masters.
+
+    The fence that is printed is above the holder's and below every later one.  Exits with 0 if it was taken away, with
+    1 if nobody (or another than --owner) held it, and with 2 if less than a majority can be asked.
+    """
+    from gridsync.cli.redlock import take_away  # noqa: PLC0415 - loads redis and pydantic
+
+    raise typer.Exit(
+        take_away(name, reason=reason, owner=owner, urls=url, namespace=namespace, max_ttl=max_ttl, as_json=json)
+    )
+
+
 @redlock_app.command("health")
 def redlock_health(
     *,

@@ -65,14 +65,19 @@ def take_away(
     """Take it away; returns 0, 1 if nobody or another than *owner* held it, or 2 if the server cannot be asked."""
     with asking() as outcome, open_grid(url, namespace) as grid:
         fence = _break(grid, kind, name, reason, owner)
-        if as_json:
-            print_json({"kind": kind, "name": name, "broken": fence is not None, "fence": fence})
-        elif fence is None:
-            print(f"{kind} {name!r} was not held{f' by {owner}' if owner else ''}")
-        else:
-            print(f"{kind} {name!r} was taken away; refuse fences below {fence}")
-        outcome.append(DONE if fence is not None else NOTHING)
+        outcome.append(taken_away(kind, name, owner, fence, as_json=as_json))
     return outcome[0]
+
+
+def taken_away(kind: str, name: str, owner: str | None, fence: int | None, *, as_json: bool) -> int:
+    """Print what was taken away from whom; returns 0, or 1 if it was nothing."""
+    if as_json:
+        print_json({"kind": kind, "name": name, "broken": fence is not None, "fence": fence})
+    elif fence is None:
+        print(f"{kind} {name!r} was not held{f' by {owner}' if owner else ''}")
+    else:
+        print(f"{kind} {name!r} was taken away; refuse fences below {fence}")
+    return DONE if fence is not None else NOTHING
 
 
 def _thing(grid: Grid, kind: str, name: str) -> Lock | Semaphore | RWLock | Election:
@@ -98,7 +103,9 @@ def _info(grid: Grid, kind: str, name: str, holders: int, waiters: int) -> Info:
 
 def _break(grid: Grid, kind: str, name: str, reason: str, owner: str | None) -> int | None:
     if kind == "redlock":
-        raise UsageError(f"redlock {name!r} is held on a majority of masters: delete nothing on one; let its ttl end")
+        raise UsageError(
+            f"redlock {name!r} is held on a majority of masters: name all of them to `gridsync redlock break`"
+        )
     thing = _thing(grid, kind, name)
     if isinstance(thing, Semaphore | RWLock):
         if owner is None:

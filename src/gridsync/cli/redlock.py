@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from gridsync.cli._shared import DONE, FAILED, NOTHING, asking, print_json, shown
 from gridsync.cli.health import EXIT
-from gridsync.cli.locks import held_by
+from gridsync.cli.locks import held_by, taken_away
 from gridsync.redlock import Redlock
 
 if TYPE_CHECKING:
@@ -31,6 +31,23 @@ def info(name: str, *, urls: Sequence[str], namespace: str | None, max_ttl: floa
             outcome.append(FAILED)
         else:
             outcome.append(NOTHING if found.holder is None else DONE)
+    return outcome[0]
+
+
+def take_away(
+    name: str,
+    *,
+    reason: str,
+    owner: str | None,
+    urls: Sequence[str],
+    namespace: str | None,
+    max_ttl: float,
+    as_json: bool,
+) -> int:
+    """Take it away; returns 0, 1 if nobody or another than *owner* held it, or 2 without a majority."""
+    with asking() as outcome, Redlock(urls, namespace=namespace, max_ttl=max_ttl) as redlock:
+        fence = redlock.lock(name, ttl=max_ttl).force_release(reason, owner=owner)
+        outcome.append(taken_away("redlock", name, owner, fence, as_json=as_json))
     return outcome[0]
 
 

@@ -20,7 +20,9 @@ from gridsync.locks._hold import REVOKED, let_go
 from gridsync.locks._spec import FENCE_TTL_MS
 
 if TYPE_CHECKING:
-    from gridsync._io import IO
+    from collections.abc import Sequence
+
+    from gridsync._io import IO, Arg, Script
     from gridsync.locks._spec import Spec
 
 INFO = load("gridsync.locks", "info")
@@ -222,17 +224,42 @@ async def force_release(io: IO, spec: Spec, owner: str | None, reason: str) -> i
     """Take the lock away from *owner*, or from whoever holds it now; the fence that separates it from all later ones.
 
     Returns ``None`` if nobody, or another, held it.
+
+    Raises:
+        UsageError: *reason* is no text, or *owner* cannot be one.
     """
-    if owner is None:
+    why = told(spec, reason)
+    if owner is None and spec.revoke is not _share.REVOKE_SHARE:
         holder = (await look(io, spec, 0)).holder
         if holder is None:
             return None
         owner = holder.owner
-    channel = wake_channel(spec.wake, owner)
-    message = f"{REVOKED}{owner} {reason[:REASON_CHARS_MAX]}"
-    held, last = spec.renew_keys[0], spec.keys[-2]
-    fence = await io.run(spec.revoke, (held, last), (owner, str(FENCE_TTL_MS), channel, message))
+    fence = await io.run(*revocation(spec, owner, why))
     if not fence:
         return None
-    await let_go(io, spec, owner, ghost=True)
+    await let_go(io, spec, str(owner), ghost=True)
     return int(fence)
+
+
+def told(spec: Spec, reason: str) -> bytes:
+    """Return *reason* as a holder of *spec* is told it.
+
+    Raises:
+        UsageError: It is no text.
+    """
+    if not isinstance(reason, str):
+        raise UsageError(f"the reason why {spec} is taken away must be text, not {reason!r:.100}")
+    return reason[:REASON_CHARS_MAX].encode(errors="replace")
+
+
+def revocation(spec: Spec, owner: str | None, why: bytes) -> tuple[Script, Sequence[str], Sequence[Arg]]:
+    """Return the call that raises the fence above that of *owner*, and tells it why; it answers the fence, or 0.
+
+    Raises:
+        UsageError: *owner* cannot be one.
+    """
+    if not isinstance(owner, str) or not owner.isascii():
+        raise UsageError(f"from whom {spec} is taken away must be an owner that info() tells of, not {owner!r:.100}")
+    message = f"{REVOKED}{owner} ".encode() + why
+    keys = (spec.renew_keys[0], spec.keys[-2])
+    return spec.revoke, keys, (owner, str(FENCE_TTL_MS), wake_channel(spec.wake, owner), message)

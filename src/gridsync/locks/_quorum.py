@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from gridsync import _units
 from gridsync._io import run_sync
 from gridsync.errors import UsageError
-from gridsync.locks import _look_at_masters, _redlock
+from gridsync.locks import _look_at_masters, _redlock, _revoke_votes
 from gridsync.locks._base import ttl_ms
 from gridsync.locks._taking import AsyncTakable, Takable
 
@@ -96,6 +96,29 @@ class QuorumLock(Takable):
         """
         return run_sync(_look_at_masters.look(self._masters, self._spec, waiters_max))
 
+    def force_release(self, reason: str, *, owner: str | None = None) -> int | None:
+        """Take this lock away from whoever holds it, and let those who wait ask again: for operators, not for programs.
+
+        The holder is told: its lease is lost with *reason* within a round trip if it was renewed once, else with its
+        first renewal, before a third of its ttl is over.  It may still be at work, so the fence is raised as well.
+
+        Args:
+            reason: What the holder is told; the first 200 characters.
+            owner: Only from this holder, as `info` told it; default is whoever holds it now.
+
+        Returns:
+            A fence above the old holder's and below every later one: a resource that is told it refuses the old holder
+            at once.  ``None`` if nobody, or another, held a majority.
+
+        Raises:
+            Unavailable: Less than a majority of the masters answered; call again.
+            OutcomeUnknown: Masters failed half way: it may be held, or taken away without a majority that knows the
+                fence; call again, with *owner*.
+
+        Cost: three requests to each master, to all of them at the same time, and as many more without *owner*.
+        """
+        return run_sync(_revoke_votes.force_release(self._masters, self._spec, owner, reason))
+
 
 class AsyncQuorumLock(AsyncTakable):
     """An exclusive lock on a majority of independent masters, for tasks and processes; made by `AsyncRedlock.lock`.
@@ -157,3 +180,26 @@ class AsyncQuorumLock(AsyncTakable):
         Cost: three or four requests to each master, to all of them at the same time; changes nothing.
         """
         return await _look_at_masters.look(self._masters, self._spec, waiters_max)
+
+    async def force_release(self, reason: str, *, owner: str | None = None) -> int | None:
+        """Take this lock away from whoever holds it, and let those who wait ask again: for operators, not for programs.
+
+        The holder is told: its lease is lost with *reason* within a round trip if it was renewed once, else with its
+        first renewal, before a third of its ttl is over.  It may still be at work, so the fence is raised as well.
+
+        Args:
+            reason: What the holder is told; the first 200 characters.
+            owner: Only from this holder, as `info` told it; default is whoever holds it now.
+
+        Returns:
+            A fence above the old holder's and below every later one: a resource that is told it refuses the old holder
+            at once.  ``None`` if nobody, or another, held a majority.
+
+        Raises:
+            Unavailable: Less than a majority of the masters answered; call again.
+            OutcomeUnknown: Masters failed half way: it may be held, or taken away without a majority that knows the
+                fence; call again, with *owner*.
+
+        Cost: three requests to each master, to all of them at the same time, and as many more without *owner*.
+        """
+        return await _revoke_votes.force_release(self._masters, self._spec, owner, reason)

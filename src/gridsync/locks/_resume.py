@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING
 
 from gridsync.errors import LeaseLost, UsageError
+from gridsync.locks._fenced import FENCE_MAX
 from gridsync.locks._hold import Hold
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ def read(spec: Spec, text: str) -> tuple[str, int]:
         told = json.loads(text[:TEXT_CHARS_MAX])
         known = told["gridsync-lease"] == FORMAT
         kind, key, owner, fence = (told[what] for what in ("kind", "key", "owner", "fence"))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"this is no lease: {text!r:.100}; pass what serialize() or detach() returned") from None
-    if not known or type(owner) is not str or type(fence) is not int or not owner or fence <= 0:
+    sound = type(owner) is str and owner.isascii() and owner and type(fence) is int and 0 < fence <= FENCE_MAX
+    if not known or not sound:
         raise UsageError(f"this is no lease that this version of gridsync can read: {text!r:.100}")
     if (kind, key) != (spec.kind, spec.keys[0]):
         raise UsageError(f"this is a lease of {kind} {key!r}, and not of {spec} with the key {spec.keys[0]!r}")

@@ -175,6 +175,8 @@ class QuorumHold(Hold):
             return self.farewell(ghost=True)
         if self.ended or now >= self.deadline:
             return None
+        if vote is self._votes[0]:
+            self._hears()  # what is said at one of them; whoever misses it learns with the next renewal
         return self._upholding()
 
     def _upholding(self) -> tuple[Script, Sequence[str], Sequence[Arg]]:
