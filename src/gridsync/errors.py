@@ -17,6 +17,9 @@
     │   └── WrongVersion               the stream has moved on
     ├── LeaseLost                   you had it, and have it no longer
     │   └── StaleFence                 a later holder wrote already; your write was refused
+    ├── HistoryBroken               what was read does not lead on to what is there
+    │   ├── Truncated                  what comes next was removed
+    │   └── Diverged                   what was read before is not there any more
     ├── OutcomeUnknown              it may or may not have happened
     ├── Unavailable                 it did not happen: the server is away
     ├── Misconfigured               it did not happen and no retry will heal it
@@ -27,7 +30,8 @@
 
 The branch tells what to do: fix the code (`UsageError`, `Misconfigured`), try
 later (`NotNow`, `Unavailable`), stop acting on what you no longer own
-(`LeaseLost`), or look before you repeat (`OutcomeUnknown`).
+(`LeaseLost`), look before you repeat (`OutcomeUnknown`), or decide where to
+read on (`HistoryBroken`).
 """
 
 from __future__ import annotations
@@ -35,7 +39,9 @@ from __future__ import annotations
 __all__ = [
     "AuthenticationFailed",
     "BarrierBroken",
+    "Diverged",
     "GridsyncError",
+    "HistoryBroken",
     "InvalidEvent",
     "InvalidLimit",
     "InvalidURL",
@@ -50,6 +56,7 @@ __all__ = [
     "ServerError",
     "StaleFence",
     "TLSFailed",
+    "Truncated",
     "Unavailable",
     "UnknownEventType",
     "UsageError",
@@ -199,6 +206,47 @@ class StaleFence(LeaseLost):
         """Keep what a handler may want besides the message."""
         super().__init__(message, name=name, fence=fence)
         self.seen = seen
+
+
+class HistoryBroken(GridsyncError):
+    """A reader of events cannot simply go on: what it has read does not lead to what is there.
+
+    Attributes:
+        name: What was read, in words.
+    """
+
+    def __init__(self, message: str, *, name: str) -> None:
+        """Keep what a handler may want besides the message."""
+        super().__init__(message)
+        self.name = name
+
+
+class Truncated(HistoryBroken):
+    """The events that come next were removed.
+
+    Attributes:
+        name: What was read, in words.
+        first: The first version or position that is there: reading can go on with it.
+    """
+
+    def __init__(self, message: str, *, name: str, first: int) -> None:
+        """Keep what a handler may want besides the message."""
+        super().__init__(message, name=name)
+        self.first = first
+
+
+class Diverged(HistoryBroken):
+    """An event that was read before is not there any more: a failover, a restore or a flush has lost it.
+
+    Attributes:
+        name: What was read, in words.
+        checkpoint: The event that was seen.
+    """
+
+    def __init__(self, message: str, *, name: str, checkpoint: str) -> None:
+        """Keep what a handler may want besides the message."""
+        super().__init__(message, name=name)
+        self.checkpoint = checkpoint
 
 
 class OutcomeUnknown(GridsyncError):

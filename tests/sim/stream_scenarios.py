@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections import defaultdict
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 
 from gridsync._io.keys import events as event_keys
-from gridsync.errors import OutcomeUnknown, Unavailable, WrongVersion
+from gridsync.errors import Diverged, OutcomeUnknown, Unavailable, WrongVersion
 from gridsync.streams import (
     ANY,
     EXISTS,
@@ -428,6 +429,76 @@ def moved_on(seed: int, scripts: Scripts = None) -> Simulation:
     sim.start("a", work)
     sim.run(until=60.0)
     check_store(sim)
+    return sim
+
+
+async def follow(io: SimIO, pause_s: float) -> None:
+    """Follow the log; now and then begin anew at the checkpoint, as a restarted process would."""
+    random, after = io.process.random, "0"
+    while True:
+        events = open_store(io).subscribe(after=after)
+        try:
+            async for recorded in events:
+                io.note("seen", position=recorded.position, stream=recorded.stream, id=recorded.id)
+                after = events.checkpoint
+                await io.sleep(random.expovariate(1 / pause_s))
+                if random.random() < 0.1:
+                    break
+        except Diverged:
+            io.note("diverged", checkpoint=after)
+            return
+
+
+def check_followers(sim: Simulation, names: str) -> None:
+    """Check that every reader saw the whole log in order, or was told that what it saw is gone."""
+    log = [(position, facts["s"], facts["i"]) for position, facts in entries(sim, KEYS.log)]
+    told = {event.process for event in sim.history.of("diverged")}
+    for name in names:
+        seen = [(e.position, e.stream, e.id) for e in sim.history.of("seen") if e.process == name]
+        if [position for position, _, _ in seen] != list(range(1, len(seen) + 1)):
+            raise sim.history.fail(f"{name} saw the positions {[position for position, _, _ in seen]}")
+        if name in told:
+            if seen == log[: len(seen)]:
+                raise sim.history.fail(f"{name} was told that its history is gone, and it is there")
+        elif seen != log:
+            raise sim.history.fail(f"{name} saw {seen}, and the log is {log}")
+
+
+def followers(seed: int, scripts: Scripts = None) -> Simulation:
+    """Readers in bad weather, quick and slow, who are cut off and begin anew."""
+    sim = Simulation(seed, faults=replace(BAD_DAY, cancel_every_s=0.0), scripts=scripts)
+    for name in "ab":
+        sim.start(name, write, 25, 0.8)
+    for name, pause_s in (("c", 0.01), ("d", 0.5)):
+        sim.start(name, follow, pause_s)
+    sim.run(until=120.0)
+    check_store(sim)
+    check_followers(sim, "cd")
+    return sim
+
+
+def lost_tail(seed: int, scripts: Scripts = None) -> Simulation:
+    """The server forgets its newest events, as a failover may; then others are written in their place."""
+    sim = Simulation(seed, scripts=scripts)
+    data = sim.server.engine.data
+    kept: dict[Any, Any] = {}
+
+    def remember() -> None:
+        kept.update(copy.deepcopy(data._values))
+
+    def forget() -> None:
+        sim.history.events[:] = [event for event in sim.history.events if event.kind == "seen"]
+        data._values.clear()
+        data._values.update(kept)
+
+    sim.start("a", write, 30, 0.3)
+    for name, pause_s in (("c", 0.01), ("d", 0.2), ("e", 0.7)):
+        sim.start(name, follow, pause_s)
+    sim.at(2.0 + sim.random.uniform(0, 2), remember)
+    sim.at(5.0 + sim.random.uniform(0, 2), forget)
+    sim.start("b", write, 60, 0.2)
+    sim.run(until=200.0)
+    check_followers(sim, "cde")
     return sim
 
 

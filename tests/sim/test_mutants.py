@@ -13,6 +13,7 @@ from gridsync.locks import _hold as locks_hold
 from gridsync.locks import _masters, _redlock, _votes
 from gridsync.locks import _spec as locks_spec
 from gridsync.streams import _consumer as consumer
+from gridsync.streams import _pages as pages
 from gridsync.testing import _waiting
 from tests.sim import lease_scenarios as leases
 from tests.sim import limit_scenarios as limits
@@ -214,6 +215,25 @@ CORES = {
     "a waiter shows that it lives": (locks_core, "LOOKS", 0.2, locks.calm_queue),
     "what is in work is renewed": (consumer.Holding, "request", consumer.Holding._renewed, streams.calm_group),
     "a lost read is looked for in our own list": (consumer, "_START", None, streams.lost_reads),
+    "a page that begins with another event is refused": (
+        pages.Pages,
+        "_proven",
+        lambda _, mark, found: found[1:] if found and pages.number(found[0]) == mark.number else found,
+        streams.lost_tail,
+    ),
+    "a page that is empty tells of lost events": (
+        pages.Pages,
+        "_proven",
+        # It looks behind the mark, as other readers do.
+        lambda _, mark, found: [entry for entry in found if pages.number(entry) > mark.number],
+        streams.lost_tail,
+    ),
+    "a page goes on after the last one": (
+        pages,
+        "mark_of",
+        lambda entry: pages.Mark(int(entry[0][:-2]) - 1, None),
+        streams.followers,
+    ),
     "who is cancelled gives back what it holds": (consumer.Session, "_leave", do_nothing, streams.leaving),
 }
 

@@ -24,6 +24,16 @@ def test_a_commit_sent_again_is_answered_although_what_it_checked_has_moved_on(s
     scenarios.moved_on(seed)
 
 
+def test_a_reader_sees_every_event_once_and_in_order(seed: int) -> None:
+    """A balance that is added up from events would be wrong."""
+    scenarios.followers(seed)
+
+
+def test_a_reader_is_told_when_a_failover_lost_what_it_saw(seed: int) -> None:
+    """It would add events of one history to those of another."""
+    scenarios.lost_tail(seed)
+
+
 def test_the_same_ids_in_two_streams_are_two_events(seed: int) -> None:
     """An event would be taken for a replay of another stream's."""
     scenarios.same_ids(seed)

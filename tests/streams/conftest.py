@@ -12,7 +12,7 @@ import pytest
 from gridsync._io.aio import AsyncIO
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import parse
-from gridsync.streams import AsyncConsumerGroup, AsyncEventStore, EventStore
+from gridsync.streams import AsyncConsumerGroup, AsyncEventStore, AsyncSubscription, EventStore, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -44,6 +44,26 @@ class Group:
         return await asyncio.to_thread(self.group.consume, handler, **options)
 
 
+class Subscribed:
+    """A subscription of either kind; `next` is awaited for both and returns ``None`` at the end."""
+
+    def __init__(self, subscription: Subscription[Any] | AsyncSubscription[Any]) -> None:
+        self.subscription = subscription
+        self.stop = subscription.stop
+
+    @property
+    def checkpoint(self) -> str:
+        return self.subscription.checkpoint
+
+    async def next(self) -> Any:
+        if isinstance(self.subscription, AsyncSubscription):
+            return await anext(self.subscription, None)
+        return await asyncio.to_thread(next, self.subscription, None)
+
+    async def take(self, count: int) -> list[Any]:
+        return [await self.next() for _ in range(count)]
+
+
 class Store:
     """An event store of either kind; every call is awaited for both."""
 
@@ -67,6 +87,9 @@ class Store:
 
     async def read_all(self, **options: Any) -> list[Any]:
         return await _all(self.store.read_all(**options))
+
+    def subscribe(self, **options: Any) -> Subscribed:
+        return Subscribed(self.store.subscribe(**options))
 
     async def each(self, stream: str, look: Callable[[Any], object]) -> None:
         events = self.store.read(stream)

@@ -13,7 +13,8 @@ from pydantic import BaseModel, Field
 
 from gridsync import errors
 from gridsync.streams import ANY, EXISTS, NO_STREAM, Appended, Write
-from gridsync.streams._core import APPEND, PAGE, RECENT
+from gridsync.streams._core import APPEND, RECENT
+from gridsync.streams._pages import PAGE
 from tests.streams.models import Ask, Bid, Cancelled, Order, Placed, Quote, Renamed
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from gridsync.streams._envelope import Envelope
 from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
 from gridsync.streams._model import RawEvent, Upcaster, Upcasters
 from gridsync.streams._records import Appended, Committed, Recorded
+from gridsync.streams._subscription import AsyncSubscription, Subscription
 
 __all__ = [
     "ANY",
@@ -24,6 +25,7 @@ __all__ = [
     "Appended",
     "AsyncConsumerGroup",
     "AsyncEventStore",
+    "AsyncSubscription",
     "Check",
     "Committed",
     "Consumed",
@@ -34,6 +36,7 @@ __all__ = [
     "Failure",
     "RawEvent",
     "Recorded",
+    "Subscription",
     "Upcaster",
     "Upcasters",
     "Write",

@@ -6,19 +6,22 @@ from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from gridsync._io import run_sync
 from gridsync.streams._commit import Expected
-from gridsync.streams._core import Pages, StoreCore
+from gridsync.streams._core import StoreCore
 from gridsync.streams._envelope import seal
 from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
 from gridsync.streams._model import E
+from gridsync.streams._subscription import AsyncSubscription, Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
+    from pydantic import BaseModel
     from typing_extensions import TypeForm
 
     from gridsync._io import IO, ReadFrom
     from gridsync.streams._commit import Check, Write
     from gridsync.streams._model import Upcasters
+    from gridsync.streams._pages import Reading
     from gridsync.streams._records import Appended, Committed, Recorded
 
 ANY = Expected.ANY
@@ -135,13 +138,22 @@ class EventStore(Generic[E]):
         return run_sync(self._core.commit(parts, seal(metadata, correlation_id, causation_id)))
 
     def read(
-        self, stream: str, *, from_version: int = 1, limit: int | None = None, read_from: ReadFrom = "primary"
+        self,
+        stream: str,
+        *,
+        from_version: int = 1,
+        to_version: int | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        read_from: ReadFrom = "primary",
     ) -> Iterator[Recorded[E]]:
-        """Iterate over one stream, oldest event first, to its present end.
+        """Iterate over one stream as it is now.
 
         Args:
             stream: The stream; one without events yields nothing.
-            from_version: The first version to yield.
+            from_version: The lowest version to yield.
+            to_version: The highest version to yield; ``None`` for the present end.
+            reverse: Newest event first.
             limit: The most events to yield; ``None`` for all.
             read_from: Who answers: the ``primary``; a ``replica`` only, so that this reader costs the primary nothing;
                 or ``prefer_replica``, a replica if one is fit at the moment.  A replica may lack the newest events,
@@ -150,19 +162,42 @@ class EventStore(Generic[E]):
         Raises:
             UnknownEventType: At an event whose type no model of this store claims.
             InvalidEvent: At an event whose payload does not fit its model.
+            Truncated: Events that were to be yielded were removed.
+            Diverged: The server lost events while this was reading them.
 
         Cost: one round trip per 500 events, which is also what is held in memory.
         """
-        pages, core = self._core.read(stream, from_version, limit, read_from), self._core
-        return _iterate(pages, lambda entry: core.in_stream(stream, entry))
+        return _iterate(
+            self._core.read(
+                stream,
+                from_version=from_version,
+                to_version=to_version,
+                reverse=reverse,
+                limit=limit,
+                read_from=read_from,
+            )
+        )
 
     def read_all(
-        self, *, after: int = 0, limit: int | None = None, read_from: ReadFrom = "primary"
+        self,
+        *,
+        after: int | str = 0,
+        before: int | None = None,
+        reverse: bool = False,
+        types: Sequence[str | type[BaseModel]] | None = None,
+        category: str | None = None,
+        limit: int | None = None,
+        read_from: ReadFrom = "primary",
     ) -> Iterator[Recorded[E]]:
-        """Iterate over all events of the store in commit order, to its present end.
+        """Iterate over the events of the store as it is now, in commit order.
 
         Args:
-            after: The last position already seen; the first event yielded has the next one.
+            after: What was seen already: a position, or the `Recorded.checkpoint` of an event.  A checkpoint is proven,
+                of a position it is only seen that some event stands there.
+            before: The position before which to stop; ``None`` for the present end.
+            reverse: Newest event first.
+            types: Yield only these: models of this store, or names of types, of any schema version.
+            category: Yield only streams of this category: what stands before the first ``-`` of their names.
             limit: The most events to yield; ``None`` for all.
             read_from: Who answers: the ``primary``; a ``replica`` only, so that this reader costs the primary nothing;
                 or ``prefer_replica``, a replica if one is fit at the moment.  A replica may lack the newest events,
@@ -171,12 +206,47 @@ class EventStore(Generic[E]):
         Raises:
             UnknownEventType: At an event whose type no model of this store claims.
             InvalidEvent: At an event whose payload does not fit its model.
+            Truncated: Events that were to be yielded were removed.
+            Diverged: What was seen is not there, or the server lost events while this was reading them.
 
-        Guarantee: positions come without gap, and an event seen is never preceded by one that commits later: the last
-        position is all a reader has to remember.
-        Cost: one round trip per 500 events, which is also what is held in memory.
+        Guarantee: positions come without gap, and an event seen is never preceded by one that commits later: the
+        checkpoint of the last one is all a reader has to remember.
+        Cost: one round trip per 500 events of the log, which is also what is held in memory.  Types and category are
+        chosen here: everything is sent, and what is not wanted is not decoded.
         """
-        return _iterate(self._core.read_all(after, limit, read_from), self._core.in_log)
+        takes = self._core.takes(types, category)
+        return _iterate(
+            self._core.read_all(
+                after=after, before=before, reverse=reverse, takes=takes, limit=limit, read_from=read_from
+            )
+        )
+
+    def subscribe(
+        self,
+        *,
+        after: int | str = 0,
+        types: Sequence[str | type[BaseModel]] | None = None,
+        category: str | None = None,
+    ) -> Subscription[E]:
+        """Iterate over the events of the store, those to come included, until stopped.
+
+        Args:
+            after: As in `read_all`; or ``now`` for what is appended from the first step on.
+            types: As in `read_all`.
+            category: As in `read_all`.
+
+        Returns:
+            An iterator that waits, with the `checkpoint` to store and a `stop`.
+
+        Raises:
+            UsageError: An argument that cannot be used.
+
+        While it is iterated, it raises what `read_all` does; while the server is away it waits and tries again.
+        Guarantee: no gap and nothing twice, also across reconnections and failovers, or else `Diverged` or `Truncated`.
+        Cost: one round trip per 500 events; at the end of the log a blocking read on a connection of its own, and one
+        more round trip for what has come.
+        """
+        return Subscription(self._core, after, self._core.takes(types, category))
 
     def group(self, name: str, *, start: Literal["first", "now"] = "first") -> ConsumerGroup[E]:
         """Return the consumer group *name*: each event goes to one of the group's consumers.
@@ -245,17 +315,55 @@ class AsyncEventStore(Generic[E]):
         return await self._core.commit(parts, seal(metadata, correlation_id, causation_id))
 
     def read(
-        self, stream: str, *, from_version: int = 1, limit: int | None = None, read_from: ReadFrom = "primary"
+        self,
+        stream: str,
+        *,
+        from_version: int = 1,
+        to_version: int | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        read_from: ReadFrom = "primary",
     ) -> AsyncIterator[Recorded[E]]:
-        """Iterate over one stream, oldest event first, to its present end; see `EventStore.read`."""
-        pages, core = self._core.read(stream, from_version, limit, read_from), self._core
-        return _iterate_async(pages, lambda entry: core.in_stream(stream, entry))
+        """Iterate over one stream as it is now; see `EventStore.read`."""
+        return _iterate_async(
+            self._core.read(
+                stream,
+                from_version=from_version,
+                to_version=to_version,
+                reverse=reverse,
+                limit=limit,
+                read_from=read_from,
+            )
+        )
 
     def read_all(
-        self, *, after: int = 0, limit: int | None = None, read_from: ReadFrom = "primary"
+        self,
+        *,
+        after: int | str = 0,
+        before: int | None = None,
+        reverse: bool = False,
+        types: Sequence[str | type[BaseModel]] | None = None,
+        category: str | None = None,
+        limit: int | None = None,
+        read_from: ReadFrom = "primary",
     ) -> AsyncIterator[Recorded[E]]:
-        """Iterate over all events of the store in commit order, to its present end; see `EventStore.read_all`."""
-        return _iterate_async(self._core.read_all(after, limit, read_from), self._core.in_log)
+        """Iterate over the events of the store as it is now, in commit order; see `EventStore.read_all`."""
+        takes = self._core.takes(types, category)
+        return _iterate_async(
+            self._core.read_all(
+                after=after, before=before, reverse=reverse, takes=takes, limit=limit, read_from=read_from
+            )
+        )
+
+    def subscribe(
+        self,
+        *,
+        after: int | str = 0,
+        types: Sequence[str | type[BaseModel]] | None = None,
+        category: str | None = None,
+    ) -> AsyncSubscription[E]:
+        """Iterate over the events of the store, those to come included, until stopped; see `EventStore.subscribe`."""
+        return AsyncSubscription(self._core, after, self._core.takes(types, category))
 
     def group(self, name: str, *, start: Literal["first", "now"] = "first") -> AsyncConsumerGroup[E]:
         """Return the consumer group *name*; see `EventStore.group`."""
@@ -266,14 +374,20 @@ class AsyncEventStore(Generic[E]):
         return f"<AsyncEventStore {self._core.name!r} of {', '.join(self._core.codec.types)}>"
 
 
-def _iterate(pages: Pages, decode: Callable[[Any], Recorded[E]]) -> Iterator[Recorded[E]]:
-    while entries := run_sync(pages.next()):
+def _iterate(reading: Reading[E]) -> Iterator[Recorded[E]]:
+    while entries := run_sync(reading.next()):
         # Decoded one by one, so that what stands before an unreadable event is still seen.
         for entry in entries:
-            yield decode(entry)
+            if reading.takes(entry):
+                yield reading.decode(entry)
+                if reading.ended():
+                    return
 
 
-async def _iterate_async(pages: Pages, decode: Callable[[Any], Recorded[E]]) -> AsyncIterator[Recorded[E]]:
-    while entries := await pages.next():
+async def _iterate_async(reading: Reading[E]) -> AsyncIterator[Recorded[E]]:
+    while entries := await reading.next():
         for entry in entries:
-            yield decode(entry)
+            if reading.takes(entry):
+                yield reading.decode(entry)
+                if reading.ended():
+                    return

@@ -10,18 +10,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Generic
 
-from gridsync._io import Category, Command, load
+from gridsync._io import load
 from gridsync._io.keys import events as event_keys
 from gridsync._units import name as checked
-from gridsync._units import read_from as source
 from gridsync.errors import InvalidEvent, UsageError, WrongVersion
 from gridsync.streams._commit import Expected, Plan, as_list, expected_number, given_ids, limited
 from gridsync.streams._envelope import EMPTY, unseal
 from gridsync.streams._model import Codec, E
+from gridsync.streams._pages import Pages, Reading, number, read_mark, wanted
 from gridsync.streams._records import Appended, Recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from pydantic import BaseModel
 
     from gridsync._io import IO, ReadFrom
     from gridsync.streams._commit import Check, Write
@@ -30,10 +32,7 @@ if TYPE_CHECKING:
 
 APPEND: Final = load("gridsync.streams", "append")
 COMMIT: Final = load("gridsync.streams", "commit")
-RANGE: Final = Command("streams.range", Category.READ, ("XRANGE",))
 
-PAGE: Final = 500
-"""Entries that one read brings at most."""
 RECENT: Final = 10_000
 """How many of the newest events are remembered by id, for replays without an expected version."""
 _RECENT: Final = str(RECENT)
@@ -59,6 +58,7 @@ class StoreCore(Generic[E]):
         self.name = checked(name, "the name of an event store")
         self.codec: Codec[E] = Codec(model, upcasters)
         self.keys = event_keys(namespace, name)
+        self.log_name = f"the log of {self.name!r}"
 
     async def append(
         self,
@@ -118,24 +118,79 @@ class StoreCore(Generic[E]):
             )
         return WrongVersion(message, stream=stream, expected=shown, actual=version)
 
-    def read(self, stream: str, from_version: int, limit: int | None, read_from: ReadFrom) -> Pages:
+    def read(
+        self,
+        stream: str,
+        *,
+        from_version: int,
+        to_version: int | None,
+        reverse: bool,
+        limit: int | None,
+        read_from: ReadFrom,
+    ) -> Reading[E]:
         """Return the pages of one stream."""
-        if from_version < 1:
-            raise UsageError(f"from_version={from_version}: versions begin at 1")
-        key = self.keys.stream(checked(stream, "the name of a stream"))
-        return Pages(self.io, key, from_version, limit, read_from)
+        for what, version in (("from_version", from_version), ("to_version", to_version)):
+            if version is not None and version < 1:
+                raise UsageError(f"{what}={version}: versions begin at 1")
+        pages = Pages(
+            self.io,
+            self.keys.stream(checked(stream, "the name of a stream")),
+            f"stream {stream!r} of {self.name!r}",
+            start=from_version,
+            end=to_version,
+            reverse=reverse,
+            limit=limit,
+            read_from=read_from,
+        )
+        return Reading(pages, lambda entry: self.in_stream(stream, entry))
 
-    def read_all(self, after: int, limit: int | None, read_from: ReadFrom) -> Pages:
+    def read_all(
+        self,
+        *,
+        after: int | str,
+        before: int | None,
+        reverse: bool,
+        takes: Callable[[Any], bool] | None,
+        limit: int | None,
+        read_from: ReadFrom,
+    ) -> Reading[E]:
         """Return the pages of the log."""
-        if after < 0:
-            raise UsageError(f"after={after}: positions begin at 1, 0 reads from the start")
-        return Pages(self.io, self.keys.log, after + 1, limit, read_from)
+        if before is not None and before < 1:
+            raise UsageError(f"before={before}: positions begin at 1")
+        mark = read_mark(after)
+        start = 1 if mark is None else mark.number + 1
+        pages = Pages(
+            self.io,
+            self.keys.log,
+            self.log_name,
+            start=start,
+            # Backwards it is the other end that is proven, page by page.
+            mark=None if reverse else mark,
+            end=None if before is None else before - 1,
+            reverse=reverse,
+            # How many must be read until so many are wanted, nobody knows.
+            limit=limit if takes is None or not limit else None,
+            read_from=read_from,
+        )
+        return Reading(pages, self.in_log, takes, limit)
+
+    def takes(
+        self, types: Sequence[str | type[BaseModel]] | None, category: str | None
+    ) -> Callable[[Any], bool] | None:
+        """Return what tells the entries of these types and this category; see `EventStore.read_all`."""
+        if category is not None and "-" in checked(category, "a category"):
+            raise UsageError(f"category={category!r}: it is the part of a stream's name before the first -")
+        if types is None:
+            return wanted(None, category)
+        if isinstance(types, str) or not types:
+            raise UsageError(f"types={types!r}: give a sequence of models or type names")
+        return wanted(frozenset(name.encode() for each in types for name in self.codec.names(each)), category)
 
     def in_stream(self, stream: str, entry: Any) -> Recorded[E]:  # noqa: ANN401 - [id, [field, value, ...]]
         """Decode an entry of one stream."""
         try:
             fields = _fields(entry[1])
-            version, position = _number(entry[0]), int(fields[b"p"])
+            version, position = number(entry), int(fields[b"p"])
         except (KeyError, ValueError) as error:
             raise self._foreign(entry) from error
         return self._recorded(fields, stream, version, position)
@@ -144,7 +199,7 @@ class StoreCore(Generic[E]):
         """Decode an entry of the log."""
         try:
             fields = _fields(entry[1])
-            stream, version, position = fields[b"s"].decode(), int(fields[b"v"]), _number(entry[0])
+            stream, version, position = fields[b"s"].decode(), int(fields[b"v"]), number(entry)
         except (KeyError, ValueError) as error:
             raise self._foreign(entry) from error
         return self._recorded(fields, stream, version, position)
@@ -169,41 +224,5 @@ class StoreCore(Generic[E]):
         return (token,) if count == 1 else tuple(f"{token}-{k}" for k in range(count))
 
 
-class Pages:
-    """A cursor over one stream: each call of `next` is one read of bounded size.
-
-    Made of ids of our own, the cursor stays valid for ever: a reader may pause as long as it likes and sees what was
-    appended meanwhile.  It also never goes back, whichever replica answers: one that is behind has nothing new.
-    """
-
-    def __init__(self, io: IO, key: str, start: int, limit: int | None, read_from: ReadFrom) -> None:
-        """Start at entry number *start*, bring *limit* entries at most."""
-        if limit is not None and limit < 0:
-            raise UsageError(f"limit={limit}: it cannot be negative; None reads to the end")
-        self._io = io
-        self._key = key
-        self._next = start
-        self._left = limit
-        self._read_from = source(read_from)
-
-    async def next(self) -> list[Any]:
-        """Return the next raw entries; none at the end."""
-        count = PAGE if self._left is None else min(PAGE, self._left)
-        if count == 0:
-            return []
-        args = (f"{self._next}-0", "+", "COUNT", str(count))
-        entries: list[Any] = await self._io.read(RANGE, (self._key,), args, read_from=self._read_from)
-        if entries:
-            self._next = _number(entries[-1][0]) + 1
-        if self._left is not None:
-            self._left = self._left - len(entries) if len(entries) == count else 0
-        return entries
-
-
 def _fields(flat: list[bytes]) -> dict[bytes, bytes]:
     return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _number(entry_id: bytes) -> int:
-    """Return the number before ``-0``."""
-    return int(entry_id[:-2])

@@ -119,6 +119,15 @@ class Codec(Generic[E]):
         """Every type name this store knows."""
         return tuple(self._types)
 
+    def names(self, each: str | type[BaseModel]) -> list[str]:
+        """Return the type names of a model, or the one that was given: it need not be known here."""
+        if isinstance(each, str):
+            return [each]
+        found = [name for name, cls in self._types.items() if cls is each]
+        if not found:
+            raise UsageError(f"{each!r} is no model of this store; it knows {self._known()}")
+        return found
+
     def dump(self, event: E) -> tuple[str, bytes]:
         """Return the type name as it is stored, and the payload of *event*.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 
 from gridsync.streams._envelope import EMPTY, Envelope
 from gridsync.streams._model import E
+from gridsync.streams._pages import checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,6 +64,11 @@ class Recorded(Generic[E]):
     """The version of its type's schema that it was stored with; see `EventStore`."""
     envelope: Envelope = EMPTY
     """What is known of the commit that it came with."""
+
+    @property
+    def checkpoint(self) -> str:
+        """What a reader stores to go on after this event: it says where it stands, and proves that it is this one."""
+        return checkpoint(self.position, self.time_us, self.id)
 
     @property
     def metadata(self) -> Mapping[str, Any]:
