@@ -16,7 +16,7 @@ from gridsync import AsyncGrid, Grid, OutcomeUnknown, RateLimited, Unavailable, 
 from gridsync.contrib import _outgoing
 from gridsync.contrib import httpx as ours
 from gridsync.contrib.httpx import PAUSES, AsyncLimitTransport, LimitTransport, Pauses, origin
-from gridsync.limits import Decision, Rate, Ticket
+from gridsync.limits import Concurrency, Decision, Rate, Ticket
 from tests.contrib.conftest import grid_without_server
 from tests.wire.fake import until
 
@@ -308,12 +308,35 @@ def test_the_list_of_pauses_is_bounded(clock: Clock):
 
 @pytest.mark.parametrize(
     "options",
-    [{"max_wait": 3_601}, {"max_wait": -1}, {"max_pause": -1}, {"retries": -1}, {"retries": 101}, {"retries": True}],
+    [
+        *(
+            {"max_wait": 3_601},
+            {"max_wait": -1},
+            {"max_pause": -1},
+            {"retries": -1},
+            {"retries": 101},
+            {"retries": True},
+        ),
+        *({"key": "origin"}, {"cost": 0}, {"cost": "1"}, {"pauses": {}}, {"limiter": "50/s"}),
+    ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any]):
     for kind in (LimitTransport, AsyncLimitTransport):
         with pytest.raises(UsageError):
             kind(**options)
+
+
+async def test_a_limiter_that_cannot_serve_a_transport_is_refused_when_it_is_made(flushed: RedisServer):
+    """Not by the first request."""
+    with Grid(flushed.url) as grid:
+        plain, slots = grid.limiter("api", "9/s"), grid.limiter("api", Concurrency(9, ttl_s=1))
+        with pytest.raises(UsageError, match="nobody can wait in line"):
+            LimitTransport(slots)
+        with pytest.raises(UsageError, match="of the kind AsyncLimiter"):
+            AsyncLimitTransport(plain)  # type: ignore[arg-type]
+    async with AsyncGrid(flushed.url) as agrid:
+        with pytest.raises(UsageError, match="of the kind Limiter"):
+            LimitTransport(agrid.limiter("api", "9/s"))  # type: ignore[arg-type]
 
 
 def test_both_transports_are_made_with_the_same_arguments():

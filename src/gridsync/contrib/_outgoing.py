@@ -12,7 +12,9 @@ import httpx
 from gridsync._io.clock import monotonic
 from gridsync._units import count, seconds
 from gridsync.contrib._fields import read_limits, read_retry_after
-from gridsync.errors import GridsyncError, RateLimited
+from gridsync.errors import GridsyncError, RateLimited, UsageError
+from gridsync.limits._base import BaseLimiter
+from gridsync.limits._rate import LIMIT_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +75,20 @@ class Pauses:
 PAUSES: Final = Pauses()
 
 
+def check_limiter(limiter: object, wanted: type[BaseLimiter]) -> None:
+    """Refuse a limiter of the other world, or one that nobody can wait for.
+
+    Raises:
+        UsageError: It is one.
+    """
+    if limiter is None or (not isinstance(limiter, BaseLimiter) and hasattr(limiter, "acquire")):
+        return  # nothing to wait for, or somebody's own
+    if not isinstance(limiter, wanted):
+        raise UsageError(f"this transport needs a limiter of the kind {wanted.__name__}, not {limiter!r:.100}")
+    if not limiter._windows.can_wait:  # noqa: SLF001 - what `acquire` would say at the first request
+        raise UsageError(f"nobody can wait in line for {limiter!r}: that takes sliding windows or GCRA")
+
+
 class World(Protocol):
     """How a transport sleeps, asks and sends: in a thread or in a task."""
 
@@ -110,6 +126,12 @@ class Outgoing:
         Raises:
             UsageError: One of them cannot be used.
         """
+        if not callable(key):
+            raise UsageError(f"key must be a function of the request, such as origin, not {key!r:.100}")
+        if not callable(cost):
+            count(cost, "cost", LIMIT_MAX)
+        if pauses is not None and not isinstance(pauses, Pauses):
+            raise UsageError(f"pauses must be a Pauses, not {pauses!r:.100}")
         self._key, self._cost = key, cost
         self._max_wait_s = seconds(max_wait, "max_wait", most=WAIT_MAX_S)
         self._max_pause_s = seconds(max_pause, "max_pause")

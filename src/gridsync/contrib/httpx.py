@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING
 import httpx
 
 from gridsync._io import run_sync
-from gridsync.contrib._outgoing import PAUSES, Outgoing, Pauses, origin
+from gridsync.contrib._outgoing import PAUSES, Outgoing, Pauses, check_limiter, origin
+from gridsync.limits import AsyncLimiter, Limiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gridsync._units import Seconds
-    from gridsync.limits import AsyncLimiter, Limiter, Ticket
+    from gridsync.limits import Ticket
 
 __all__ = ["PAUSES", "AsyncLimitTransport", "LimitTransport", "Pauses", "origin"]
 
@@ -76,6 +77,7 @@ class LimitTransport(httpx.BaseTransport):
         self._outgoing = Outgoing(
             key=key, cost=cost, max_wait=max_wait, max_pause=max_pause, retries=retries, pauses=pauses
         )
+        check_limiter(limiter, Limiter)
         self._transport = transport or httpx.HTTPTransport()
         self._world = _Threads(limiter, self._transport)
 
@@ -106,6 +108,7 @@ class AsyncLimitTransport(httpx.AsyncBaseTransport):
         self._outgoing = Outgoing(
             key=key, cost=cost, max_wait=max_wait, max_pause=max_pause, retries=retries, pauses=pauses
         )
+        check_limiter(limiter, AsyncLimiter)
         self._transport = transport or httpx.AsyncHTTPTransport()
         self._world = _Tasks(limiter, self._transport)
 
