@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,8 @@ import pytest
 
 from gridsync.testing.proxy import FaultProxy
 from gridsync.testing.recorder import Recorder
-from gridsync.testing.servers import RedisServer
+from gridsync.testing.sentinels import SentinelSet
+from gridsync.testing.servers import RedisServer, server_kinds
 from tests.wire.world import KINDS, World
 
 if TYPE_CHECKING:
@@ -61,3 +63,21 @@ async def world(request: pytest.FixtureRequest, server: RedisServer) -> AsyncIte
     made = World(request.param, server.url)
     yield made
     await made.close()
+
+
+@pytest.fixture(scope="module", params=server_kinds()[:1], ids=str)
+def running(request: pytest.FixtureRequest) -> Iterator[SentinelSet]:
+    """A primary, two replicas and three sentinels, for all quick tests."""
+    with SentinelSet(request.param) as started:
+        yield started
+
+
+@pytest.fixture
+async def whole(running: SentinelSet) -> AsyncIterator[SentinelSet]:
+    """The set, complete and empty; and complete again afterwards."""
+    (await asyncio.to_thread(running.wait)).command("FLUSHALL")
+    yield running
+    for node in (*running.servers, *running.sentinels):
+        if node.running:
+            node.resume()
+        await asyncio.to_thread(running.restart, node)

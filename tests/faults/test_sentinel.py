@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 from gridsync import LeaseLost, LockTimeout, OutcomeUnknown, Unavailable
-from gridsync.testing.sentinels import SentinelSet
 from gridsync.testing.servers import server_kinds
 from tests.faults.partition import SplitSet
 from tests.sentinel.conftest import caught_up
@@ -19,9 +18,10 @@ from tests.sentinel.helpers import KINDS, Traded, do, opened
 from tests.wire.fake import soon
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable
 
     from gridsync.testing.recorder import Recorder
+    from gridsync.testing.sentinels import SentinelSet
     from gridsync.testing.servers import RedisServer, ServerKind
 
 pytestmark = [pytest.mark.parametrize("kind", KINDS), pytest.mark.timeout(120)]
@@ -130,24 +130,6 @@ async def kept_so_far(servers: SentinelSet, *callers: Callers) -> set[str]:
     for replica in servers.replicas:
         await soon(lambda replica=replica: caught_up(primary, replica))  # type: ignore[misc]
     return known
-
-
-@pytest.fixture(scope="module", params=server_kinds()[:1], ids=str)
-def running(request: pytest.FixtureRequest) -> Iterator[SentinelSet]:
-    """A primary, two replicas and three sentinels, for all quick tests."""
-    with SentinelSet(request.param) as started:
-        yield started
-
-
-@pytest.fixture
-async def whole(running: SentinelSet) -> AsyncIterator[SentinelSet]:
-    """The set, complete and empty; and complete again afterwards."""
-    (await asyncio.to_thread(running.wait)).command("FLUSHALL")
-    yield running
-    for node in (*running.servers, *running.sentinels):
-        if node.running:
-            node.resume()
-        await asyncio.to_thread(running.restart, node)
 
 
 def killed(servers: SentinelSet) -> RedisServer:
