@@ -45,8 +45,9 @@ class Standing:
 
     async def run(self, operation: Operation, keys: Sequence[str], args: Sequence[Any], **_: object) -> Any:  # noqa: ANN401
         """Run it."""
-        self._engine.execute("SCRIPT", "LOAD", operation.source)  # type: ignore[union-attr]
-        return self._engine.execute(*operation.words(keys, args))
+        script, keys, args = operation.whole(keys, args)
+        self._engine.execute("SCRIPT", "LOAD", script.source)  # type: ignore[union-attr]
+        return self._engine.execute(*script.words(keys, args))
 
 
 def admitted(rule: Rule) -> list[bool]:
