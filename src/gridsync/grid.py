@@ -23,6 +23,7 @@ from gridsync._io.guard import Policy
 from gridsync._io.keys import health as health_keys
 from gridsync._io.route.open import open_place
 from gridsync._io.route.primary import Primary
+from gridsync._io.stays import Stays
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import Endpoint, redacted
 from gridsync._units import seconds
@@ -159,7 +160,7 @@ def _sentinel_options(primary: Primary, settings: Settings, retry: object) -> di
     return {"sentinels": sentinels, "sentinel_kwargs": {**options, "retry": retry}}
 
 
-class Grid(ForThreads):
+class Grid(Stays, ForThreads):
     """The way in for threads: one connection manager, and a factory for each primitive.
 
     Args:
@@ -462,7 +463,7 @@ class Grid(ForThreads):
         return f"<Grid {redacted(self.settings.redis_url)} namespace={self.namespace!r}>"
 
 
-class AsyncGrid(ForTasks):
+class AsyncGrid(Stays, ForTasks):
     """The way in for asyncio: a multiplexed connection for all tasks, and a factory for each primitive.
 
     Use it as ``async with AsyncGrid(url) as grid``, or `open` and `close` it.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 from gridsync._io import run_sync
 from gridsync._io.aio import AsyncIO
 from gridsync._io.route.primary import Primary
+from gridsync._io.stays import Stays
 from gridsync._io.sync import SyncIO
 from gridsync._units import seconds
 from gridsync._worlds import ForTasks, ForThreads
@@ -67,11 +68,11 @@ async def _look(masters: Masters, timeout: Seconds) -> Health:
 def _judge(masters: Masters, master: Master, error: object) -> Item:
     if error is not None:
         return Item(master.name, "down", str(error), "", "it has no vote until it answers, as an independent master")
-    wait_s = masters.wait_s(master.uptime_s)
+    wait_s = masters.wait_s(master, master.seen)
     if wait_s <= 0 or master.durable:
         return Item(master.name, "ok", f"up for {master.uptime_s} s")
     advice = "it may have forgotten leases: wait, or let it forget none (appendonly yes, appendfsync always)"
-    return Item(master.name, "degraded", f"started {master.uptime_s} s ago, votes in {wait_s:.0f} s", "", advice)
+    return Item(master.name, "degraded", f"up for {master.uptime_s} s, votes in {wait_s:.0f} s", "", advice)
 
 
 class _Members:
@@ -144,7 +145,7 @@ class _Members:
         self.opened = []
 
 
-class Redlock(ForThreads):
+class Redlock(Stays, ForThreads):
     """Locks on a majority of independent masters, for threads.
 
     ::
@@ -284,7 +285,7 @@ class Redlock(ForThreads):
         return f"<Redlock {' '.join(self._members.names)} namespace={self.namespace!r}>"
 
 
-class AsyncRedlock(ForTasks):
+class AsyncRedlock(Stays, ForTasks):
     """Locks on a majority of independent masters, for asyncio.
 
     ::

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,6 +77,18 @@ def test_a_closed_grid_says_so(flushed: RedisServer):
     grid.close()
     with pytest.raises(UsageError, match="closed"):
         grid.lock("x").acquire()
+
+
+def test_what_has_connections_is_not_pickled_or_copied_and_says_what_to_do(flushed: RedisServer):
+    """`multiprocessing` pickles what it passes on, and spoke of hiredis; a copied lease went away with its twin."""
+    with Grid(flushed.url) as grid, grid.lock("job") as lease:
+        for thing in (grid, grid.lock("job"), grid.rwlock("rw"), grid.limiter("orders", "5/second")):
+            for refused in (pickle.dumps, copy.deepcopy):
+                with pytest.raises(UsageError, match="open a grid in each process"):
+                    refused(thing)
+        for refused in (pickle.dumps, copy.deepcopy, copy.copy):
+            with pytest.raises(UsageError, match=r"of lock 'job'.*pass on what detach\(\) returns"):
+                refused(lease)
 
 
 async def test_an_async_grid_that_is_not_open_says_so(flushed: RedisServer):

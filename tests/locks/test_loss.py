@@ -306,6 +306,8 @@ async def test_what_on_lost_raises_is_logged_and_stops_no_watchdog(
     look.take_away()
     await soon(lease.lost.is_set)
     await soon(lambda: "ZeroDivisionError" in caplog.text)
+    assert "fail" in caplog.messages[-1], "whose callback it was"
+    assert "the lease of lock 'job'" in caplog.messages[-1]
     until = time.monotonic() + 2.0
     await soon(lambda: time.monotonic() > until)
     other.check()
@@ -318,6 +320,17 @@ def test_a_coroutine_function_is_no_on_lost():
 
     with pytest.raises(UsageError, match="must be a plain function"):
         AsyncLock(NOWHERE, NAMESPACE, "job", on_lost=told)
+
+
+async def test_what_cannot_be_called_is_refused_before_a_loss(world: World):
+    """It would be noticed when the lease is lost: at night, in a log."""
+    kind: Callable[..., Any] = Lock if world.kind == "sync" else AsyncLock
+    with pytest.raises(UsageError, match="on_lost of lock 'job' must be a function of one LeaseLost, not 5"):
+        kind(world.io(), NAMESPACE, "job", on_lost=5)
+    lease = await world.do(world.lock(world.io()).acquire)
+    with pytest.raises(UsageError, match="must be a function, not 'stop'"):
+        lease.lost.on_set("stop")
+    assert await world.do(lease.release)
 
 
 async def test_a_thread_waits_for_the_loss(world: World, look: Look):

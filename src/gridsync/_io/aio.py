@@ -29,6 +29,7 @@ from gridsync._io.route.lanes import one_server, one_slot
 from gridsync._io.route.open import open_topology
 from gridsync._io.scope import TaskScope, here
 from gridsync._io.signals import LoopSignal, call, call_in, in_background
+from gridsync._io.stays import Stays
 from gridsync._io.wire.faults import REDIRECTS, ROLE_CHANGED, Fault, ReplyError, as_public
 from gridsync._io.wire.mux import DRAIN_S
 from gridsync._io.wire.place import leads_to
@@ -58,7 +59,7 @@ UNBLOCK_TRIES = 50
 UNBLOCK_PAUSE_S = 0.01
 
 
-class AsyncIO:
+class AsyncIO(Stays):
     """Everything a core may ask of the world, for the tasks of one event loop."""
 
     def __init__(self, endpoint: Place, *, inflight_max: int, timeout: float, connections_per_node: int = 1) -> None:

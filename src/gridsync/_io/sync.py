@@ -32,6 +32,7 @@ from gridsync._io.route.lanes import one_server, one_slot
 from gridsync._io.route.open import open_topology
 from gridsync._io.scope import ThreadScope, here
 from gridsync._io.signals import ThreadSignal, call, in_background
+from gridsync._io.stays import Stays
 from gridsync._io.wire.faults import ASKING, REDIRECTS, Fault, ReplyError, as_public
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 
@@ -58,7 +59,7 @@ UNBLOCK_TRIES = 50
 UNBLOCK_PAUSE_S = 0.01
 
 
-class SyncIO:
+class SyncIO(Stays):
     """Everything a core may ask of the world, for threads.
 
     Thread-safe.  After a fork the child starts with no connection, no kept lease and a new process name.

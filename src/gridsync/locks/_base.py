@@ -89,6 +89,8 @@ class LockBase(Generic[AnyLease]):
         self._io = io
         if inspect.iscoroutinefunction(on_lost):
             raise UsageError(f"on_lost of {spec} must be a plain function: nobody would await what it returns")
+        if on_lost is not None and not callable(on_lost):
+            raise UsageError(f"on_lost of {spec} must be a function of one LeaseLost, not {on_lost!r:.100}")
         if max_hold is not None:
             spec = replace(spec, max_hold_s=_units.seconds(max_hold, f"max_hold of {spec}", least=TTL_LEAST_S))
         self._spec = spec if on_lost is None else replace(spec, on_lost=on_lost)

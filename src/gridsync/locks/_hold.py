@@ -14,6 +14,7 @@ hold that has ended is never renewed again.
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io import Category, Command
@@ -156,7 +157,7 @@ class Hold:
     def _tell(self) -> None:
         on_lost = self.spec.on_lost
         if on_lost is not None:
-            self._io.notify(lambda: on_lost(self.error()))
+            self._io.notify(partial(on_lost, self.error()))
 
     def remaining(self) -> float:
         """Return the seconds for which this process may count on the lease; 0 when it ended."""

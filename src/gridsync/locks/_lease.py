@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from gridsync._io import run_sync
 from gridsync._worlds import ForTasks, ForThreads
@@ -35,7 +35,14 @@ class LossBase:
         """Call *callback* once, when the lease is lost, at once if it was; returns a function that takes it back.
 
         It is called by the watchdog's thread: be quick.  What it raises is logged.  `on_lost` is easier to use.
+
+        Raises:
+            UsageError: It is nothing that can be called.
         """
+        if not callable(callback):
+            raise UsageError(
+                f"what is called when the lease of {self._hold.spec} is lost must be a function, not {callback!r:.100}"
+            )
         return self._hold.signal.on_set(callback)
 
     def __repr__(self) -> str:
@@ -80,6 +87,13 @@ class LeaseBase:
         hold.handles.discard(id(self))
         if not hold.handles:
             hold.forsaken = True
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        # A copy would be given back when the lease that it was taken from goes away.
+        raise UsageError(
+            f"a lease cannot be copied or pickled (this one is of {self._hold.spec}): share it among threads and "
+            "tasks; to go on in another process, pass on what detach() returns, for resume()"
+        )
 
     def _enter(self) -> None:
         if self._scope is not None:
