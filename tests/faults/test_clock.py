@@ -29,8 +29,8 @@ DURABLE = {"appendonly": "yes", "appendfsync": "always"}
 class ClockedServer(RedisServer):
     """A server whose wall clock can be set while it runs; its monotonic one goes on as it is."""
 
-    def __init__(self, kind: ServerKind, library: Path) -> None:
-        super().__init__(kind, options=DURABLE)
+    def __init__(self, kind: ServerKind, library: Path, *, durable: bool = True) -> None:
+        super().__init__(kind, options=DURABLE if durable else None)
         self._offset = self.directory / "offset"
         self.set_clock(0)
         program = self.directory / "server"

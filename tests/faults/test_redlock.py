@@ -18,8 +18,8 @@ from tests.faults.holders import Holders
 from tests.faults.test_clock import HOUR_S, LIBRARIES, ClockedServer, links_to
 from tests.faults.test_lock_kinds import Other
 from tests.locks.holder import WALLET
-from tests.locks.redlocks import SURE, make_redlock  # noqa: F401 - the second one is a fixture
-from tests.wire.fake import soon
+from tests.locks.redlocks import SURE, make_redlock, owners  # noqa: F401 - the second one is a fixture
+from tests.wire.fake import soon, until
 from tests.wire.world import NAMESPACE
 
 if TYPE_CHECKING:
@@ -147,6 +147,38 @@ async def test_a_master_whose_clock_is_set_disturbs_no_majority(
             for offset in (chance.choice([HOUR_S, -HOUR_S]), 0)
         ]
         await run(make_redlock, [[server.url for server in masters]] * 3, recorder, steps)
+
+
+async def test_a_clock_that_is_set_forward_gives_a_restarted_master_no_vote(make_redlock: Maker):  # noqa: F811
+    """It forgot the holder, and tells an uptime of an hour: with its vote, who waits would hold it as well."""
+    kinds = [kind for kind in server_kinds() if not links_to(kind, "jemalloc")]
+    if not LIBRARIES or not kinds:
+        pytest.skip("no server's clock can be set: libfaketime is missing, or every server is linked to jemalloc")
+    with ExitStack() as stack:
+        forgetful = stack.enter_context(ClockedServer(kinds[0], LIBRARIES[0], durable=False))
+        masters = [forgetful, *(stack.enter_context(RedisServer(options=SURE)) for _ in range(2))]
+        hidden = stack.enter_context(FaultProxy(masters[2].url))
+        forgetful.set_clock(HOUR_S)  # whoever meets it now believes that it is an hour old
+        holder = await make_redlock([*masters[:2], hidden.url])
+        rival = await make_redlock(masters)
+        hidden.blackhole()
+        lease = await holder.do(holder.lock(ttl=60).acquire, timeout=60)
+        forgetful.kill()
+        forgetful.start()
+        forgetful.set_clock(2 * HOUR_S)
+        assert age(forgetful) >= HOUR_S - 60
+        name = f"{forgetful.host}:{forgetful.port}"
+
+        async def refused() -> bool:
+            # The holder asks for the lost vote anew, but only in twenty seconds.
+            assert await rival.do(rival.lock(ttl=60).try_acquire) is None
+            young: int = rival.redlock.stats()[name].votes_young
+            return young > 0
+
+        await until(refused)
+        lease.check()
+        hidden.heal()
+        assert await holder.do(lease.release) is True
 
 
 async def test_a_holder_that_stood_still_past_its_ttl_cannot_write(make_redlock: Maker):  # noqa: F811

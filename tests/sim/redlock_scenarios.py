@@ -467,7 +467,7 @@ def lost_votes(seed: int, scripts: Scripts = None) -> Simulation:
 
 
 def before_its_start(seed: int, scripts: Scripts = None) -> Simulation:
-    """A master's clock is set to before its start: it has no vote, which costs nobody the lock."""
+    """A master's clock is set to before its start: it tells a negative uptime, which costs nobody the lock."""
     world = World(seed, faults=None, scripts=scripts)
     sim = world.sim
     world.at(-1.0, lambda: sim.jump_server_clock(-3600.0, seed % 3))
@@ -476,3 +476,47 @@ def before_its_start(seed: int, scripts: Scripts = None) -> Simulation:
     assert mutual_exclusion(sim.history) == 1
     nothing_left(sim)
     return sim
+
+
+def set_forward(seed: int, scripts: Scripts = None) -> Simulation:
+    """A holder is cut off from one master; another forgets it in a restart, and its clock is set forward by an hour.
+
+    The rival waits since long before that, had to do with the masters a while ago, or met the young master in time: so
+    it knows for how long that has run at most, whatever the master says.
+    """
+    world = World(seed, faults=None, scripts=scripts)
+    sim = world.sim
+    struck = 75.0
+    sim.at(3.9, lambda: sim.part("a", 2, 100.0))
+
+    async def holder(io: SimIO, masters: Masters) -> None:
+        with contextlib.suppress(LeaseLost):
+            await work(io, masters, SPEC, 400, 0.2)
+
+    async def rival(io: SimIO, masters: Masters) -> None:
+        met_at, came_at = ((0.0, 1.0), (struck - 50, struck + 0.1), (struck + 0.02, struck + 0.1))[seed % 3]
+        await io.sleep(met_at)
+        if met_at:
+            await masters.meet()
+        await io.sleep(came_at - met_at)
+        hold = await _redlock.acquire(masters, SPEC, None)
+        assert hold is not None
+        await act(io, hold, 3, 0.1)
+
+    world.at(struck, lambda: sim.restart_server(0.01, lose_data=True, server=1))
+    world.at(struck, lambda: sim.pause("a", 0.8))
+    world.at(struck + 0.05, lambda: sim.jump_server_clock(3600.0, 1))
+    world.start("a", holder)
+    world.start("b", rival)
+    sim.run(until=120.0)
+    assert mutual_exclusion(sim.history) == 2
+    return sim
+
+
+def late_releases(seed: int, scripts: Scripts = None) -> Simulation:
+    """Votes are split all the time, and what gives them back arrives seconds later: it takes nobody's later vote."""
+    world = World(seed, faults=Faults(late=0.15, late_s=3.0, calm_after_s=24.0), scripts=scripts)
+    for name in "abcd":
+        world.start(name, keep_working, 18.0, SPEC, 6, 0.2)
+    world.at(31.0, lambda: world.sim.start("z", _last, world.masters("z")))
+    return finished(world, 2)

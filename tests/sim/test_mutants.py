@@ -149,6 +149,14 @@ async def do_nothing(*_args: object) -> None:
     """Forget to."""
 
 
+async def under_the_same_name(self: Any, ghosts: Any, limit: float) -> None:  # noqa: ANN401 - a candidate, and a list
+    """Give back, and ask again as the same owner unless a request of its own is on its way."""
+    masters = self._masters
+    await _votes.give_back_all(masters, self._spec, self._owner, ghosts, limit=limit)
+    if any(ghosts):
+        self._owner = masters.io.token()
+
+
 async def count_it(*_args: object) -> bool:
     """Let the vote of any master count."""
     return True
@@ -157,6 +165,13 @@ async def count_it(*_args: object) -> bool:
 async def one_phase(_self: object, granted: Any, *_rest: object) -> list[bool]:  # noqa: ANN401 - a list
     """Write no fence down."""
     return list(granted)
+
+
+async def asked_again(self: Any, master: Any, _run: bytes, sent: float) -> bool:  # noqa: ANN401 - masters, and one of them
+    """Believe whatever uptime it tells now."""
+    master.seen, master.run = float("-inf"), b""
+    await master.look()
+    return bool(self.wait_s(master, sent) <= 0)
 
 
 def reached_by_one(self: Any) -> float:  # noqa: ANN401 - a lease
@@ -176,6 +191,9 @@ CORES = {
         count_it,
         redlock.forgets_under_a_lease,
     ),
+    "who knew the run before does not believe a master's uptime": (_masters, "LATELY_S", 0.0, redlock.set_forward),
+    "who waits looks for restarts": (_masters.Masters, "remember", do_nothing, redlock.set_forward),
+    "a master's word for its uptime is taken once": (_masters.Masters, "counts", asked_again, redlock.set_forward),
     "a fence is written down before it is handed out": (_redlock.Candidate, "_confirmed", one_phase, redlock.fences),
     "a lease lasts as long as a majority": (_votes.QuorumHold, "_reached", reached_by_one, redlock.flushed_twice),
     "who is cancelled gives every vote back": (_redlock.Candidate, "abandon", do_nothing, redlock.cancelled),
@@ -184,6 +202,12 @@ CORES = {
         "follow",
         lambda _self, _other: None,
         redlock.one_away,
+    ),
+    "who gave votes back goes on under another name": (
+        _redlock.Candidate,
+        "_retreat",
+        under_the_same_name,
+        redlock.late_releases,
     ),
     "a failed round gives back what it got": (_redlock.Candidate, "_retreat", do_nothing, redlock.late_requests),
     "a release leaves a mark for what comes late": (_votes.Vote, "haunted", False, redlock.late_requests),

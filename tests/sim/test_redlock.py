@@ -84,3 +84,13 @@ def test_a_vote_whose_reply_was_lost_is_counted(seed: int) -> None:
 def test_a_clock_that_is_set_to_before_a_masters_start_is_no_error(seed: int) -> None:
     """A server tells a negative uptime then, and who asked for the lock got an exception."""
     scenarios.before_its_start(seed)
+
+
+def test_a_release_that_comes_late_takes_no_later_vote(seed: int) -> None:
+    """Who gave votes back and asked again would hold the lock with a vote that is gone, and a rival beside it."""
+    scenarios.late_releases(seed)
+
+
+def test_a_clock_that_is_set_forward_gives_a_restarted_master_no_vote(seed: int) -> None:
+    """It tells an uptime of an hour, and who believed that would hold what another holds."""
+    scenarios.set_forward(seed)

@@ -82,7 +82,7 @@ async def look(masters: Masters, spec: Spec, waiters: int) -> QuorumInfo:
 async def _look_at(masters: Masters, master: Master, spec: Spec, waiters: int, limit: float) -> MasterInfo:
     await master.look(limit)
     lock = await _look.look(master.io, spec, waiters, timeout=limit)
-    wait_s = 0.0 if master.durable else max(0.0, masters.wait_s(master.uptime_s))
+    wait_s = 0.0 if master.durable else max(0.0, masters.wait_s(master, master.seen))
     return MasterInfo(master.name, "", master.uptime_s, master.run.decode(), wait_s, lock)
 
 

@@ -1,9 +1,14 @@
 """The masters of a Redlock: which servers they are, how to ask all at once, and whose vote counts.
 
 A master that forgot its leases in a crash would give its vote a second time.  So the vote of one that has not run for
-the longest lease there may be does not count: by then, whatever it forgot has ended.  Each vote tells for how long its
-server has run (`confirm.lua`).  One that writes to disk before it answers (``appendfsync always``) forgets nothing, and
-counts at once.
+the longest lease there may be does not count: by then, whatever it forgot has ended.  One that writes to disk before it
+answers (``appendfsync always``) forgets nothing, and counts at once.
+
+*For how long it has run.*  A server knows that by its wall clock only.  One that is set forward makes it older than it
+is, and that happens just after a start, when a machine learns what time it is.  So a server's word is taken once, when
+its run is first met; from then on our own clock counts.  It is not taken at all by who has lately seen an earlier run:
+this one began, at the latest, when it was met.  Each vote tells its run (`confirm.lua`), and who waits looks which runs
+there are (`Masters.remember`).  What is left is a caller who comes new, or after a long time, once the clock was set.
 """
 
 from __future__ import annotations
@@ -31,6 +36,10 @@ TIMEOUT_MIN_S = 0.005
 """How long one master may take, unless a user says otherwise: a hundredth of the lease, and at least 5 ms."""
 UPTIME_STEP_S = 1.0
 """Servers count whole seconds, and may be ahead of the truth by one."""
+SIGHT_S = 15.0
+"""Who waits looks at each master that was not seen for so long, whenever it looks at the lock."""
+LATELY_S = 60.0
+"""Who has seen the run before within so long takes nobody's word for the age of the next one."""
 _REPLICA = "a replica, which has no vote of its own"
 _NODE = "a node of a cluster, where a failover may forget a vote"
 _STRANGE = {"READONLY ": _REPLICA, "MOVED ": _NODE, "CLUSTERDOWN ": _NODE}
@@ -59,6 +68,10 @@ class Master:
         self.name = name
         self.run = b""
         """The last run that was looked at."""
+        self.seen = float("-inf")
+        """When that run was last seen, by our clock."""
+        self.began = float("inf")
+        """When that run began at the latest, by our clock."""
         self.durable = False
         """Whether that run writes to disk before it answers."""
         self.warned = b""
@@ -114,8 +127,17 @@ class Master:
             # A hash to RESP3; some providers forbid the question.
             durable = not isinstance(said, GridsyncError) and b"always" in _flat(said)
         self.durable = durable
-        self.run = facts.get("run_id", "").encode()
         self.uptime_s = int(facts.get("uptime_in_seconds", 0))
+        self._meet(facts.get("run_id", "").encode())
+
+    def _meet(self, run: bytes) -> None:
+        now = self.io.monotonic()
+        if run != self.run:
+            # It says less than nothing after its clock was set to before its start.
+            told = now - max(0, self.uptime_s)
+            self.began = now if now - self.seen < LATELY_S else max(told, self.seen)
+            self.run = run
+        self.seen = now
 
 
 def _flat(reply: Any) -> list[Any]:  # noqa: ANN401 - a map, or the list of its keys and values
@@ -190,34 +212,44 @@ class Masters:
         )
         return Misconfigured(text) if len(self.all) - len(lasting) < self.quorum else Unavailable(text)
 
-    async def counts(self, master: Master, uptime_s: int, run: bytes, spent_s: float) -> bool:
-        """Tell whether the vote counts that *master* gave at most *spent_s* ago, up for *uptime_s* in the run *run*.
+    async def remember(self, masters: Sequence[Master], limit: float) -> None:
+        """Look again at those of *masters* that were not seen for a while, so that a restart is noticed as one."""
+        latest = self.io.monotonic() - SIGHT_S
+        if unseen := [master for master in masters if master.seen <= latest]:
+            await self.each(*(master.look(limit) for master in unseen))
+
+    async def counts(self, master: Master, run: bytes, sent: float) -> bool:
+        """Tell whether the vote counts that *master* gave after *sent*, in the run *run*.
 
         Raises:
-            UsageError: It is a replica, a node of a cluster, or the same as another.
+            UsageError: It is the same server as another.
         """
-        if run != master.run:
-            if isinstance(await caught(master.look()), Unavailable):
-                return False
+        if run == master.run:
+            master.seen = self.io.monotonic()
+        else:
+            error = await caught(master.look())
             self._compare()
-        wait_s = self.wait_s(uptime_s) + spent_s
-        if wait_s <= 0 or (run == master.run and master.durable):
+            if error is not None or run != master.run:
+                # Nobody can say what it was that voted, or it was restarted since.
+                return False
+        wait_s = self.wait_s(master, sent)
+        if wait_s <= 0 or master.durable:
             return True
         master.io.tally("redlock.young")
         if master.warned != run:
             master.warned = run
             _log.warning(
-                "%s started %d s ago and may have forgotten leases: its votes count in %d s, when the last of them "
-                "has ended (max_ttl), or at once with appendfsync always",
+                "%s was started lately (it says %d s ago) and may have forgotten leases: its votes count in %d s, when "
+                "the last of them has ended (max_ttl), or at once with appendfsync always",
                 master.name,
-                uptime_s,
+                master.uptime_s,
                 int(wait_s) + 1,
             )
         return False
 
-    def wait_s(self, uptime_s: int) -> float:
-        """Return in how many seconds a vote counts of a master that has run for *uptime_s*; at most 0 if it does."""
-        return self.ttl_max_s + UPTIME_STEP_S - uptime_s
+    def wait_s(self, master: Master, at: float) -> float:
+        """Return how many seconds after *at* the votes count of the run of *master*; at most 0 if they did then."""
+        return master.began + self.ttl_max_s + UPTIME_STEP_S - at
 
     def _compare(self) -> None:
         met: dict[bytes, str] = {}

@@ -21,7 +21,8 @@ have some give them back and pause for a random time, which doubles; who has non
 the leases that are in its way, and looks now and then.
 
 Failure points.  *A lost reply, or one that is late*: the request may come after the release, which therefore leaves a
-mark that refuses it; this owner is given up, and the next round begins with another.  *A caller is cancelled*: alike.
+mark that refuses it.  *A release that is late*: it would take the vote that the same owner was given in a later round,
+and a rival with it a majority; so whoever gave anything back goes on under another name.  *A caller is cancelled*: so.
 *A master is away*: it costs each round its timeout, until its breaker is open.  *Less than a majority answers*: a try
 fails at once, a waiter goes on for `PATIENCE_S`.  *A releaser dies half way*: what it holds ends by itself.
 """
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from gridsync._io import Ear
-    from gridsync.locks._masters import Masters
+    from gridsync.locks._masters import Master, Masters
     from gridsync.locks._spec import Spec
 
 CONFIRM = load("gridsync.locks", "confirm")
@@ -189,7 +190,8 @@ class Candidate:
                 )
                 io.tally("lock.wait", "", hold.since - self._started)
                 return hold
-        await self._retreat(granted, ghosts, limit)
+        if any(granted) or any(ghosts):
+            await self._retreat(ghosts, limit)
         self._under_way = False
         return None
 
@@ -199,24 +201,19 @@ class Candidate:
         args = (self._owner, str(fence), str(_spec.FENCE_TTL_MS))
         voters = [index for index, has in enumerate(granted) if has]
         replies = await masters.each(*(masters.all[i].run_at(CONFIRM, keys, args, timeout=limit) for i in voters))
-        spent = masters.io.monotonic() - sent
         self.failed += [reply for reply in replies if isinstance(reply, GridsyncError)]
         given = [False] * len(granted)
         for index, reply in zip(voters, replies, strict=True):
             if not isinstance(reply, GridsyncError) and reply[0] == 1:
-                given[index] = await masters.counts(masters.all[index], reply[1], reply[2], spent)
+                given[index] = await masters.counts(masters.all[index], reply[1], sent)
         return given
 
-    async def _retreat(self, granted: Sequence[bool], ghosts: Sequence[bool], limit: float) -> None:
+    async def _retreat(self, ghosts: Sequence[bool], limit: float) -> None:
         """Give back what a failed round got, everywhere before anything else is tried."""
-        masters, spec = self._masters, self._spec
-        if any(ghosts):
-            # A mark refuses this owner from now on: another one goes on, behind everybody else.
-            await give_back_all(masters, spec, self._owner, ghosts, limit=limit)
-            self._owner = masters.io.token()
-        elif any(granted):
-            partly = [master for master, has in zip(masters.all, granted, strict=True) if has]
-            await give_back_all(masters, spec, self._owner, ghosts, limit=limit, only=partly)
+        masters = self._masters
+        await give_back_all(masters, self._spec, self._owner, ghosts, limit=limit)
+        # A mark refuses it from now on, or this release comes late: another one goes on, behind everybody else.
+        self._owner = masters.io.token()
 
     async def wait(self, timeout: float | None) -> QuorumHold:
         """Go on until it is ours.
@@ -239,6 +236,7 @@ class Candidate:
                 hold = await self.round(alive_s)
                 if hold is not None:
                     return hold
+                await masters.remember(self._there(), masters.limit(self._spec.ttl_ms / 1000))
                 now = io.monotonic()
                 if not self.deaf:
                     heard_at = now
@@ -279,6 +277,10 @@ class Candidate:
         for ear in others:
             ear.follow(first)
         return [first, *others]
+
+    def _there(self) -> list[Master]:
+        """Return the masters that answered just now; another one would only cost time."""
+        return [master for master, answered in zip(self._masters.all, self._answered, strict=True) if answered]
 
     async def _open(self, ears: Sequence[Ear]) -> None:
         """Let those subscribe that are not subscribed; a master that did not answer just now would only cost time."""

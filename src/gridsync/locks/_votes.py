@@ -258,17 +258,15 @@ async def give_back_all(
     ghosts: Sequence[bool],
     *,
     limit: float,
-    only: Sequence[Master] | None = None,
 ) -> list[int | GridsyncError]:
-    """Run the release script at every master, or *only* at some, and return what each said.
+    """Run the release script at every master, and return what each said.
 
-    *ghosts* says at which of all masters a request of *owner* may still be on its way.
+    *ghosts* says at which of them a request of *owner* may still be on its way.
     """
     ours = masters.io.process_name == owner[:PROCESS_CHARS]
     return await masters.each(
         *(
             give_back(each.io, spec, owner, ghost=ghost, ours=ours, timeout=limit)
             for each, ghost in zip(masters.all, ghosts, strict=True)
-            if only is None or each in only
         )
     )
