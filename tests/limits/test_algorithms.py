@@ -290,6 +290,18 @@ def test_a_string_of_somebody_else_is_no_state(io: PlainIO, client: redis.Redis,
     assert client.get(key) == value
 
 
+def test_a_bucket_that_gets_another_rate_keeps_what_it_holds(io: PlainIO) -> None:
+    """Parts of a microsecond are counted in the rate's own; read as another's, one unit would weigh a day."""
+    io.set_clock(START)
+    fine = algorithm(io, "t", "w", [GCRA(1_000_000_007, 86_400, 10)], timeout=None)
+    coarse = algorithm(io, "t", "w", [GCRA(10, 86_400, 10)], timeout=None)
+    assert ask(fine.hit("k", 1)).retry_us == 0
+    io.set_clock(START + 1_000)
+    assert ask(coarse.peek("k", 1)).remaining == 10
+    assert ask(coarse.hit("k", 10)).retry_us == 0
+    assert ask(fine.peek("k", 1)).remaining == 0
+
+
 def test_thousands_of_keys_all_expire(io: PlainIO, client: redis.Redis) -> None:
     engines = [make(io) for make in ENGINES.values()]
     for number in range(1_000):

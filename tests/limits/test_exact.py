@@ -150,6 +150,25 @@ def test_a_server_clock_set_back_locks_nobody_out_for_longer_than_a_window(
     assert ask(windows.hit("k", 1)).retry_us == 0
 
 
+@pytest.mark.parametrize("rules", [[(4, HOUR)], [(4, HOUR), (40, 2 * HOUR)]], ids=["one rule", "two rules"])
+def test_a_server_clock_set_back_forgets_nothing_of_a_log_that_was_trimmed(
+    io: PlainIO, client: redis.Redis, rules: list[tuple[int, int]]
+) -> None:
+    """Else a clock that is put right admits a whole limit once more."""
+    windows = Windows(io, "t", "w", rules)
+    for step in range(30):
+        io.set_clock(START + step * HOUR // 4)
+        assert ask(windows.hit("k", 1)).retry_us == 0
+    assert client.zrange(limit("t", "w", "k"), -1, -1)[0].startswith("30+"), "trimmed"
+    io.set_clock(START - 100 * HOUR)
+    longest = max(window for _, window in rules)
+    peeked = ask(windows.peek("k", 1))
+    assert peeked.retry_us > 0
+    assert ask(windows.hit("k", 1)) == peeked
+    io.set_clock(START - 100 * HOUR + longest)
+    assert ask(windows.hit("k", 1)).retry_us == 0
+
+
 @pytest.mark.parametrize("costs", [(1,), (1_000,), (1, 1_000_000), (1,) * 999 + (10**9,), (3, 1, 4, 1, 5)], ids=str)
 def test_the_search_for_retry_after_stays_short(io: PlainIO, client: redis.Redis, costs: tuple[int, ...]) -> None:
     """A denial in a log of ten thousand hits looks at a few of them, whatever they cost."""

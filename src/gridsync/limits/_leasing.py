@@ -131,8 +131,7 @@ class Leasing:
         self._missed = 0
         """What was asked for since then and not found here, in units."""
         self._asked_at = float("-inf")
-        # Random for each client, and counting from there.
-        self._next = int.from_bytes(blake2s(self._io.token().encode(), digest_size=8).digest())
+        self._process, self._next = "", 0
         self.closed = False
 
     async def refill(self, cost: int) -> Answer:
@@ -199,7 +198,7 @@ class Leasing:
             granted: list[int] = await self._io.run(_LEASE, self._keys, args, timeout=self._timeout)
         except BaseException as error:
             if not isinstance(error, GridsyncError) or isinstance(error, OutcomeUnknown):
-                self._io.spawn(self._io.run(*self._giving_back(name, 0), timeout=UNDO_S))
+                self._io.spawn(self._io.run(*self._giving_back(name, 0, 0), timeout=UNDO_S))
             raise
         return granted
 
@@ -220,6 +219,11 @@ class Leasing:
         return min(self._most, max(cost, ceil(min(in_a_ttl, GROWTH * used))))
 
     def _name(self) -> str:
+        # Random for each client, and counting from there.  The child of a fork is another client: by its parent's names
+        # it would give back what its parent uses.
+        if self._process != self._io.process_name:
+            self._process = self._io.process_name
+            self._next = int.from_bytes(blake2s(self._io.token().encode(), digest_size=8).digest())
         # The upper digits name the client, so they do not count.
         self._next += 1
         number, name = self._next % _COUNTED + self._next // _COUNTED % _CLIENTS * _COUNTED, ""
@@ -230,10 +234,10 @@ class Leasing:
 
     def give_back_call(self, lease: _Lease) -> tuple[Script, Sequence[str], Sequence[Arg]]:
         """Return the call that gives back what is unused of *lease*."""
-        return self._giving_back(lease.id, lease.granted - lease.unused)
+        return self._giving_back(lease.id, lease.granted - lease.unused, lease.granted)
 
-    def _giving_back(self, lease: str, used: int) -> tuple[Script, Sequence[str], Sequence[Arg]]:
-        return _GIVE_BACK, self._keys, (lease, str(used), self._args[2])
+    def _giving_back(self, lease: str, used: int, granted: int) -> tuple[Script, Sequence[str], Sequence[Arg]]:
+        return _GIVE_BACK, self._keys, (lease, str(used), str(granted), self._args[2])
 
     def _leave(self, lease: _Lease) -> None:
         """Let the watchdog give back what is unused of *lease*."""

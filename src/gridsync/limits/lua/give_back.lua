@@ -3,13 +3,14 @@
 -- KEYS[1] log zset: <cumulative cost><mark><hits> -> when it counts as admitted, us since 2025-01-01
 -- ARGV[1] lease string: its ten characters, L first
 -- ARGV[2] used integer, units: what was used of it
--- ARGV[3] longest integer, us: the longest of the windows
+-- ARGV[3] granted integer, units: what it took, 0 if nobody heard
+-- ARGV[4] longest integer, us: the longest of the windows
 -- Returns how many units were given back: 0 if they were before, or are not counted any more
 -- Category idempotent
 -- Cost O(m log n) for the m entries that came after it, at most 1,023, of the n in the log
 
 local RING = 4503599627370496
-local key, used = KEYS[1], tonumber(ARGV[2])
+local key, used, granted = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local clock = redis.call('TIME')
 local now = (clock[1] - 1735689600) * 1000000 + clock[2]
 
@@ -28,23 +29,32 @@ while not given and from < 1024 do
   if #log < 2 * (to + 2 - from) then break end
   from = to + 1
 end
-if not given or at <= now - tonumber(ARGV[3]) then return 0 end
+if not given or at <= now - tonumber(ARGV[4]) then return 0 end
 
 local mark = string.match(later[1] and later[1][1] or given, '^%d+(.)')
 if not older[1] and mark == '+' then return 0 end -- the head of a log that was trimmed: nobody knows what it cost
-local unused = (string.match(given, '^%d+') - (older[1] and string.match(older[1], '^%d+') or 0)) % RING - used
-if unused < 0 then return 0 end
+local width = (string.match(given, '^%d+') - (older[1] and string.match(older[1], '^%d+') or 0)) % RING
+-- Once its time has come, older entries may have been merged into it: what they cost is not given back.
+if granted == 0 and at > now then granted = width end
+local unused = granted - used
+if unused < 0 or width < granted then return 0 end
 
-local function rewrite(entry, when, letter)
-  local total, its_mark, hits = string.match(entry, '^(%d+)(.?)(.*)$')
-  if letter then hits = letter .. string.sub(hits, 2) end
-  redis.call('ZADD', key, when, string.format('%.0f', (total - unused) % RING) .. its_mark .. hits)
-  redis.call('ZREM', key, entry) -- in this order: a log that is empty for a moment would lose its TTL
+local function rewrite(member, score, less, its_mark, hits)
+  local total = (string.match(member, '^%d+') - less) % RING
+  redis.call('ZADD', key, score, string.format('%.0f', total) .. its_mark .. hits)
+  redis.call('ZREM', key, member) -- in this order: a log that is empty for a moment would lose its TTL
+end
+for i = unused > 0 and #later or 0, 1, -1 do
+  rewrite(later[i][1], later[i][2], unused, string.match(later[i][1], '^%d+(.?)(.*)$'))
+end
+if unused == width then -- an entry that costs nothing would lead a search for retry_us astray
+  redis.call('ZREM', key, given)
+  local its_mark, hits = string.match(older[1] or '', '^%d+(.?)(.*)$')
+  if its_mark and not later[1] and its_mark ~= mark then rewrite(older[1], older[2], 0, mark, hits) end
+  return unused
 end
 -- What was used was used until now, so it need not count as if it had been until the end; but entries keep their order.
-rewrite(given, math.min(at, math.max(now, (older[2] or 0) + 1)), 'l')
-for i = #later, 1, -1 do
-  -- If nothing was unused there is nothing to lower, and a member that is written again must not be removed.
-  if unused > 0 then rewrite(later[i][1], later[i][2]) end
-end
+-- Behind other leases it lies in the future still, and says so: whoever comes next must judge the window that ends now.
+local when, its_mark = math.min(at, math.max(now, (older[2] or 0) + 1)), string.match(given, '^%d+(.)')
+rewrite(given, when, unused, its_mark, (when > now and 'Al' or 'l') .. string.sub(ARGV[1], 2))
 return unused

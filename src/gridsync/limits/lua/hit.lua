@@ -28,6 +28,7 @@ if newest[1] then
   counted, mark, alone = string.match(newest[1], '(%d+)(.)(%u?)')
   -- A reservation may lie in the future by as long as it may wait, an hour at most.
   if last - now > longest and (alone ~= 'R' or last - now > longest + 3600000000) then
+    if mark == '+' then redis.call('ZADD', key, 'LT', now - 1, redis.call('ZRANGE', key, 0, 0)[1]) end
     redis.call('ZREMRANGEBYSCORE', key, now, string.format('(%.0f', last))
     redis.call('ZADD', key, now, newest[1])
     last = now

@@ -27,6 +27,8 @@ if newest[1] then
   counted, mark, alone = string.match(newest[1], '(%d+)(.)(%u?)')
   if last - now > window and (alone ~= 'R' or last - now > window + 3600000000) then
     -- The server's clock was set back by more than a window.  Count what lies in the future as admitted now.
+    -- Of a log that was trimmed counts what came after its head.
+    if mark == '+' then redis.call('ZADD', key, 'LT', now - 1, redis.call('ZRANGE', key, 0, 0)[1]) end
     redis.call('ZREMRANGEBYSCORE', key, now, string.format('(%.0f', last))
     redis.call('ZADD', key, now, newest[1])
     last = now

@@ -28,6 +28,9 @@ if newest[1] then
   last = tonumber(newest[2])
   waits = string.find(newest[1], '^%d+.R') ~= nil
   if last - now > longest and not (waits and last - now <= longest + 3600000000) then
+    if string.find(newest[1], '+', 1, true) then
+      redis.call('ZADD', key, 'LT', now - 1, redis.call('ZRANGE', key, 0, 0)[1])
+    end
     redis.call('ZREMRANGEBYSCORE', key, now, string.format('(%.0f', last))
     redis.call('ZADD', key, now, newest[1])
     last = now

@@ -13,6 +13,9 @@ if kept then
   if not read[1] then return redis.error_reply('WRONGTYPE the key holds no bucket') end
   for i = 1, 8 do read[i] = tonumber(read[i]) end
   seen, ahead, full, part, base, base_part, last, count, hits = unpack(read)
+  -- Under another rule the parts were smaller ones.  All of them were less than a microsecond.
+  if part >= q then full, part = full + 1, 0 end
+  if base_part >= q then base, base_part = base + 1, 0 end
   if now + ahead < seen then -- the server's clock was set back: go on from where we were
     ahead, stepped = seen - now, true
   end
