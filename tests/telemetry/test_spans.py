@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from opentelemetry import context
+from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import SpanKind, StatusCode
 from pydantic import BaseModel
 
@@ -24,6 +27,9 @@ from tests.sentinel.helpers import FakeSentinel
 from tests.wire.world import done, opened
 
 if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan, Span
+
     from tests.telemetry.conftest import Sdk
 
 pytestmark = pytest.mark.any_server
@@ -37,6 +43,40 @@ class Ordered(BaseModel):
     """An event."""
 
     amount: int
+
+
+class Broken(SpanProcessor):
+    """A span processor that raises, as a plug-in of somebody else may."""
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's
+        if span.name == LOCK:
+            raise ZeroDivisionError
+
+    def on_end(self, span: ReadableSpan) -> None:  # noqa: ARG002 - the SDK's
+        raise ZeroDivisionError
+
+
+@KINDS
+async def test_a_span_processor_that_raises_costs_its_spans_and_no_call(
+    kind: str, flushed: RedisServer, sdk: Sdk, caplog: pytest.LogCaptureFixture
+):
+    """The lock was granted, its caller got the exception, and nobody could give it back."""
+    sdk.tracers.add_span_processor(Broken())
+    sdk.listen()
+    handled: list[int] = []
+
+    async def handle(recorded: Any) -> None:  # noqa: ANN401 - an event of the store
+        handled.append(recorded.position)
+
+    recorded = SimpleNamespace(position=1, envelope=SimpleNamespace(traceparent=None))
+    with caplog.at_level(logging.ERROR, "gridsync"):
+        async with opened(kind, flushed.url) as grid:
+            for _ in range(3):
+                lease = await done(grid.lock("job").acquire())
+                assert await done(lease.release())
+            await telemetry.processing(handle, "store", "group", "consumer")(recorded)
+    assert handled == [1]
+    assert [record.message.partition(" raised")[0] for record in caplog.records] == ["OpenTelemetry"], "said once"
 
 
 @KINDS

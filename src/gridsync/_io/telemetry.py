@@ -11,6 +11,7 @@ two providers was set; nothing where the context says that instrumentation is su
 
 from __future__ import annotations
 
+import logging
 import time
 import weakref
 from contextlib import nullcontext
@@ -28,10 +29,9 @@ from gridsync.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-    from contextlib import AbstractContextManager
 
     from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import Span, TracerProvider
+    from opentelemetry.trace import Span, Tracer, TracerProvider
 
     from gridsync._io.aio import AsyncIO
     from gridsync._io.counts import Counts
@@ -81,6 +81,7 @@ TALLIES: Final = {
 }
 """Every `IO.tally`; the metric's name is ``gridsync.`` and the key."""
 
+_log = logging.getLogger("gridsync")
 _W3C: Final = TraceContextTextMapPropagator()
 _span: ContextVar[Span | None] = ContextVar("gridsync-span", default=None)
 
@@ -92,6 +93,8 @@ class Listener:
         """Make the instruments; ``None`` stands for a provider that does nothing."""
         self.providers = (tracers, meters)
         self.tracer = None if tracers is None else tracers.get_tracer("gridsync")
+        self.complained = False
+        """Whether it was logged that a span could not be made or ended."""
         meter = metrics.NoOpMeter("gridsync") if meters is None else meters.get_meter("gridsync")
         self.duration = meter.create_histogram(
             DURATION, "s", "Duration of database client operations.", explicit_bucket_boundaries_advisory=BUCKETS
@@ -136,6 +139,28 @@ class Listener:
         self.sent = meter.create_counter("messaging.client.sent.messages", "{message}", "Events sent.")
         self.consumed = meter.create_counter("messaging.client.consumed.messages", "{message}", "Events received.")
         gauges.install(meter, _drivers)
+
+    def begin(self, tracer: Tracer, title: str, **options: Any) -> Span | None:  # noqa: ANN401 - those of `start_span`
+        """Begin a span; ``None`` if a sampler or a span processor raises: the call is worth more than its trace."""
+        try:
+            return tracer.start_span(title, **options)
+        except Exception:  # noqa: BLE001 - logged
+            self._complain()
+            return None
+
+    def end(self, span: Span) -> None:
+        """End a span, whatever a span processor raises: what was done was done."""
+        try:
+            span.end()
+        except Exception:  # noqa: BLE001 - logged
+            self._complain()
+
+    def _complain(self) -> None:
+        if not self.complained:
+            self.complained = True
+            _log.exception(
+                "OpenTelemetry raised when a span began or ended; calls go on without, and this is said once"
+            )
 
     def tally(self, what: str, name: str, value: float) -> None:
         """Record an `IO.tally`."""
@@ -242,9 +267,9 @@ def _wrap(inner: Call, where: Callable[[Sequence[str]], Endpoint], peers: Peers,
         message = messaging.message(operation, keys, args)
         span = None
         if tracer is not None and message is None:
-            span = tracer.start_span(title, kind=SpanKind.CLIENT, attributes=about)
+            span = listener.begin(tracer, title, kind=SpanKind.CLIENT, attributes=about)
         elif tracer is not None and message is not None:
-            span = tracer.start_span(message.title, kind=message.kind, attributes={**about, **message.about})
+            span = listener.begin(tracer, message.title, kind=message.kind, attributes={**about, **message.about})
         _span.set(span)
         started = time.perf_counter()
         try:
@@ -276,7 +301,7 @@ def _wrap(inner: Call, where: Callable[[Sequence[str]], Endpoint], peers: Peers,
             _span.set(None)
             if span is not None:
                 span.set_attributes(_peer(peers, where, keys))
-                span.end()
+                listener.end(span)
         return reply
 
     return call
@@ -340,19 +365,21 @@ def processing(
         failure: Attributes = {}
         one = {**about, "messaging.client.id": consumer, "messaging.message.id": f"{recorded.position}-0"}
         # Not the API's tracer that does nothing: its span would hide the caller's from the handler.
-        spanned: AbstractContextManager[Span | None] = nullcontext()
+        span = None
         if tracer is not None:
-            spanned = tracer.start_as_current_span(title, kind=SpanKind.CONSUMER, attributes=one, links=_link(recorded))
-        with spanned as span:
-            try:
+            span = chosen.begin(tracer, title, kind=SpanKind.CONSUMER, attributes=one, links=_link(recorded))
+        try:
+            with nullcontext() if span is None else trace.use_span(span):
                 await handle(recorded)
-            except BaseException as error:
-                failure = {"error.type": _kind(error)}
-                if span is not None:
-                    span.set_attributes(failure)
-                raise
-            finally:
-                chosen.process.record(time.perf_counter() - started, {**about, **failure})
+        except BaseException as error:
+            failure = {"error.type": _kind(error)}
+            if span is not None:
+                span.set_attributes(failure)
+            raise
+        finally:
+            if span is not None:
+                chosen.end(span)
+            chosen.process.record(time.perf_counter() - started, {**about, **failure})
         return None
 
     return handle_one
