@@ -52,6 +52,30 @@ async def test_a_seed_that_is_away_is_passed_over(world: World, flushed: RedisCl
     assert await run(io, GET, ("a",)) == b"v"
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        b"+OK\r\n",
+        b":7\r\n",
+        b"*1\r\n*2\r\n:0\r\n$2\r\nxx\r\n",
+        b"*1\r\n*1\r\n:0\r\n",
+        b"*1\r\n*3\r\n:9\r\n:5\r\n*2\r\n$1\r\nh\r\n:1\r\n",
+        b"*1\r\n*3\r\n:0\r\n:99999\r\n*2\r\n$1\r\nh\r\n:1\r\n",
+        b"*1\r\n*3\r\n:0\r\n:9\r\n*2\r\n$1\r\n\xff\r\n:1\r\n",
+        b"*1\r\n*3\r\n:0\r\n:9\r\n*1\r\n$1\r\nh\r\n",
+    ],
+)
+async def test_a_node_that_tells_nonsense_of_the_slots_is_passed_over(world: World, flushed: RedisCluster, told: bytes):
+    """A proxy, or something else that speaks RESP: the error was a bare ValueError, and the good node was not asked."""
+    with FakeServer(lambda peer, _: peer.send(told)) as strange:
+        io = world.io(flushed.url.replace("://", f"://127.0.0.1:{strange.port},"))
+        await world.do(io.connect)
+        await run(io, SET, ("a",), ("v", "PX", 60_000))
+        assert strange.requests
+        with pytest.raises(Unavailable, match=f"127.0.0.1:{strange.port}.*which is no slot table"):
+            await world.do(world.io(f"redis+cluster://127.0.0.1:{strange.port}").connect)
+
+
 async def test_without_connect_the_first_command_finds_its_way(world: World):
     """A driver that was never asked to connect starts with its seeds and lets MOVED tell."""
     io = world.io()

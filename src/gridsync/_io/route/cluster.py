@@ -245,8 +245,7 @@ class ClusterTopology:
     def _ask(self, endpoint: Endpoint, timeout: float) -> list[Any]:
         wire = self._wire = blocking.connect(endpoint, timeout=timeout, met_before=True)
         try:
-            ranges: list[Any] = wire.call(("CLUSTER", "SLOTS"), timeout)
-            return ranges
+            return _table(wire.call(("CLUSTER", "SLOTS"), timeout))
         finally:
             self._wire = None
             wire.close()
@@ -303,6 +302,21 @@ class Shard:
     async def alook(self) -> Sequence[Endpoint]:
         """As `look`."""
         return self._topology.replicas_of(self._owner)
+
+
+def _table(reply: Any) -> list[Any]:  # noqa: ANN401 - whatever was answered
+    """Return *reply* if it is a slot table; if not, the next node is asked, as after any other failure."""
+    try:
+        fits = all(
+            0 <= first <= last < SLOTS
+            and all(port >= 0 and (host is None or host.decode().isprintable()) for host, port, *_ in served_by)
+            for first, last, *served_by in reply
+        )
+    except (AttributeError, TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise Fault(f"it answered CLUSTER SLOTS with {reply!r:.100}, which is no slot table", applied=False)
+    return list(reply)
 
 
 _TABLE_IN_DOUBT = frozenset({"CLUSTERDOWN", "READONLY", "UNBLOCKED", "MASTERDOWN", "LOADING"})
