@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -221,6 +222,15 @@ def test_a_server_that_is_away_is_an_exit_code(arguments: tuple[str, ...]):
     code, output, errors = run(f"redis://127.0.0.1:{free_port()}", *arguments)
     assert (code, output) == (2, "")
     assert errors.startswith("gridsync: ")
+
+
+def test_who_names_no_server_is_told_that_there_is_nothing_to_see():
+    """A private server is started then, and an empty list of it would look like good news."""
+    command = [sys.executable, "-m", "gridsync.cli", "limits", "top"]
+    environment = {name: value for name, value in os.environ.items() if name != "REDIS_URL"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "gridsync: neither --url nor REDIS_URL names a server; this one is new, and empty\n"
 
 
 def test_a_rule_that_cannot_be_read_is_an_exit_code(flushed: RedisServer):

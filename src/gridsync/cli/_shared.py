@@ -37,7 +37,10 @@ def asking() -> Iterator[list[int]]:
 def open_grid(url: str | None, namespace: str | None) -> Grid:
     """Open a grid as the options of a command say."""
     given = {"redis_url": url, "gridsync_namespace": namespace}
-    return Grid(settings=Settings(**{name: value for name, value in given.items() if value is not None}))
+    settings = Settings(**{name: value for name, value in given.items() if value is not None})
+    if settings.redis_url == "embedded://":
+        print("gridsync: neither --url nor REDIS_URL names a server; this one is new, and empty", file=sys.stderr)
+    return Grid(settings=settings)
 
 
 def shown(text: str) -> str:
