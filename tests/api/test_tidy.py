@@ -274,7 +274,7 @@ def as_sync(annotation: object) -> str:
         text = inner
     text = re.sub(r"Coroutine\[Any, Any, ((?:[^\[\]]|\[[^\[\]]*\])*)\]", r"\1", text)
     # A handler that may be a plain function as well.
-    return re.sub(r"\b(\w+) \| \1\b", r"\1", text)
+    return re.sub(r"\b(\w+(?:\[\w+\])?) \| \1(?!\w)", r"\1", text)
 
 
 def surface(cls: type) -> dict[str, object]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
+import json
 import logging
 from collections import defaultdict
 from dataclasses import replace
@@ -499,6 +501,126 @@ def lost_tail(seed: int, scripts: Scripts = None) -> Simulation:
     sim.start("b", write, 60, 0.2)
     sim.run(until=200.0)
     check_followers(sim, "cde")
+    return sim
+
+
+class Tally(BaseModel):
+    """How many events a stream has, and the sum of their versions as those who wrote them saw it."""
+
+    count: int = 0
+    items: list[str] = []
+
+
+def note_item(state: Tally, event: Placed) -> Tally:
+    """Return the state after an event."""
+    return Tally(count=state.count + 1, items=[*state.items, event.item])
+
+
+async def decide(io: SimIO, commits: int, pause_s: float) -> None:
+    """Append what depends on the state: how many events there were, and who says so."""
+    random = io.process.random
+    tallies = open_store(io).aggregate(Tally(), note_item, snapshot_every=3)
+    for commit in range(commits):
+        stream = random.choice(("anna", "bert"))
+        with contextlib.suppress(OutcomeUnknown, Unavailable, Diverged):
+            await tallies.execute(
+                stream,
+                lambda state, commit=commit: Placed(item=f"{state.count} {io.process.name}{commit}"),
+                attempts=100,
+            )
+        with contextlib.suppress(OutcomeUnknown, Unavailable, Diverged):
+            loaded = await tallies.load(stream)
+            io.note("loaded", stream=stream, version=loaded.version, items=loaded.state.items)
+        await io.sleep(random.expovariate(1 / pause_s))
+
+
+def check_decisions(sim: Simulation, since_s: float = 0.0) -> None:
+    """Check that every event was decided on all that came before it, and that whoever loaded saw just that."""
+    for stream in ("anna", "bert"):
+        items = [json.loads(facts["d"])["item"] for _, facts in entries(sim, KEYS.stream(stream))]
+        if [item.partition(" ")[0] for item in items] != [str(n) for n in range(len(items))]:
+            raise sim.history.fail(f"decisions on {stream!r} were made on other states: {items}")
+        for event in sim.history.of("loaded"):
+            if event.stream == stream and event.at_us > since_s * 1e6 and event.items != items[: event.version]:
+                raise sim.history.fail(f"{event.process} loaded {event.items} at version {event.version}")
+
+
+def decisions(seed: int, scripts: Scripts = None) -> Simulation:
+    """Several processes decide on the same streams in bad weather, with snapshots."""
+    sim = Simulation(seed, faults=replace(BAD_DAY, cancel_every_s=0.0), scripts=scripts)
+    for name in "abcd":
+        sim.start(name, decide, 15, 0.8)
+    sim.run(until=90.0)
+    check_decisions(sim)
+    for stream in ("anna", "bert"):
+        length = len(entries(sim, KEYS.stream(stream)))
+        kept = int(sim.server.engine.execute("HGET", KEYS.snapshot("Tally", stream), "v") or 0)
+        if length - kept >= 3 + 4 or kept > length:  # one per process may be on its way
+            raise sim.history.fail(f"{stream!r} has {length} events and a snapshot at {kept}")
+    return sim
+
+
+def late_snapshots(seed: int, scripts: Scripts = None) -> Simulation:
+    """Requests arrive late, and the server forgets its newest events: a snapshot never says what was not."""
+    sim = Simulation(seed, faults=Faults(late=0.3, slow=0.1, calm_after_s=30.0), scripts=scripts)
+    data = sim.server.engine.data
+    kept: dict[Any, Any] = {}
+    newest: dict[str, int] = {}
+
+    def forget() -> None:
+        # All of the events and none of the snapshots: an old snapshot is written by one who had it in memory.
+        for key in [key for key in data._values if b":a:" not in key]:
+            del data._values[key]
+        data._values.update({key: value for key, value in kept.items() if b":a:" not in key})
+        newest.clear()
+
+    def look(_: Call) -> None:
+        for stream in ("anna", "bert"):
+            version = int(sim.server.engine.execute("HGET", KEYS.snapshot("Tally", stream), "v") or 0)
+            if version < newest.get(stream, 0):
+                raise sim.history.fail(f"the snapshot of {stream!r} went back to {version}")
+            if newest:
+                newest[stream] = version
+
+    for name in "abc":
+        sim.start(name, decide, 12, 0.5)
+    sim.at(2.0, lambda: kept.update(copy.deepcopy(data._values)))
+    if seed % 2:
+        sim.at(4.0 + sim.random.uniform(0, 2), forget)
+    else:
+        newest.update(anna=0, bert=0)
+        sim.watch(look)
+    sim.run(until=60.0)
+    # A request lasts a command timeout at most; after that nobody has anything of the lost events in hand.
+    check_decisions(sim, since_s=12.0 if seed % 2 else 0.0)
+    return sim
+
+
+def lost_while_deciding(seed: int, scripts: Scripts = None) -> Simulation:
+    """A failover comes between loading and appending, and the version fits all the same: that is no snapshot."""
+    sim = Simulation(seed, scripts=scripts)
+    data = sim.server.engine.data
+
+    async def work(io: SimIO) -> None:
+        store = open_store(io)
+        tallies = store.aggregate(Tally(), note_item, snapshot_every=1)
+        await store.append("anna", Placed(item="one"))
+        kept = copy.deepcopy(data._values)
+        await store.append("anna", Placed(item="lost"))
+
+        async def decide(_: Tally) -> Placed:
+            data._values.clear()
+            data._values.update(kept)
+            await store.append("anna", Placed(item="two"))
+            return Placed(item="three")
+
+        await tallies.execute("anna", decide)
+        loaded = await tallies.load("anna")
+        if loaded.state.items != ["one", "two", "three"]:
+            raise sim.history.fail(f"what failed over is remembered: {loaded}")
+
+    sim.start("a", work)
+    sim.run(until=30.0)
     return sim
 
 

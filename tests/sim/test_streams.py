@@ -34,6 +34,21 @@ def test_a_reader_is_told_when_a_failover_lost_what_it_saw(seed: int) -> None:
     scenarios.lost_tail(seed)
 
 
+def test_a_decision_is_made_on_all_that_came_before_it(seed: int) -> None:
+    """The last kilowatt-hour would be sold twice."""
+    scenarios.decisions(seed)
+
+
+def test_a_snapshot_never_says_what_was_not(seed: int) -> None:
+    """A balance would come back that a failover undid, or an older one than was seen."""
+    scenarios.late_snapshots(seed)
+
+
+def test_no_snapshot_is_made_of_what_a_failover_undid(seed: int) -> None:
+    """A balance of two histories would be kept for good."""
+    scenarios.lost_while_deciding(seed)
+
+
 def test_the_same_ids_in_two_streams_are_two_events(seed: int) -> None:
     """An event would be taken for a replay of another stream's."""
     scenarios.same_ids(seed)

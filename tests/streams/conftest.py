@@ -64,6 +64,24 @@ class Subscribed:
         return [await self.next() for _ in range(count)]
 
 
+class Both:
+    """Something of either kind whose methods are awaited for both."""
+
+    def __init__(self, inner: Any, *, is_async: bool) -> None:
+        self.inner = inner
+        self._is_async = is_async
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(self.inner, name)
+
+        async def call(*args: Any, **options: Any) -> Any:
+            if self._is_async:
+                return await method(*args, **options)
+            return await asyncio.to_thread(method, *args, **options)
+
+        return call
+
+
 class Store:
     """An event store of either kind; every call is awaited for both."""
 
@@ -99,6 +117,9 @@ class Store:
         else:
             for event in events:
                 look(event)
+
+    def aggregate(self, *args: Any, **options: Any) -> Any:
+        return Both(self.store.aggregate(*args, **options), is_async=self.is_async)
 
     def group(self, *args: Any, **options: Any) -> Group:
         return Group(self.store.group(*args, **options))

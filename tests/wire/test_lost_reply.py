@@ -777,6 +777,20 @@ async def several_streams_are_appended_to_once(stage: Stage) -> None:
     assert [e.position for e in await world.all(store.read("b"))] == [3, 4]
 
 
+@scenario("streams.snapshot")
+async def a_snapshot_is_kept(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    totals = store.aggregate(0.0, lambda total, event: total + event.kwh, snapshot_every=2)
+    rule = stage.arm()
+    for kwh in (1, 2):
+        await world.do(totals.execute, "a", lambda _, kwh=kwh: Placed(kwh=kwh))
+    assert rule.hits
+    assert (await world.do(totals.load, "a")).state == 3
+    with stage.server.client() as client:
+        assert client.hmget(event_keys(NAMESPACE, "orders").snapshot("float", "a"), "v", "d") == [b"2", b"3.0"]
+
+
 async def _consume(stage: Stage) -> None:
     world = stage.world
     store = world.store(stage.broken, Placed)

@@ -255,6 +255,10 @@ class EventKeys(NamedTuple):
         """Return the key of one stream ``<version>-0``."""
         return f"{self.base}:s:{name.translate(_ESCAPES)}"
 
+    def snapshot(self, aggregate: str, stream: str) -> str:
+        """Return the key of what one kind of aggregate makes of a stream: a hash."""
+        return f"{self.base}:a:{aggregate.translate(_PART_ESCAPES)}:{stream.translate(_ESCAPES)}"
+
     def group(self, name: str) -> str:
         """Return the key of what is kept about one consumer group: a hash, ``floor`` how far it surely has got."""
         return f"{self.base}:g:{name.translate(_ESCAPES)}"

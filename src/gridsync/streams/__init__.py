@@ -3,6 +3,7 @@
 `EventStore` and `AsyncEventStore` append and read; their `group` gives a `ConsumerGroup` or an `AsyncConsumerGroup`.
 """
 
+from gridsync.streams._aggregate import Aggregate, AsyncAggregate, Decided, Loaded
 from gridsync.streams._api import (
     ANY,
     EXISTS,
@@ -22,7 +23,9 @@ __all__ = [
     "ANY",
     "EXISTS",
     "NO_STREAM",
+    "Aggregate",
     "Appended",
+    "AsyncAggregate",
     "AsyncConsumerGroup",
     "AsyncEventStore",
     "AsyncSubscription",
@@ -30,10 +33,12 @@ __all__ = [
     "Committed",
     "Consumed",
     "ConsumerGroup",
+    "Decided",
     "Envelope",
     "EventStore",
     "Expected",
     "Failure",
+    "Loaded",
     "RawEvent",
     "Recorded",
     "Subscription",

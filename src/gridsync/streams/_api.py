@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from gridsync._io import run_sync
+from gridsync.streams._aggregate import Aggregate, AsyncAggregate, S
 from gridsync.streams._commit import Expected
 from gridsync.streams._core import StoreCore
 from gridsync.streams._envelope import seal
@@ -13,7 +14,7 @@ from gridsync.streams._model import E
 from gridsync.streams._subscription import AsyncSubscription, Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
     from pydantic import BaseModel
     from typing_extensions import TypeForm
@@ -248,6 +249,37 @@ class EventStore(Generic[E]):
         """
         return Subscription(self._core, after, self._core.takes(types, category))
 
+    def aggregate(
+        self,
+        initial: S,
+        evolve: Callable[[S, E], S],
+        *,
+        name: str | None = None,
+        snapshot_every: int | None = None,
+        schema_version: int = 1,
+    ) -> Aggregate[S, E]:
+        """Return what loads streams, decides on their state, and appends.
+
+        Args:
+            initial: The state of a stream without events; each load begins with a copy of it.
+            evolve: Takes a state and the next event and returns the state after it.
+            name: What its snapshots are called; the name of the state's type by default.
+            snapshot_every: Keep the state whenever at least so many events are newer than what is kept; never by
+                default.  Pydantic must be able to write and read the type of *initial* as JSON.
+            schema_version: Of the state: another one leaves snapshots aside that were made before.
+
+        Raises:
+            UsageError: An argument that cannot be used.
+        """
+        return Aggregate(
+            self._core,
+            initial,
+            evolve,
+            name=name,
+            snapshot_every=snapshot_every,
+            schema_version=schema_version,
+        )
+
     def group(self, name: str, *, start: Literal["first", "now"] = "first") -> ConsumerGroup[E]:
         """Return the consumer group *name*: each event goes to one of the group's consumers.
 
@@ -364,6 +396,25 @@ class AsyncEventStore(Generic[E]):
     ) -> AsyncSubscription[E]:
         """Iterate over the events of the store, those to come included, until stopped; see `EventStore.subscribe`."""
         return AsyncSubscription(self._core, after, self._core.takes(types, category))
+
+    def aggregate(
+        self,
+        initial: S,
+        evolve: Callable[[S, E], S],
+        *,
+        name: str | None = None,
+        snapshot_every: int | None = None,
+        schema_version: int = 1,
+    ) -> AsyncAggregate[S, E]:
+        """Return what loads streams, decides on their state, and appends; see `EventStore.aggregate`."""
+        return AsyncAggregate(
+            self._core,
+            initial,
+            evolve,
+            name=name,
+            snapshot_every=snapshot_every,
+            schema_version=schema_version,
+        )
 
     def group(self, name: str, *, start: Literal["first", "now"] = "first") -> AsyncConsumerGroup[E]:
         """Return the consumer group *name*; see `EventStore.group`."""

@@ -135,7 +135,7 @@ class StoreCore(Generic[E]):
         pages = Pages(
             self.io,
             self.keys.stream(checked(stream, "the name of a stream")),
-            f"stream {stream!r} of {self.name!r}",
+            self.stream_name(stream),
             start=from_version,
             end=to_version,
             reverse=reverse,
@@ -185,6 +185,10 @@ class StoreCore(Generic[E]):
         if isinstance(types, str) or not types:
             raise UsageError(f"types={types!r}: give a sequence of models or type names")
         return wanted(frozenset(name.encode() for each in types for name in self.codec.names(each)), category)
+
+    def stream_name(self, stream: str) -> str:
+        """Return what errors call a stream."""
+        return f"stream {stream!r} of {self.name!r}"
 
     def in_stream(self, stream: str, entry: Any) -> Recorded[E]:  # noqa: ANN401 - [id, [field, value, ...]]
         """Decode an entry of one stream."""
