@@ -274,7 +274,7 @@ class AsyncAggregate(_Aggregate[S, E]):
     async def execute(
         self,
         stream: str,
-        decide: Callable[[S], E | Sequence[E] | Awaitable[E | Sequence[E] | None] | None],
+        decide: Callable[[S], Awaitable[Decision[E]] | Decision[E]],
         *,
         attempts: int = 10,
         metadata: Mapping[str, Any] | None = None,
