@@ -21,6 +21,7 @@ from gridsync.errors import LeaseLost, LockTimeout, UsageError
 from gridsync.locks import AsyncLock, AsyncRWLock, Lock, RWLock
 from gridsync.testing.proxy import Break, FaultProxy
 from tests.locks.conftest import KEYS
+from tests.locks.redlocks import KEYS as REDLOCK_KEYS
 from tests.locks.redlocks import owners
 from tests.sim import lock_scenarios, redlock_scenarios
 from tests.wire.fake import eventually, soon
@@ -447,6 +448,23 @@ async def test_b12_a_request_that_a_release_overtook_is_refused(make_redlock: Ma
 def test_b12_no_request_that_comes_late_holds_anything(seed: int):
     redlock_scenarios.late_requests(seed)
     redlock_scenarios.late_renewals(seed)
+
+
+async def test_b12_a_release_that_a_later_round_overtook_takes_nothing(make_redlock: Maker, masters: list[RedisServer]):
+    """It was sent when votes were split; with it the holder lost a vote, and a rival had a majority beside it."""
+    with FaultProxy(masters[0].url) as proxy:
+        side = await make_redlock([proxy.url, *masters[1:3]])
+        for server in masters[1:3]:
+            server.command("HSET", REDLOCK_KEYS.state, "o", "somebody")
+            server.command("PEXPIRE", REDLOCK_KEYS.state, 300)
+        lease = await side.do(side.lock(ttl=60).acquire, timeout=30)
+        release = load("gridsync.locks", "release").sha.encode()
+        late = [words for words in proxy.requests("EVALSHA") if words[1] == release]
+        assert late, "no round failed"
+        for words in late:
+            masters[0].command(*words)
+        assert owners(masters[:1]) == [lease.owner.encode()]
+        assert await side.do(lease.release) is True
 
 
 @pytest.mark.parametrize("what", ["semaphore", "rwlock"])
