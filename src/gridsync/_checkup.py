@@ -56,7 +56,7 @@ def _permissions(namespace: str) -> _Ask:
         "XADD": ("XADD", key, "NOMKSTREAM", "*", "f", "v"),
         "XRANGE": ("XRANGE", key, "-", "+", "COUNT", 1),
         "XREADGROUP": ("XREADGROUP", "GROUP", "g", "c", "COUNT", 1, "STREAMS", key, ">"),
-        "XAUTOCLAIM": ("XAUTOCLAIM", key, "g", "c", 60_000, "0-0", "COUNT", 1),
+        "XCLAIM": ("XCLAIM", key, "g", "c", 60_000, "0-0"),
         "XACK": ("XACK", key, "g", "0-0"),
         "PUBLISH": ("PUBLISH", wake_prefix(health_keys(namespace).probe) + "health", ""),
         "SPUBLISH": ("SPUBLISH", shard_wake_prefix(health_keys(namespace).probe) + "health", ""),

@@ -20,6 +20,7 @@
     ├── HistoryBroken               what was read does not lead on to what is there
     │   ├── Truncated                  what comes next was removed
     │   └── Diverged                   what was read before is not there any more
+    ├── TooManyDeliveries           an event was begun so often that it is not begun again
     ├── OutcomeUnknown              it may or may not have happened
     ├── Unavailable                 it did not happen: the server is away
     ├── Misconfigured               it did not happen and no retry will heal it
@@ -56,6 +57,7 @@ __all__ = [
     "ServerError",
     "StaleFence",
     "TLSFailed",
+    "TooManyDeliveries",
     "Truncated",
     "Unavailable",
     "UnknownEventType",
@@ -247,6 +249,10 @@ class Diverged(HistoryBroken):
         """Keep what a handler may want besides the message."""
         super().__init__(message, name=name)
         self.checkpoint = checkpoint
+
+
+class TooManyDeliveries(GridsyncError):
+    """An event was begun again and again and never settled: whoever handled it died, or was cut off."""
 
 
 class OutcomeUnknown(GridsyncError):

@@ -180,11 +180,18 @@ class Gen:
                     r.choice(["ZRANGEBYSCORE", "ZREVRANGEBYSCORE"]),
                     *(k, self.bound(), self.bound(), *self.some("WITHSCORES"), *limit),
                 ],
+                # All members of this one have one score: the order of others is not said.
+                lambda: ["ZADD", "{t}lex", "0", self.word(), "0", self.word()],
+                lambda: ["ZRANGEBYLEX", "{t}lex", self.lex(), self.lex(), *limit],
                 lambda: ["ZREMRANGEBYSCORE", k, self.bound(), self.bound()] if r.random() < 0.4 else ["ZCARD", k],
                 lambda: ["ZREMRANGEBYRANK", k, self.rank(), self.rank()] if r.random() < 0.4 else ["ZCARD", k],
                 lambda: [r.choice(["ZPOPMIN", "ZPOPMAX"]), k],
             ]
         )()
+
+    def lex(self) -> str:
+        """An end of a range of members."""
+        return self.r.choice(["-", "+", "[" + self.word(), "(" + self.word(), "x"])
 
     def id(self) -> str:
         """An entry id."""

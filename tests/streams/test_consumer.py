@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync import errors
-from gridsync.streams import _consumer
-from gridsync.streams._consumer import ACK, CLAIM, JOIN, LEAVE, RENEW, TEND, Holding
+from gridsync.streams import Retry, _aside, _consumer
+from gridsync.streams._consumer import ACK, CLAIM, JOIN, LEAVE, TEND
 from gridsync.streams._core import APPEND
+from gridsync.streams._holding import RENEW, Holding
 from tests.streams.conftest import NAMESPACE, until
 from tests.streams.models import Bid, Order, Placed
 from tests.wire.outage import starved
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tests.streams.conftest import Group, Store, World
 
 GROUP = "billing"
+LATER = Retry(first_s=3600, max_s=3600)
 LIMITS = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 
@@ -43,6 +45,10 @@ def age(raw: redis.Redis, store: Store, *only: int) -> None:
     for position, consumer in pending(raw, store).items():
         if not only or position in only:
             raw.xclaim(store.keys.log, GROUP, consumer, 0, [f"{position}-0"], idle=3_600_000, justid=True)
+
+
+def aside(store: Store) -> tuple[str, str, str]:
+    return store.keys.retry(GROUP), store.keys.failed(GROUP), store.keys.waiting(GROUP)
 
 
 def consumers(raw: redis.Redis, store: Store) -> set[str]:
@@ -77,6 +83,28 @@ async def running(group: Group, handler: Callable[[Any], Any], **options: Any) -
     finally:
         group.stop()
         await task
+
+
+@pytest.fixture(autouse=True)
+def _whole_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pause is cut short by chance."""
+    monkeypatch.setattr(_aside.Aside, "chance", lambda _: 1.0)
+
+
+class Counted:
+    """A driver that counts how often one operation is run."""
+
+    def __init__(self, io: Any, operation: Any) -> None:
+        self._io = io
+        self._operation = operation
+        self.count = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._io, name)
+
+    async def run(self, operation: Any, keys: Any, args: Any = (), **options: Any) -> Any:
+        self.count += operation is self._operation
+        return await self._io.run(operation, keys, args, **options)
 
 
 async def filled(world: World, count: int) -> Store:
@@ -187,10 +215,10 @@ async def test_a_long_handler_and_what_waits_behind_it_are_not_claimed(world: Wo
     gate, begun, other = threading.Event(), list[int](), list[int]()
     async with running(store.group(GROUP), gated(world, gate, begun, 2), claim_idle=1.5):
         await until(lambda: 2 in begun and len(pending(raw, store)) == 3)
-        async with running(world.store(Order).group(GROUP), lambda e: other.append(e.position), claim_idle=1.5):
-            before = calls(raw, "xautoclaim")
-            # Several times over, the others looked for deliveries that had been idle for too long.
-            await until(lambda: calls(raw, "xautoclaim") >= before + 6)
+        io = Counted(world.io(), CLAIM)
+        async with running(world.store(Order, io=io).group(GROUP), lambda e: other.append(e.position), claim_idle=1.5):
+            # Several times over, it looked for deliveries that had been idle for too long.
+            await until(lambda: io.count >= 6)
             assert other == []
             gate.set()
             await until(lambda: not pending(raw, store))
@@ -251,7 +279,7 @@ async def test_what_was_stolen_while_it_waited_its_turn_is_not_begun(world: Worl
     assert task.result().stolen == 1
 
 
-async def test_a_failing_handler_leaves_its_event_pending_and_the_consumer_goes_on(world: World, raw: redis.Redis):
+async def test_a_failed_event_comes_again_and_the_consumer_goes_on(world: World, raw: redis.Redis):
     store = await filled(world, 3)
     seen: list[int] = []
     failures: list[Any] = []
@@ -261,7 +289,8 @@ async def test_a_failing_handler_leaves_its_event_pending_and_the_consumer_goes_
         if seen.count(2) == 1 and recorded.position == 2:
             raise ZeroDivisionError
 
-    async with running(store.group(GROUP), handle, on_error=failures.append, claim_idle=0.3) as task:
+    policy = Retry(first_s=0.1)
+    async with running(store.group(GROUP), handle, on_error=failures.append, policy=policy) as task:
         await until(lambda: len(seen) == 4)
     assert seen == [1, 2, 3, 2]
     assert (task.result().handled, task.result().failed) == (3, 1)
@@ -272,12 +301,13 @@ async def test_a_failing_handler_leaves_its_event_pending_and_the_consumer_goes_
 async def test_a_failed_event_keeps_its_pause_when_the_consumer_leaves(world: World, raw: redis.Redis):
     """Otherwise a fleet that restarts often would run a failing event as often."""
     store = await filled(world, 1)
-    done = await store.group(GROUP).consume(lambda _: 1 / 0, idle_stop=0, on_error=lambda _: None)
+    done = await store.group(GROUP).consume(lambda _: 1 / 0, idle_stop=0, on_error=lambda _: None, policy=LATER)
     assert done.failed == 1
-    assert pending(raw, store) == {1: "~free"}
+    assert pending(raw, store) == {1: "~parked"}
+    age(raw, store)
     again = await store.group(GROUP).consume(lambda _: None, idle_stop=0)
     assert again.handled == 0
-    age(raw, store)
+    raw.zadd(store.keys.retry(GROUP), {"1-0": 0})
     assert (await store.group(GROUP).consume(lambda _: None, idle_stop=0)).handled == 1
 
 
@@ -285,9 +315,10 @@ async def test_without_on_error_a_failure_is_logged_and_a_failing_on_error_too(
     world: World, caplog: pytest.LogCaptureFixture
 ):
     store = await filled(world, 1)
-    await store.group("a").consume(lambda _: 1 / 0, idle_stop=0)
-    assert "position 1 was not handled and stays pending" in caplog.text
-    await store.group("b").consume(lambda _: 1 / 0, idle_stop=0, on_error=lambda _: {}["x"])
+    await store.group("a").consume(lambda _: 1 / 0, idle_stop=0, policy=LATER)
+    assert "position 1 was not handled (attempt 1): ZeroDivisionError" in caplog.text
+    assert "it comes again" in caplog.text
+    await store.group("b").consume(lambda _: 1 / 0, idle_stop=0, on_error=lambda _: {}["x"], policy=LATER)
     assert "on_error of group 'b' failed at position 1" in caplog.text
 
 
@@ -299,7 +330,9 @@ async def test_an_event_that_cannot_be_read_neither_stops_the_consumer_nor_spins
     failures: list[Any] = []
     seen: list[int] = []
     reader = world.store(Placed)
-    done = await reader.group(GROUP).consume(lambda e: seen.append(e.position), idle_stop=0.3, on_error=failures.append)
+    done = await reader.group(GROUP).consume(
+        lambda e: seen.append(e.position), idle_stop=0.3, on_error=failures.append, policy=LATER
+    )
     assert seen == [1, 3, 4]
     assert (done.handled, done.failed) == (3, 2)
     assert [(f.position, f.recorded) for f in failures] == [(2, None), (5, None)]
@@ -337,14 +370,10 @@ async def test_new_events_do_not_wait_behind_a_long_pending_list(world: World, r
     raw.xreadgroup(GROUP, "busy", {store.keys.log: ">"}, count=300)
     await store.append("a", Placed(kwh=1))
     seen: list[int] = []
-    before = calls(raw, "xautoclaim")
-
-    def handle(_: Any) -> None:
-        seen.append(calls(raw, "xautoclaim") - before)
-
-    await store.group(GROUP).consume(handle, idle_stop=0, batch=1)
+    io = Counted(world.io(), CLAIM)
+    await world.store(Order, io=io).group(GROUP).consume(lambda _: seen.append(io.count), idle_stop=0, batch=1)
     assert seen == [1]
-    assert calls(raw, "xautoclaim") - before >= 30
+    assert io.count >= 30
 
 
 async def test_a_group_that_was_destroyed_is_made_again_where_it_had_got_to(world: World, raw: redis.Redis):
@@ -395,7 +424,7 @@ async def test_a_flush_during_a_handler_acknowledges_nothing_of_the_new_log(worl
 async def test_the_noted_floor_never_passes_what_is_pending(world: World, raw: redis.Redis):
     store = await filled(world, 6)
     failing = lambda e: 1 / (e.position - 3)  # noqa: E731
-    await store.group(GROUP).consume(failing, idle_stop=0, on_error=lambda _: None)
+    await store.group(GROUP).consume(failing, idle_stop=0, on_error=lambda _: None, policy=LATER)
     assert raw.hget(store.keys.group(GROUP), "floor") == b"2"
     raw.xgroup_destroy(store.keys.log, GROUP)
     seen: list[int] = []
@@ -438,7 +467,7 @@ async def test_dead_consumers_are_removed_only_when_they_hold_nothing(world: Wor
     raw.xgroup_create(store.keys.log, GROUP, "0")
     raw.xreadgroup(GROUP, "holds", {store.keys.log: ">"}, count=1)
     raw.xgroup_createconsumer(store.keys.log, GROUP, "empty")
-    keys = (store.keys.log, store.keys.group(GROUP))
+    keys = (store.keys.log, store.keys.group(GROUP), *aside(store))
     await until(lambda: all(row["idle"] > 2 for row in raw.xinfo_consumers(store.keys.log, GROUP)))
     assert raw.execute_command(*TEND.words(keys, (GROUP, 60_000))) == 0
     assert consumers(raw, store) == {"holds", "empty"}
@@ -590,7 +619,7 @@ async def test_a_thread_refuses_coroutine_functions_and_concurrency(world: World
     with pytest.raises(errors.UsageError, match="coroutine function"):
         await group.consume(handle)
     failures: list[Any] = []
-    done = await group.consume(lambda e: handle(e), idle_stop=0, on_error=failures.append)  # noqa: PLW0108
+    done = await group.consume(lambda e: handle(e), idle_stop=0, on_error=failures.append, policy=LATER)  # noqa: PLW0108
     assert (done.handled, done.failed) == (0, 1)
     assert isinstance(failures[0].error, errors.UsageError)
     with pytest.raises(errors.UsageError, match="threads"):

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gridsync._io.scripts import load, parse
 from gridsync.errors import OutcomeUnknown, Unavailable
-from gridsync.streams import AsyncEventStore, _consumer, _core
+from gridsync.streams import STOP, AsyncEventStore, Retry, _consumer, _core
 from gridsync.testing.faults import ROUGH, Faults
 from gridsync.testing.sim import Simulation
 from tests.streams.models import Order, Placed
@@ -63,13 +64,20 @@ class Market:
 
         async def handle(recorded: Recorded[Any]) -> None:
             await io.sleep(0.02)
-            if next(calls) % 7 == 0:
+            call = next(calls)
+            if call % 7 == 0:
                 raise ConnectionError
+            if call % 11 == 0:
+                raise LookupError
             self.handled[recorded.position] += 1
 
+        policy = {ConnectionError: Retry(first_s=0.5), LookupError: STOP}
         while not self.complete:
             group = self.store(io).group("g")
-            await group.consume(handle, claim_idle=2.0, batch=5, idle_stop=0.3, on_error=lambda _: None)
+            with suppress(LookupError):
+                await group.consume(
+                    handle, claim_idle=2.0, batch=5, idle_stop=0.3, policy=policy, on_error=lambda _: None
+                )
 
     @property
     def complete(self) -> bool:
@@ -131,7 +139,7 @@ MUTANTS = {
     ),
     "a replay without a version is written again": ("append", "    if score then", "    if false then"),
     "a position is given twice": ("append", "redis.call('HSET', meta, 'pos', position .. '')", ""),
-    "leaving destroys what is pending": ("leave", "'-', '+', 1000, consumer", "'-', '+', 0, consumer"),
+    "leaving destroys what is pending": ("leave", "'-', '+', '1000', consumer", "'-', '+', '0', consumer"),
 }
 
 

@@ -29,7 +29,7 @@ from gridsync.limits import GCRA, ApproxWindow, AsyncLimiter, Concurrency, Fixed
 from gridsync.limits import _look as limits_look
 from gridsync.locks import AsyncOncePer, OncePer
 from gridsync.locks._masters import Master, Masters
-from gridsync.streams import Check, Write
+from gridsync.streams import DEAD, Check, Park, Write
 from gridsync.testing.proxy import Break, FaultProxy, Rule
 from gridsync.testing.servers import RedisServer
 from tests.wire.fake import soon
@@ -808,8 +808,59 @@ async def _consume(stage: Stage) -> None:
         assert client.xinfo_consumers(LOG, "matcher") == []
 
 
-for _name in ("join", "ack", "leave", "tend"):
+for _name in ("join", "ack", "leave", "tend", "claim"):
     scenario(f"streams.{_name}")(_consume)
+
+
+async def _fail(stage: Stage) -> None:
+    """The second event fails twice and is given up; the third waits for that."""
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", [Placed(kwh=n) for n in (1, 2, 3)])
+    rule = stage.arm()
+    group, seen = store.group("matcher"), list[int]()
+
+    def handle(event: Any) -> None:  # noqa: ANN401 - a Recorded
+        seen.append(event.event.kwh)
+        if event.event.kwh == 2:
+            raise ValueError
+        if event.event.kwh == 3:
+            group.stop()
+
+    policy = Park(max_attempts=2, first_s=0.001, max_s=0.001)
+    done = await world.ended(world.start(group.consume, handle, policy=policy, on_error=lambda _: None))
+    assert rule.hits
+    assert seen == [1, 2, 2, 3]
+    assert (done.handled, done.failed, done.dead, done.stolen) == (2, 2, 1, 0)
+    letters = await world.all(group.dead_letters())
+    assert [(letter.position, letter.attempts) for letter in letters] == [(2, 2)]
+    with stage.server.client() as client:
+        assert client.xpending(LOG, "matcher")["pending"] == 0
+        assert not client.exists(*(f"{LOG.removesuffix('log')}{key}:matcher" for key in ("retry", "failed", "waiting")))
+
+
+for _name in ("park", "begin", "due", "bury"):
+    scenario(f"streams.{_name}")(_fail)
+
+
+@scenario("streams.replay")
+async def a_dead_letter_is_given_back_once(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", [Placed(kwh=n) for n in (1, 2)])
+
+    def fail(_: object) -> None:
+        raise ValueError
+
+    group = store.group("matcher")
+    await world.ended(world.start(group.consume, fail, policy=DEAD, on_error=lambda _: None, idle_stop=0))
+    stage.arm()
+    done = await world.do(group.dead_letters().replay)
+    assert (done.matched, done.replayed, done.gone) == (2, 2, 0)
+    assert await world.do(group.dead_letters().count) == 0
+    seen: list[int] = []
+    await world.ended(world.start(group.consume, lambda event: seen.append(event.event.kwh), idle_stop=0))
+    assert seen == [1, 2]
 
 
 @scenario("streams.renew")

@@ -263,6 +263,29 @@ class EventKeys(NamedTuple):
         """Return the key of what is kept about one consumer group: a hash, ``floor`` how far it surely has got."""
         return f"{self.base}:g:{name.translate(_ESCAPES)}"
 
+    def retry(self, group: str) -> str:
+        """Return the key of the deliveries of a group that were put aside: a sorted set, id → when due, server ms."""
+        return f"{self.base}:retry:{group.translate(_ESCAPES)}"
+
+    def failed(self, group: str) -> str:
+        """Return the key of what is known about failed deliveries of a group: a hash.
+
+        ``<id>`` → first and last failure (server ms), attempts, length of the consumer's name, that name, error;
+        ``k<stream>`` → the id that its later events wait behind; ``h<id>`` → the stream that waits behind it.
+        """
+        return f"{self.base}:failed:{group.translate(_ESCAPES)}"
+
+    def waiting(self, group: str) -> str:
+        """Return the key of the deliveries that wait behind a failed one of their stream: a sorted set.
+
+        Members of score 0: the length of the stream's name in three digits, the name, the position in sixteen digits.
+        """
+        return f"{self.base}:waiting:{group.translate(_ESCAPES)}"
+
+    def dead(self, group: str) -> str:
+        """Return the key of the dead letters of a group: a stream."""
+        return f"{self.base}:dead:{group.translate(_ESCAPES)}"
+
 
 def events(namespace: str, store: str) -> EventKeys:
     """Return the keys of the event store *store*."""

@@ -21,8 +21,8 @@ _KINDS: Final = {
     "streams.append": ("send", "send", SpanKind.PRODUCER),
     "streams.commit": ("send", "send", SpanKind.PRODUCER),
     "streams.read_new": ("receive", "receive", SpanKind.CLIENT),
-    "streams.read_own": ("receive", "receive", SpanKind.CLIENT),
     "streams.claim": ("receive", "receive", SpanKind.CLIENT),
+    "streams.due": ("receive", "receive", SpanKind.CLIENT),
     "streams.ack": ("ack", "settle", SpanKind.CLIENT),
 }
 """Of each operation, by its name: the operation's name and type, and the kind of its span."""
@@ -88,7 +88,7 @@ def ids(operation: Operation | Bound, reply: Any) -> list[str]:  # noqa: ANN401 
         return [f"{reply[-1]}-0"] if reply[0] <= _WRITTEN else []
     if operation.name == "streams.ack" or not reply:
         return []
-    entries = reply[1] if operation.name == "streams.claim" else next(iter(reply.values()))
+    entries = next(iter(reply.values())) if operation.name == "streams.read_new" else reply[1]
     return [entry[0].decode() for entry in entries]
 
 

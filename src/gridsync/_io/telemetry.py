@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 
     from opentelemetry.metrics import MeterProvider
-    from opentelemetry.trace import Span, Tracer, TracerProvider
+    from opentelemetry.trace import Span, SpanContext, Tracer, TracerProvider
 
     from gridsync._io.aio import AsyncIO
     from gridsync._io.counts import Counts
@@ -77,6 +77,12 @@ TALLIES: Final = {
     "lock.timeout": _Tally("count", "{call}", "callers that gave up waiting for a lock"),
     "stream.consumed": _Tally("count", "{event}", "events handled and acknowledged"),
     "stream.failed": _Tally("count", "{event}", "events whose handler raised"),
+    "stream.retried": _Tally("count", "{event}", "failed events that were put aside for another attempt"),
+    "stream.parked": _Tally("count", "{event}", "the same, with the later events of their stream behind them"),
+    "stream.waiting": _Tally("count", "{event}", "events that were put behind an earlier one of their stream"),
+    "stream.skipped": _Tally("count", "{event}", "failed events that count as done"),
+    "stream.dead": _Tally("count", "{event}", "events that became dead letters"),
+    "stream.replayed": _Tally("count", "{event}", "dead letters that were given back to their group"),
     "stream.lag": _Tally("age", "s", "from the commit of an event to the start of its handler"),
 }
 """Every `IO.tally`; the metric's name is ``gridsync.`` and the key."""
@@ -84,6 +90,9 @@ TALLIES: Final = {
 _log = logging.getLogger("gridsync")
 _W3C: Final = TraceContextTextMapPropagator()
 _span: ContextVar[Span | None] = ContextVar("gridsync-span", default=None)
+_followed: ContextVar[str] = ContextVar("gridsync-followed", default="")
+_failed: ContextVar[str] = ContextVar("gridsync-failed", default="")
+"""Of the event that this task handles: the trace of its last attempt, and of the present one if it failed."""
 
 
 class Listener:
@@ -335,15 +344,16 @@ def traced() -> tuple[str, str] | None:
     here = trace.get_current_span().get_span_context()
     if not here.is_valid:
         return None
-    parent = f"00-{here.trace_id:032x}-{here.span_id:016x}-{here.trace_flags:02x}"
-    return parent, here.trace_state.to_header()
+    return _parent(here), here.trace_state.to_header()
 
 
-def _link(recorded: Any) -> list[Link]:  # noqa: ANN401 - an event of the store
-    """Return a link to the span in which an event was appended, if there was one."""
-    if recorded.envelope.traceparent is None:
-        return []
-    headers = {"traceparent": recorded.envelope.traceparent, "tracestate": recorded.envelope.tracestate or ""}
+def _parent(here: SpanContext) -> str:
+    return f"00-{here.trace_id:032x}-{here.span_id:016x}-{here.trace_flags:02x}"
+
+
+def _link(parent: str, state: str | None = None) -> list[Link]:
+    """Return a link to the span that a ``traceparent`` names; none if it is nonsense."""
+    headers = {"traceparent": parent, "tracestate": state or ""}
     there = trace.get_current_span(_W3C.extract(headers, context.Context())).get_span_context()
     return [Link(there)] if there.is_valid else []
 
@@ -367,7 +377,12 @@ def processing(
         # Not the API's tracer that does nothing: its span would hide the caller's from the handler.
         span = None
         if tracer is not None:
-            span = chosen.begin(tracer, title, kind=SpanKind.CONSUMER, attributes=one, links=_link(recorded))
+            envelope = recorded.envelope
+            links = _link(envelope.traceparent, envelope.tracestate) if envelope.traceparent else []
+            if attempt := _followed.get():
+                links += _link(attempt)
+                _followed.set("")
+            span = chosen.begin(tracer, title, kind=SpanKind.CONSUMER, attributes=one, links=links)
         try:
             with nullcontext() if span is None else trace.use_span(span):
                 await handle(recorded)
@@ -375,6 +390,7 @@ def processing(
             failure = {"error.type": _kind(error)}
             if span is not None:
                 span.set_attributes(failure)
+                _failed.set(_parent(span.get_span_context()))
             raise
         finally:
             if span is not None:
@@ -383,6 +399,22 @@ def processing(
         return None
 
     return handle_one
+
+
+def follow(parent: str) -> None:
+    """Let the next span of `processing` in this task or thread be linked to *parent*, its event's last attempt."""
+    _followed.set(parent)
+
+
+def failed_trace() -> str:
+    """Return the trace of the attempt that has just failed in this task or thread, as `follow` takes it, and forget it.
+
+    Empty if there is none.
+    """
+    parent = _failed.get()
+    _failed.set("")
+    _followed.set("")  # if it failed before there was a span to link
+    return parent
 
 
 def failed(counts: Counts, operation: Operation, error: Exception) -> None:

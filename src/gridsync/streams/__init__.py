@@ -12,37 +12,55 @@ from gridsync.streams._api import (
     EventStore,
 )
 from gridsync.streams._commit import Check, Expected, Write
-from gridsync.streams._consumer import Consumed, Failure
+from gridsync.streams._consumer import Consumed
+from gridsync.streams._dead import AsyncDeadLetters, DeadLetters
 from gridsync.streams._envelope import Envelope
+from gridsync.streams._failures import Failure, Park, Policy, Retry, Verdict
 from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
+from gridsync.streams._letters import DeadLetter, Replayed
 from gridsync.streams._model import RawEvent, Upcaster, Upcasters
 from gridsync.streams._records import Appended, Committed, Recorded
 from gridsync.streams._subscription import AsyncSubscription, Subscription
 
+DEAD = Verdict.DEAD
+SKIP = Verdict.SKIP
+STOP = Verdict.STOP
+
 __all__ = [
     "ANY",
+    "DEAD",
     "EXISTS",
     "NO_STREAM",
+    "SKIP",
+    "STOP",
     "Aggregate",
     "Appended",
     "AsyncAggregate",
     "AsyncConsumerGroup",
+    "AsyncDeadLetters",
     "AsyncEventStore",
     "AsyncSubscription",
     "Check",
     "Committed",
     "Consumed",
     "ConsumerGroup",
+    "DeadLetter",
+    "DeadLetters",
     "Decided",
     "Envelope",
     "EventStore",
     "Expected",
     "Failure",
     "Loaded",
+    "Park",
+    "Policy",
     "RawEvent",
     "Recorded",
+    "Replayed",
+    "Retry",
     "Subscription",
     "Upcaster",
     "Upcasters",
+    "Verdict",
     "Write",
 ]

@@ -13,24 +13,26 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic
 
-from gridsync._io import Category, Command, load
-from gridsync.errors import GridsyncError, OutcomeUnknown, ServerError, Unavailable
+from gridsync._io import Category, Command, load, telemetry
+from gridsync.errors import GridsyncError, OutcomeUnknown, ServerError, TooManyDeliveries, Unavailable
+from gridsync.streams._aside import Aside
+from gridsync.streams._failures import Failure, Park, Retry, Verdict
+from gridsync.streams._holding import Holding
 from gridsync.streams._model import E
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from gridsync._io import Arg, Script, Signal
+    from gridsync._io import Arg, Signal
     from gridsync.streams._core import StoreCore
+    from gridsync.streams._failures import Decided, Rules
     from gridsync.streams._records import Recorded
 
 JOIN: Final = load("gridsync.streams", "join")
 ACK: Final = load("gridsync.streams", "ack")
-RENEW: Final = load("gridsync.streams", "renew")
 LEAVE: Final = load("gridsync.streams", "leave")
 TEND: Final = load("gridsync.streams", "tend")
-# A repeat would claim the next ones, and the first ones would wait in the pending list without anybody knowing.
-CLAIM: Final = Command("streams.claim", Category.NEVER, ("XAUTOCLAIM",))
+CLAIM: Final = load("gridsync.streams", "claim")
 
 BLOCK_MAX: Final = 5.0
 """Seconds of one blocking read at most: the bound of everything that a wake-up should have told."""
@@ -43,6 +45,11 @@ DEAD_AFTER: Final = 3600.0
 """Seconds without a sign of life after which a consumer that holds nothing is removed."""
 
 _START: Final = b"0-0"
+_SETTLED: Final = 1
+"""The code of `ack.lua` and `bury.lua` for a delivery that surely nobody waited behind."""
+_FRESH: Final = 2
+"""Parts of a delivery that this group makes for the first time; others come with how often they were begun."""
+_TALLIES: Final = {"retry": "stream.retried", "park": "stream.parked", "skip": "stream.skipped", "dead": "stream.dead"}
 _GONE: Final = frozenset({"NOGROUP", "UNBLOCKED"})
 """The group was lost: deleted, flushed, evicted, or not yet there on a promoted replica."""
 _FINAL: Final = frozenset({"ERR", "WRONGTYPE"})
@@ -58,25 +65,15 @@ class Consumed:
     handled: int
     """Deliveries whose handler returned and that were acknowledged."""
     failed: int
-    """Deliveries that stay pending because the handler raised or the event could not be read."""
+    """Deliveries whose handler raised or whose event could not be read, whatever became of them."""
     stolen: int
     """Deliveries that another consumer had claimed before this one could acknowledge or begin them."""
     returned: int
     """Deliveries taken but not begun, given back at the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure(Generic[E]):
-    """A delivery that was not handled: it stays pending and comes again after `claim_idle`."""
-
-    error: Exception
-    """What the handler raised; `UnknownEventType` or `InvalidEvent` if the event could not be read."""
-    position: int
-    """The event's position in the store."""
-    recorded: Recorded[E] | None
-    """The event; ``None`` if it could not be read."""
-    raw: dict[bytes, bytes]
-    """The stored fields: ``i`` id, ``s`` stream, ``v`` version, ``t`` type, ``d`` payload, ``w`` time."""
+    skipped: int = 0
+    """Those of the failed that the policy counts as done."""
+    dead: int = 0
+    """Events that became dead letters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,44 +87,7 @@ class Options:
     batch: int
     claim_idle: float
     idle_stop: float | None
-
-
-class Holding:
-    """A `Keep`: tells the server that deliveries are in work, also while the handler keeps the caller busy."""
-
-    def __init__(self, log: str, group: str, consumer: str, idle: float, now: float) -> None:
-        """Renew three times before *idle* seconds have passed."""
-        self.held: dict[bytes, None] = {}
-        self._keys = (log,)
-        self._head = (group, consumer)
-        self._idle = idle
-        self.due = now + idle / 3
-        self.deadline = now + idle
-
-    def request(self, now: float) -> tuple[Script, Sequence[str], Sequence[Arg]] | None:
-        """Ask for everything held at this moment."""
-        held = tuple(self.held)
-        if not held:
-            self._renewed(now)
-            return None
-        return RENEW, self._keys, (*self._head, *held)
-
-    def settle(self, reply: Any, sent: float) -> bool:  # noqa: ANN401
-        """Forget what was taken over by others; after an error try again sooner."""
-        if isinstance(reply, Exception):
-            self.due = sent + self._idle / 12
-            if sent >= self.deadline:
-                # Others may have it by now, which is no reason to hurry everything else that is kept.
-                self.deadline = sent + self._idle
-        elif reply is not None:
-            for lost in reply:
-                self.held.pop(lost, None)
-            self._renewed(sent)
-        return True
-
-    def _renewed(self, at: float) -> None:
-        self.due = at + self._idle / 3
-        self.deadline = at + self._idle
+    rules: Rules
 
 
 class Session(Generic[E]):
@@ -159,6 +119,8 @@ class Session(Generic[E]):
         now = self._io.monotonic()
         self._holding = Holding(self._log_key, group, options.consumer, options.claim_idle, now)
         self._held = self._holding.held
+        self._rules = options.rules
+        self._aside = Aside(self._io, store.keys, group, options.consumer)
         self._queue: deque[Any] = deque()
         self._unacked: list[bytes] = []
         self._acking: Signal | None = None
@@ -169,12 +131,19 @@ class Session(Generic[E]):
         self._life = 0
         # Where in our own pending list to look for deliveries that this process does not know of; None: nowhere.
         self._own: bytes | None = _START if options.known else None
+        # 1 once a reply may have been lost: what it delivered was counted as begun, and was not.
+        self._missed = 0
         self._cursor = _START
-        self._claim_due = self._quiet_since = now
+        # When to claim what others left, and when to ask for what is due again.
+        self._claim_due = self._due_at = self._quiet_since = now
         self._pause = PAUSE_MIN
         # Seconds that a handler takes, smoothed; None before the first one.
         self._pace: float | None = None
-        self._handled = self._failed = self._stolen = self._returned = 0
+        # Ends the blocking read under way: what runs beside it, an acknowledgement or a handler, made something due.
+        self._nudge: Signal | None = None
+        # What the policy lets this consumer end with.
+        self._broken: Exception | None = None
+        self._handled = self._failed = self._stolen = self._returned = self._skipped = self._dead = 0
 
     async def run(self) -> Consumed:
         """Consume until stopped, idle for long enough, or broken in a way that no retry heals."""
@@ -192,7 +161,9 @@ class Session(Generic[E]):
                 # Cancelled or broken, perhaps while leaving: what was not acknowledged goes back, even if nobody waits
                 # for it.  Leaving twice is leaving once.
                 self._io.spawn(self._leave())
-        return Consumed(self._handled, self._failed, self._stolen, self._returned)
+        if self._broken is not None:
+            raise self._broken
+        return Consumed(self._handled, self._failed, self._stolen, self._returned, self._skipped, self._dead)
 
     async def _work(self) -> None:
         while (entry := await self._next()) is not None:
@@ -228,20 +199,17 @@ class Session(Generic[E]):
         self._ended = True
         return None
 
-    async def _deliver(self, entry: Any) -> None:  # noqa: ANN401
+    async def _deliver(self, entry: Any) -> None:  # noqa: ANN401 - [id, fields] or, if it comes again, [id, fields, times]
         entry_id, life, recorded = entry[0], self._life, None
+        attempts = self._held.get(entry_id, 0) + 1
+        if (len(entry) > _FRESH or self._rules.parks) and not await self._begin(entry, attempts):
+            return
         try:
             recorded = self._store.in_log(entry)
             self._io.tally("stream.lag", self._name, recorded.time_us)
             await self._handle(recorded)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises must not end the consumer
-            # No longer renewed, so it is claimed after claim_idle, by whoever looks first.
-            if life == self._life:
-                self._held.pop(entry_id, None)
-            self._failed += 1
-            self._io.tally("stream.failed", self._name)
-            raw = dict(zip(entry[1][::2], entry[1][1::2], strict=False))
-            await self._report(Failure(error, int(entry_id[:-2]), recorded, raw))
+            await self._fail(entry, recorded, error, attempts, life)
             return
         if life == self._life:
             self._unacked.append(entry_id)
@@ -251,6 +219,113 @@ class Session(Generic[E]):
                 self._io.spawn(self._acknowledge_aside(self._acking))
         else:
             self._stolen += 1
+
+    async def _begin(self, entry: Any, attempts: int) -> bool:  # noqa: ANN401
+        """Tell the server that an attempt begins; false if it must not."""
+        entry_id, most = entry[0], self._rules.max_deliveries
+        if most is not None and attempts > most:
+            error = TooManyDeliveries(
+                f"the event at position {int(entry_id[:-2])} of {self._store.name!r} was begun {attempts - 1} times "
+                f"and never settled; max_deliveries={most}"
+            )
+            await self._fail(entry, None, error, attempts - 1, self._life)
+            return False
+        try:
+            code, trace = await self._aside.begin(entry_id, attempts, _fields(entry).get(b"s", b""))
+        except GridsyncError as error:
+            # Still held and renewed; given back if this is the end.
+            self._queue.appendleft(entry)
+            await self._stumble(error)
+            return False
+        if code > 0:
+            telemetry.follow(trace)
+            return True
+        self._held.pop(entry_id, None)
+        if code < 0:
+            self._stolen += 1
+        else:
+            self._io.tally("stream.waiting", self._name)
+        return False
+
+    async def _fail(
+        self,
+        entry: Any,  # noqa: ANN401
+        recorded: Recorded[E] | None,
+        error: Exception,
+        attempts: int,
+        life: int,
+    ) -> None:
+        """Do with a delivery that failed what the policy says, then tell `on_error`."""
+        self._failed += 1
+        self._io.tally("stream.failed", self._name)
+        trace = telemetry.failed_trace()
+        decided: Decided = "stolen"
+        retry_in = None
+        if life == self._life:
+            # Before anything is sent: once it is put aside, it may be handed out again, and to this consumer.
+            self._held.pop(entry[0], None)
+            rule = Verdict.DEAD if isinstance(error, TooManyDeliveries) else self._rules.judge(error, attempts)
+            try:
+                decided, retry_in = await self._settle(entry, rule, error, attempts, trace)
+            except GridsyncError as away:
+                # No longer renewed, so it is claimed after claim_idle, by whoever looks first.
+                decided = "retry"
+                if _is_gone(away):
+                    self._lost_group()
+                else:
+                    # Perhaps it was put aside, and nobody told us until when.
+                    self._ask_at(0.0)
+                    _log.warning("group %r: what failed comes again after claim_idle: %s", self._group, away)
+        raw = _fields(entry)
+        await self._report(Failure(error, int(entry[0][:-2]), recorded, raw, attempts, decided, retry_in))
+        if decided == "stop":
+            self._broken = error
+            self._ended = True
+            self._wake()
+
+    async def _settle(
+        self,
+        entry: Any,  # noqa: ANN401
+        rule: Retry | Verdict,
+        error: Exception,
+        attempts: int,
+        trace: str,
+    ) -> tuple[Decided, float | None]:
+        entry_id, retry_in = entry[0], None
+        decided: Decided
+        if isinstance(rule, Retry):
+            decided = "park" if isinstance(rule, Park) else "retry"
+            stream = _fields(entry).get(b"s", b"") if decided == "park" else b""
+            delay_ms = rule.pause_ms(attempts, self._aside.chance())
+            code, due_ms = await self._aside.park(entry_id, error, attempts, delay_ms, stream, trace)
+            retry_in = due_ms / 1000
+            self._ask_at(retry_in)
+        elif rule is Verdict.DEAD:
+            decided, code = "dead", await self._aside.bury(entry, error, attempts, trace)
+        elif rule is Verdict.SKIP:
+            # A repeat finds nothing pending, which is the same success.
+            words = (self._group, self._options.consumer, entry_id)
+            decided, code = "skip", (await self._io.run(ACK, self._aside.settling, words))[0]
+        else:
+            return "stop", None
+        if code < 0:
+            self._stolen += 1
+            return "stolen", None
+        if code != _SETTLED:
+            self._ask_at(0.0)
+        self._skipped += decided == "skip"
+        self._dead += decided == "dead"
+        self._io.tally(_TALLIES[decided], self._name)
+        return decided, retry_in
+
+    def _ask_at(self, seconds: float) -> None:
+        """Ask for what is due in so many seconds; end the blocking read that another worker began before."""
+        self._due_at = min(self._due_at, self._io.monotonic() + seconds)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._nudge is not None:
+            self._nudge.set()
 
     async def _report(self, failure: Failure[E]) -> None:
         try:
@@ -274,7 +349,7 @@ class Session(Generic[E]):
         ids, self._unacked = self._unacked, []
         try:
             # Repeated by the driver; a second run finds nothing pending, which is the same success.
-            codes = await self._io.run(ACK, (self._log_key,), (self._group, self._options.consumer, *ids))
+            codes = await self._io.run(ACK, self._aside.settling, (self._group, self._options.consumer, *ids))
         except GridsyncError as error:
             if not _is_gone(error):
                 self._unacked = ids + self._unacked
@@ -290,6 +365,8 @@ class Session(Generic[E]):
             else:
                 self._handled += 1
                 self._io.tally("stream.consumed", self._name)
+                if code != _SETTLED:
+                    self._ask_at(0.0)
         return True
 
     async def _fetch(self) -> None:
@@ -304,7 +381,10 @@ class Session(Generic[E]):
                 await self._acking.wait()
             if self._own is not None:
                 await self._read_own(self._own)
-            elif self._io.monotonic() >= self._claim_due:
+                return
+            if self._io.monotonic() >= self._due_at:
+                await self._take_due()
+            if self._io.monotonic() >= self._claim_due:
                 await self._claim()
                 if not self._queue and self._cursor != _START:
                     # A long pending list is searched piece by piece: new events need not wait for its end.
@@ -312,15 +392,19 @@ class Session(Generic[E]):
             else:
                 await self._read_new()
         except GridsyncError as error:
-            if _is_gone(error):
-                self._lost_group()
-                return
-            _raise_if_final(error)
-            # Deliveries may have become ours without our knowing: look there before reading on.
-            self._own = _START
-            _log.warning("group %r cannot read, next attempt in %.1f s: %s", self._group, self._pause, error)
-            await self._stop.wait(self._pause)
-            self._pause = min(self._pause * 2, PAUSE_MAX)
+            await self._stumble(error)
+
+    async def _stumble(self, error: GridsyncError) -> None:
+        """Wait for a server that is away; raise what no waiting heals."""
+        if _is_gone(error):
+            self._lost_group()
+            return
+        _raise_if_final(error)
+        # Deliveries may have become ours without our knowing: look there before reading on.
+        self._own, self._missed = _START, 1
+        _log.warning("group %r cannot read, next attempt in %.1f s: %s", self._group, self._pause, error)
+        await self._stop.wait(self._pause)
+        self._pause = min(self._pause * 2, PAUSE_MAX)
 
     def _lost_group(self) -> None:
         _log.warning(
@@ -331,55 +415,67 @@ class Session(Generic[E]):
         self._held.clear()
         self._queue.clear()
         self._unacked.clear()
+        self._due_at = self._io.monotonic()
 
     async def _join(self) -> None:
         # Once lost, "now" would skip what was appended since: a group that is nowhere noted starts at the beginning.
         from_now = self._from_now and self._life == 0
-        keys = (self._log_key, self._store.keys.meta, self._group_key)
+        keys = (self._log_key, self._store.keys.meta, self._group_key, *self._aside.settling[1:])
         await self._io.run(JOIN, keys, (self._group, str(int(from_now))))
         self._joined = True
 
-    def _enqueue(self, entries: Any) -> list[bytes]:  # noqa: ANN401
-        """Take deliveries that are not in work here already; returns the ids of those whose event is gone."""
-        gone = []
+    def _enqueue(self, entries: Any, missed: int = 0) -> None:  # noqa: ANN401
+        """Take deliveries that are not in work here already."""
         for entry in entries:
-            if entry[1] is None:
-                gone.append(entry[0])
-            elif entry[0] not in self._held:
-                self._held[entry[0]] = None
+            if entry[0] not in self._held:
+                self._held[entry[0]] = max(0, entry[2] - missed) if len(entry) > _FRESH else 0
                 self._queue.append(entry)
-        return gone
 
     async def _read_own(self, after: bytes) -> None:
         """Read one page of our own pending list, moving on from page to page."""
-        head = (*self._read_head(), "STREAMS")
-        read = Command("streams.read_own", Category.IDEMPOTENT, head)
-        entries = _entries(await self._io.run(read, (self._log_key,), (after,)))
-        self._own = entries[-1][0] if entries else None
-        if gone := self._enqueue(entries):
-            self._forget(gone)
-            await self._io.run(ACK, (self._log_key,), (self._group, self._options.consumer, *gone))
+        cursor, entries, gone = await self._look("-1", after)
+        self._own = None if cursor == _START else cursor
+        self._enqueue(entries, self._missed)
+        self._forget(gone)
 
     async def _claim(self) -> None:
         """Take over what others left idle.  The cursor is kept, so the head of the list cannot hide the rest."""
-        options = self._options
-        idle_ms = max(1, round(options.claim_idle * 1000))
-        args: list[Arg] = [self._group, options.consumer, str(idle_ms), self._cursor, "COUNT", str(self._room())]
-        reply = await self._io.run(CLAIM, (self._log_key,), args)
-        self._cursor = reply[0]
-        self._enqueue(reply[1])
-        self._forget(reply[2])
+        idle = self._options.claim_idle
+        self._cursor, entries, gone = await self._look(str(max(1, round(idle * 1000))), self._cursor)
+        self._enqueue(entries)
+        self._forget(gone)
         if self._cursor == _START:
-            self._claim_due = self._io.monotonic() + options.claim_idle / 3
+            self._claim_due = self._io.monotonic() + idle / 3
             await self._tend()
+            # It may have found what was stranded.
+            self._due_at = self._io.monotonic()
+
+    async def _look(self, idle_ms: str, after: bytes) -> Any:  # noqa: ANN401
+        # Never repeated: it would claim the next ones, and the first would wait in the pending list, known to nobody.
+        args: list[Arg] = [self._group, self._options.consumer, idle_ms, after, str(self._room())]
+        return await self._io.run(CLAIM, self._aside.settling, args)
+
+    async def _take_due(self) -> None:
+        """Take what is due again: half of the room at most, for new events have waited for their first attempt."""
+        now, self._due_at = self._io.monotonic(), float("inf")
+        try:
+            wait, entries, gone = await self._aside.due(max(1, self._room() // 2))
+        except GridsyncError:
+            self._due_at = now
+            raise
+        self._enqueue(entries)
+        self._forget(gone)
+        # What other consumers put aside meanwhile is found within BLOCK_MAX.
+        self._due_at = min(self._due_at, now + (BLOCK_MAX if wait is None else min(wait, BLOCK_MAX)))
 
     async def _tend(self) -> None:
         dead_after_ms = round(max(DEAD_AFTER, 2 * self._options.claim_idle) * 1000)
-        await self._io.run(TEND, (self._log_key, self._group_key), (self._group, str(dead_after_ms)))
+        keys = (self._log_key, self._group_key, *self._aside.settling[1:])
+        await self._io.run(TEND, keys, (self._group, str(dead_after_ms)))
 
     async def _read_new(self) -> None:
         options, now = self._options, self._io.monotonic()
-        wait = min(self._claim_due - now, BLOCK_MAX)
+        wait = 0.0 if self._queue else min(self._claim_due - now, self._due_at - now, BLOCK_MAX)
         if options.idle_stop is not None:
             wait = min(wait, self._quiet_since + options.idle_stop - now)
         if wait <= 0:
@@ -390,12 +486,21 @@ class Session(Generic[E]):
             # BLOCK 0 would be for ever.
             wait_ms = max(1, round(wait * 1000))
             read = Command("streams.read_new", Category.NEVER, (*self._read_head(), "BLOCK", str(wait_ms), "STREAMS"))
-            reply = await self._io.block(read, (self._log_key,), (">",), wait=wait_ms / 1000, stop=self._stop)
+            reply = await self._block(read, wait_ms / 1000)
         # Only here: what comes before may work while this does not, as when no descriptor is left for a connection.
         self._pause = PAUSE_MIN
         self._enqueue(_entries(reply))
         if not self._queue and options.idle_stop is not None and self._cursor == _START:
             self._ended = self._io.monotonic() >= self._quiet_since + options.idle_stop
+
+    async def _block(self, read: Command, wait: float) -> Any:  # noqa: ANN401
+        self._nudge = self._io.signal()
+        drop = self._stop.on_set(self._nudge.set)
+        try:
+            return await self._io.block(read, (self._log_key,), (">",), wait=wait, stop=self._nudge)
+        finally:
+            drop()
+            self._nudge = None
 
     def _read_head(self) -> tuple[str, ...]:
         options = self._options
@@ -414,7 +519,8 @@ class Session(Generic[E]):
                 await self._acking.wait()
             if self._unacked:
                 await self._acknowledge()
-            args: tuple[Arg, ...] = (self._group, self._options.consumer, *self._held)
+            held = (word for entry_id, begun in tuple(self._held.items()) for word in (entry_id, str(begun)))
+            args: tuple[Arg, ...] = (self._group, self._options.consumer, *held)
             while self._joined and await self._io.run(LEAVE, (self._log_key,), args):
                 pass
             if self._joined:
@@ -422,6 +528,10 @@ class Session(Generic[E]):
         except GridsyncError as error:
             if not _is_gone(error):
                 _log.warning("group %r: %s leaves without word: %s", self._group, self._options.consumer, error)
+
+
+def _fields(entry: Any) -> dict[bytes, bytes]:  # noqa: ANN401
+    return dict(zip(entry[1][::2], entry[1][1::2], strict=False))
 
 
 def _is_gone(error: GridsyncError) -> bool:

@@ -10,7 +10,10 @@ from gridsync._io import run_sync, telemetry
 from gridsync._units import Seconds, seconds
 from gridsync._units import name as checked
 from gridsync.errors import UsageError
-from gridsync.streams._consumer import Consumed, Failure, Options, Session
+from gridsync.streams._consumer import Consumed, Options, Session
+from gridsync.streams._dead import AsyncDeadLetters, DeadLetters
+from gridsync.streams._failures import Failure, Policy, Retry, Rules
+from gridsync.streams._letters import Letters
 from gridsync.streams._model import E
 
 if TYPE_CHECKING:
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
 BATCH_MAX = 1000
 CLAIM_IDLE_MIN = 0.1
 """Seconds: below this a slow network alone would make deliveries look abandoned."""
+
+RETRY = Retry()
+"""What becomes of a failed event unless you say otherwise: nothing is given up."""
 
 _log = logging.getLogger("gridsync.streams")
 
@@ -56,6 +62,10 @@ class _Group(Generic[E]):
             self._core, self._name, options, self._stop, from_now=self._from_now, handle=observed, complain=complain
         )
 
+    def _letters(self) -> Letters:
+        core = self._core
+        return Letters(core.io, core.keys, core.name, self._name, from_now=self._from_now)
+
     def _log(self, failure: Failure[E]) -> None:
         _log_failure(self._name, failure)
 
@@ -82,13 +92,15 @@ class ConsumerGroup(_Group[E]):
         batch: int = 100,
         claim_idle: Seconds = 30.0,
         idle_stop: Seconds | None = None,
+        policy: Policy = RETRY,
+        max_deliveries: int | None = None,
         on_error: Callable[[Failure[E]], object] | None = None,
     ) -> Consumed:
         """Handle events in this thread until `stop` is called.
 
         Args:
-            handler: Called with each event; when it returns, the event is acknowledged.  What it raises leaves the
-                event pending; it comes again, here or elsewhere, after *claim_idle*.
+            handler: Called with each event; when it returns, the event is acknowledged.  When it raises, *policy*
+                says what becomes of the event.
             consumer: A name of your own that no other running consumer has; one that lives on after a crash gets its
                 pending events back at once.  Without one a new name is made and removed at the end.
             concurrency: Only 1 here: call `consume` in more threads or processes instead.
@@ -96,7 +108,14 @@ class ConsumerGroup(_Group[E]):
                 behind a slow handler, another consumer could have begun.  Those that wait are renewed too.
             claim_idle: Seconds without a sign of life after which an event held by someone else is taken over.
             idle_stop: Return after this many seconds without any event; ``None`` goes on for ever.
-            on_error: Called with each `Failure`; without one it is logged.
+            policy: What becomes of an event whose handler raised, or that cannot be read: a `Retry`, a `Park`,
+                ``DEAD``, ``SKIP`` or ``STOP``, or a mapping of these by class of exceptions, of which the nearest
+                counts.  What it does not name is tried again for ever, with pauses that grow up to 5 minutes.
+                Consumers of one group should agree on it.
+            max_deliveries: An event that was begun so often and never settled, for example because its process died,
+                becomes a dead letter instead of being begun again.  ``None`` takes the ``max_attempts`` of the policy
+                for ``Exception``, and is without limit if there is none.
+            on_error: Called with each `Failure` and what was decided about it; without one it is logged.
 
         Returns:
             What was handled, failed, lost to others and given back.
@@ -104,6 +123,7 @@ class ConsumerGroup(_Group[E]):
         Raises:
             UsageError: An argument that cannot be used.
             Misconfigured: The server refuses for a reason that no retry heals.
+            Exception: What the handler raised, if *policy* says ``STOP``.
 
         Guarantee: while the handler runs, however long, its event is renewed and nobody else gets it; as long as the
         server can be reached within *claim_idle*.
@@ -134,8 +154,13 @@ class ConsumerGroup(_Group[E]):
             batch=batch,
             claim_idle=claim_idle,
             idle_stop=idle_stop,
+            rules=Rules(policy, max_deliveries),
         )
         return run_sync(self._session(options, handle, complain).run())
+
+    def dead_letters(self) -> DeadLetters:
+        """Return the events that this group has given up; nothing is sent."""
+        return DeadLetters(self._letters())
 
 
 class AsyncConsumerGroup(_Group[E]):
@@ -155,6 +180,8 @@ class AsyncConsumerGroup(_Group[E]):
         batch: int = 100,
         claim_idle: Seconds = 30.0,
         idle_stop: Seconds | None = None,
+        policy: Policy = RETRY,
+        max_deliveries: int | None = None,
         on_error: Callable[[Failure[E]], Awaitable[object] | object] | None = None,
     ) -> Consumed:
         """Handle events in this task until `stop` is called; see `ConsumerGroup.consume`.
@@ -167,7 +194,14 @@ class AsyncConsumerGroup(_Group[E]):
                 behind a slow handler, another consumer could have begun.  Those that wait are renewed too.
             claim_idle: Seconds without a sign of life after which an event held by someone else is taken over.
             idle_stop: Return after this many seconds without any event; ``None`` goes on for ever.
-            on_error: Called with each `Failure`; without one it is logged.
+            policy: What becomes of an event whose handler raised, or that cannot be read: a `Retry`, a `Park`,
+                ``DEAD``, ``SKIP`` or ``STOP``, or a mapping of these by class of exceptions, of which the nearest
+                counts.  What it does not name is tried again for ever, with pauses that grow up to 5 minutes.
+                Consumers of one group should agree on it.
+            max_deliveries: An event that was begun so often and never settled, for example because its process died,
+                becomes a dead letter instead of being begun again.  ``None`` takes the ``max_attempts`` of the policy
+                for ``Exception``, and is without limit if there is none.
+            on_error: Called with each `Failure` and what was decided about it; without one it is logged.
 
         Returns:
             What was handled, failed, lost to others and given back.
@@ -175,6 +209,7 @@ class AsyncConsumerGroup(_Group[E]):
         Raises:
             UsageError: An argument that cannot be used.
             Misconfigured: The server refuses for a reason that no retry heals.
+            Exception: What the handler raised, if *policy* says ``STOP``.
 
         Cancelling the task cancels the running handlers; nothing that was not handled is acknowledged, and what was
         held goes back to the group at once.
@@ -198,8 +233,13 @@ class AsyncConsumerGroup(_Group[E]):
             batch=batch,
             claim_idle=claim_idle,
             idle_stop=idle_stop,
+            rules=Rules(policy, max_deliveries),
         )
         return await self._session(options, handle, complain).run()
+
+    def dead_letters(self) -> AsyncDeadLetters:
+        """Return the events that this group has given up; nothing is sent."""
+        return AsyncDeadLetters(self._letters())
 
 
 def _from_now(start: str) -> bool:
@@ -224,6 +264,7 @@ def _options(
     batch: int,
     claim_idle: Seconds,
     idle_stop: Seconds | None,
+    rules: Rules,
 ) -> Options:
     """Check the arguments of `consume` and convert them, once."""
     name = io.token() if consumer is None else checked(consumer, "the name of a consumer")
@@ -235,14 +276,26 @@ def _options(
         raise UsageError(f"batch={batch!r} must be a whole number from 1 to {BATCH_MAX}")
     idle_s = seconds(claim_idle, "claim_idle", least=CLAIM_IDLE_MIN)
     stop_s = None if idle_stop is None else seconds(idle_stop, "idle_stop")
-    return Options(name, consumer is not None, concurrency, batch, idle_s, stop_s)
+    return Options(name, consumer is not None, concurrency, batch, idle_s, stop_s, rules)
 
 
 def _log_failure(group: str, failure: Failure[Any]) -> None:
     _log.error(
-        "group %r: the event at position %d was not handled and stays pending: %r",
+        "group %r: the event at position %d was not handled (attempt %d): %r; %s",
         group,
         failure.position,
+        failure.attempts,
         failure.error,
+        _BECOMES[failure.decided],
         exc_info=failure.error,
     )
+
+
+_BECOMES = {
+    "retry": "it comes again",
+    "park": "it comes again, and later events of its stream wait for it",
+    "skip": "it counts as done",
+    "stop": "it stays pending and this consumer ends",
+    "dead": "it is a dead letter now",
+    "stolen": "another consumer has taken it over",
+}

@@ -2,12 +2,16 @@
 -- tend: note how far the group surely has got, and remove consumers that died with nothing pending.
 -- KEYS[1] log stream
 -- KEYS[2] group hash
+-- KEYS[3] retry zset
+-- KEYS[4] failed hash
+-- KEYS[5] waiting zset
 -- ARGV[1] group string
 -- ARGV[2] dead_after integer, ms
 -- Returns the floor: every event up to this position is acknowledged
 -- Category idempotent
--- Cost O(consumers + groups)
-local log, key, group, dead_after = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2])
+-- Cost O(consumers + groups), and once a list was lost O(parked log parked), at most 1000 a call
+local log, key, retry, failed, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local group, dead_after = ARGV[1], tonumber(ARGV[2])
 local function fields(flat)
   local map = {}
   for k = 1, #flat, 2 do map[flat[k]] = flat[k + 1] end
@@ -27,6 +31,17 @@ for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', log, group)) do
   local info = fields(row)
   if info['pending'] == 0 and info['idle'] > dead_after then
     redis.call('XGROUP', 'DELCONSUMER', log, group, info['name'])
+  end
+end
+-- Parked and on no list, or behind nobody knows what: a key was evicted, or deleted by hand.
+local parked = 0
+for _, row in ipairs(pending[4] or {}) do
+  if row[1] == '~parked' then parked = tonumber(row[2]) end
+end
+if parked > 0 and redis.call('EXISTS', failed) == 0 then redis.call('DEL', waiting) end
+if parked > redis.call('ZCARD', retry) + redis.call('ZCARD', waiting) then
+  for _, row in ipairs(redis.call('XPENDING', log, group, '-', '+', '1000', '~parked')) do
+    redis.call('ZADD', retry, 'NX', '0', row[1])
   end
 end
 redis.call('HSET', key, 'floor', floor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import TYPE_CHECKING
 
 from gridsync._io.wire.faults import ReplyError
@@ -183,6 +184,7 @@ def _options(words: list[bytes], allowed: frozenset[bytes]) -> tuple[set[bytes],
 
 _ZRANGE = frozenset({b"BYSCORE", b"REV", b"LIMIT", b"WITHSCORES"})
 _BY_SCORE = frozenset({b"LIMIT", b"WITHSCORES"})
+_BY_LEX = frozenset({b"LIMIT"})
 _BY_RANK = frozenset({b"WITHSCORES"})
 
 
@@ -212,6 +214,31 @@ def zrevrangebyscore(engine: Engine, args: list[bytes]) -> Reply:
     """Return members between two scores, highest first."""
     options, limit = _options(args[3:], _BY_SCORE)
     return _range(engine, args, options | {b"BYSCORE", b"REV"}, limit)
+
+
+def _lex_place(members: list[bytes], bound: bytes, *, low: bool) -> int:
+    if bound == b"-":
+        return 0
+    if bound == b"+":
+        return len(members)
+    if bound[:1] not in (b"[", b"("):
+        raise ReplyError("ERR min or max not valid string range item")
+    before = (bound[:1] == b"[") == low
+    return (bisect_left if before else bisect_right)(members, bound[1:])
+
+
+@command("ZRANGEBYLEX", 3, -1)
+def zrangebylex(engine: Engine, args: list[bytes]) -> Reply:
+    """Return members between two members, of a set where all have one score."""
+    _, limit = _options(args[3:], _BY_LEX)
+    value = _read(engine, args[0])
+    members = [member for _score, member in value.order]
+    start, stop = _lex_place(members, args[1], low=True), _lex_place(members, args[2], low=False)
+    found = members[start:stop]
+    if limit:
+        offset, count = limit
+        found = found[offset : len(found) if count < 0 else offset + count] if offset >= 0 else []
+    return list(found)
 
 
 def _remove(engine: Engine, key: bytes, value: SortedSet, start: int, stop: int) -> int:
