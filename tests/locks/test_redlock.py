@@ -154,6 +154,19 @@ async def test_a_master_that_was_restarted_within_the_lease_votes_for_nobody_els
         assert await fresh.do(lease.release) is True
 
 
+async def test_a_log_that_is_not_always_written_may_have_forgotten(make: Maker):
+    """`no-appendfsync-on-rewrite` suspends `appendfsync always`, and a crash then costs what was granted meanwhile."""
+    with RedisServer(options=SURE) as a, RedisServer(options=SURE) as b, RedisServer(options=SURE) as c:
+        side = await make([a, b, c], max_ttl=30)
+        assert await side.do((await side.do(side.lock().acquire)).release) is True
+        for server in (b, c):
+            server.command("CONFIG", "SET", "no-appendfsync-on-rewrite", "yes")
+        info = await side.do(side.lock().info)
+        assert [master.votes_in > 0 for master in info.masters] == [False, True, True]
+        other = await make([a, b, c], max_ttl=30)
+        assert await other.do(other.lock().try_acquire) is None
+
+
 async def test_a_client_that_reaches_only_a_minority_gets_nothing_and_holds_nobody_up(
     make: Maker, masters: list[RedisServer]
 ):

@@ -29,7 +29,7 @@ T = TypeVar("T")
 _log = logging.getLogger("gridsync")
 INFO = Command("INFO", Category.READ, ("INFO", "server", "persistence"))
 ROLE = Command("ROLE", Category.READ, ("ROLE",))
-FSYNC = Command("CONFIG GET", Category.READ, ("CONFIG", "GET", "appendfsync"))
+FSYNC = Command("CONFIG GET", Category.READ, ("CONFIG", "GET", "appendfsync", "no-appendfsync-on-rewrite"))
 MASTERS_MIN = 3
 TIMEOUT_SHARE = 0.01
 TIMEOUT_MIN_S = 0.005
@@ -124,8 +124,9 @@ class Master:
         durable = False
         if facts.get("aof_enabled") == "1":
             said = await caught(self.io.run(FSYNC, (), timeout=timeout))
-            # A hash to RESP3; some providers forbid the question.
-            durable = not isinstance(said, GridsyncError) and b"always" in _flat(said)
+            # A hash to RESP3; some providers forbid the question.  The second setting suspends the first.
+            words = [] if isinstance(said, GridsyncError) else _flat(said)
+            durable = b"always" in words and b"yes" not in words
         self.durable = durable
         self.uptime_s = int(facts.get("uptime_in_seconds", 0))
         self._meet(facts.get("run_id", "").encode())
