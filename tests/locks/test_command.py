@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -174,6 +175,63 @@ def test_every_kind_is_listed_and_says_which_it_is(grid: Grid, flushed: RedisSer
     assert asked(flushed, "info", "auction", "--kind", "election")[0] == 1
     for lease in held:
         lease.release()
+
+
+async def test_latches_barriers_and_periods_are_listed_while_they_matter(grid: Grid, flushed: RedisServer):
+    """Whoever hangs at a barrier would find nothing that holds it up."""
+    grid.latch("open", 1).count_down()
+    grid.barrier("empty", 1).wait()
+    grid.latch("ready", 3).count_down()
+    turn = grid.once_per(3600, "report").claim()
+    assert turn is not None
+    grid.barrier("round", 3).abort("a\nb")
+    coming = asyncio.create_task(asyncio.to_thread(grid.barrier("start", 2).wait, timeout=60))
+    await asyncio.to_thread(eventually, lambda: grid.barrier("start", 2).waiting())
+    code, listed = await asyncio.to_thread(asked, flushed, "ls")
+    taken = datetime.fromtimestamp(turn.fence / 1_000_000, UTC)
+    assert (code, listed["locks"]) == (
+        0,
+        [
+            {
+                "kind": "barrier",
+                "name": "round",
+                "parties": 3,
+                "generation": 0,
+                "broken": "a\nb",
+                "waiting": 0,
+                "holders": [],
+            },
+            {
+                "kind": "barrier",
+                "name": "start",
+                "parties": 2,
+                "generation": 0,
+                "broken": "",
+                "waiting": 1,
+                "holders": [],
+            },
+            {"kind": "latch", "name": "ready", "count": 3, "remaining": 2, "waiting": 0, "holders": []},
+            {"kind": "once", "name": "report", "fence": turn.fence, "taken": taken.isoformat(), "holders": []},
+        ],
+    )
+    _, output, _ = await asyncio.to_thread(run, flushed, "ls")
+    assert output.splitlines() == [
+        "barrier round: 0 of 3 parties are here, generation 0, broken: a\\nb",
+        "barrier start: 1 of 2 parties are here, generation 0",
+        "latch ready: 2 of 3 remain, 0 wait",
+        f"once report: last run since {taken:%Y-%m-%d %H:%M:%S} UTC, fence {turn.fence}",
+    ]
+    await asyncio.to_thread(grid.barrier("start", 2).wait, timeout=60)
+    await coming
+    for kind, name, state in (
+        ("barrier", "start", "0 of 2 parties are here, generation 1"),
+        ("latch", "open", "open, 0 wait"),
+        ("once", "nothing", "no run is remembered"),
+    ):
+        told = await asyncio.to_thread(run, flushed, "info", name, "--kind", kind)
+        assert told == (1, f"{kind} {name}: {state}\n", "")
+    code, _, errors = await asyncio.to_thread(run, flushed, "break", "ready", "--kind", "latch", "--reason", "r")
+    assert (code, "nobody holds latch 'ready'" in errors) == (2, True)
 
 
 async def test_who_holds_and_wants_permits_is_told_and_one_of_them_is_broken(grid: Grid, flushed: RedisServer):

@@ -70,13 +70,16 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 
 
 class Kind(StrEnum):
-    """What can be held."""
+    """What can be held or waited for."""
 
     LOCK = "lock"
     SEMAPHORE = "semaphore"
     RWLOCK = "rwlock"
     ELECTION = "election"
     REDLOCK = "redlock"
+    LATCH = "latch"
+    BARRIER = "barrier"
+    ONCE = "once"
 
 
 Which = Annotated[Kind, typer.Option(help="What it is, as `ls` says; of a Redlock one master has one vote.")]
@@ -92,6 +95,8 @@ def locks_ls(
     json: Json = False,
 ) -> None:
     """List what is held: locks, semaphores, reader-writer locks, elections and the votes of a Redlock.
+
+    Also latches that are closed, barriers where somebody waits or that are broken, and the last run of each period.
 
     Goes over all keys of the server, or of all primaries of a cluster, step by step (SCAN); stops at --limit locks or
     after --seconds, and says so.  Exits with 0, or with 2 if the server cannot be asked.
@@ -111,9 +116,10 @@ def locks_info(
     waiters: Annotated[int, typer.Option(min=0, max=1000, help="How many waiters to tell at most.")] = 20,
     json: Json = False,
 ) -> None:
-    """Tell who holds a lock, or permits, and who waits for it, first come first.
+    """Tell who holds a lock, or permits, and who waits for it, first come first; or how a latch or barrier stands.
 
-    Exits with 0 if it is held, with 1 if it is free, and with 2 if the server cannot be asked.
+    Exits with 0 if it is held (or closed, or waited for), with 1 if it is free (or open), and with 2 if the server
+    cannot be asked.
     """
     from gridsync.cli.locks import info  # noqa: PLC0415 - loads redis and pydantic
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gridsync._io import run_sync
 from gridsync._io.keys import entity, pattern
+from gridsync.cli import together
 from gridsync.cli._shared import DONE, NOTHING, SCAN_COUNT, asking, open_grid, print_json, shown
 from gridsync.errors import UsageError
 from gridsync.locks import LockInfo, RWLock, RWLockInfo, Semaphore, SemaphoreInfo, _look, _redlock
@@ -17,16 +18,16 @@ if TYPE_CHECKING:
     from gridsync.grid import Grid
     from gridsync.locks import Election, Holder, Lock, Waiter
 
-    Info = LockInfo | RWLockInfo | SemaphoreInfo
+    Info = LockInfo | RWLockInfo | SemaphoreInfo | together.State
 
-KINDS: Final = ("lock", "semaphore", "rwlock", "election", "redlock")
-"""What can be held, by the wing of its keys; a master has one vote of a Redlock."""
+KINDS: Final = ("lock", "semaphore", "rwlock", "election", "redlock", *together.KINDS)
+"""What can be held or waited for, by the wing of its keys; a master has one vote of a Redlock."""
 HOLDERS_MAX = 100
 """How many holders of one thing are shown."""
 
 
 def ls(*, url: str | None, namespace: str | None, most: int, seconds: float, as_json: bool) -> int:
-    """Print what is held; returns 0, or 2 if the server cannot be asked."""
+    """Print what is held or waited for; returns 0, or 2 if the server cannot be asked."""
     with asking() as outcome, open_grid(url, namespace) as grid:
         found, complete = _held(grid, most, seconds)
         if as_json:
@@ -41,22 +42,27 @@ def ls(*, url: str | None, namespace: str | None, most: int, seconds: float, as_
 
 
 def info(name: str, *, kind: str, url: str | None, namespace: str | None, waiters: int, as_json: bool) -> int:
-    """Print who holds it and who waits; returns 0, 1 if nobody holds it, or 2 if the server cannot be asked."""
+    """Print who holds it and who waits; returns 0, 1 if it is free or open, or 2 if the server cannot be asked."""
     with asking() as outcome, open_grid(url, namespace) as grid:
         found = _info(grid, kind, name, HOLDERS_MAX, waiters)
         if as_json:
             print_json(_plain(kind, found))
         else:
             print(_line(kind, found))
-            if not isinstance(found, LockInfo):
-                for holder in found.holders:
-                    print(f"  {_share(holder, 'holds', 'reads', 'writes')}: {held_by(holder)}")
-            for place, waiter in enumerate(found.waiters, start=1):
-                share = "" if isinstance(found, LockInfo) else f" {_share(waiter, 'wants', 'to read', 'to write')}:"
-                silent = "" if waiter.alive else ", silent"
-                print(f"  {place}.{share} {_who(waiter)}, since {waiter.since:%Y-%m-%d %H:%M:%S} UTC{silent}")
-        outcome.append(DONE if _holders(found) else NOTHING)
+            if not isinstance(found, together.State):
+                _print_who(found)
+        outcome.append(NOTHING if _idle(found) else DONE)
     return outcome[0]
+
+
+def _print_who(found: LockInfo | RWLockInfo | SemaphoreInfo) -> None:
+    if not isinstance(found, LockInfo):
+        for holder in found.holders:
+            print(f"  {_share(holder, 'holds', 'reads', 'writes')}: {held_by(holder)}")
+    for place, waiter in enumerate(found.waiters, start=1):
+        share = "" if isinstance(found, LockInfo) else f" {_share(waiter, 'wants', 'to read', 'to write')}:"
+        silent = "" if waiter.alive else ", silent"
+        print(f"  {place}.{share} {_who(waiter)}, since {waiter.since:%Y-%m-%d %H:%M:%S} UTC{silent}")
 
 
 def take_away(
@@ -95,6 +101,8 @@ def _info(grid: Grid, kind: str, name: str, holders: int, waiters: int) -> Info:
     if kind == "redlock":
         io = grid._io  # noqa: SLF001 - one of several masters; there is no grid of all of them
         return run_sync(_look.look(io, _redlock.spec(grid.namespace, name, 1, wake=io.wake_prefix), waiters))
+    if kind in together.KINDS:
+        return together.look(grid, kind, name)
     thing = _thing(grid, kind, name)
     if isinstance(thing, Semaphore | RWLock):
         return thing.info(holders_max=holders, waiters_max=waiters)
@@ -106,6 +114,8 @@ def _break(grid: Grid, kind: str, name: str, reason: str, owner: str | None) -> 
         raise UsageError(
             f"redlock {name!r} is held on a majority of masters: name all of them to `gridsync redlock break`"
         )
+    if kind in together.KINDS:
+        raise UsageError(f"nobody holds {kind} {name!r}, so there is nobody to take it away from")
     thing = _thing(grid, kind, name)
     if isinstance(thing, Semaphore | RWLock):
         if owner is None:
@@ -133,7 +143,7 @@ def _held(grid: Grid, most: int, seconds: float) -> tuple[list[tuple[str, Info]]
         if one is not None and one[0] in KINDS and one not in met:
             met.add(one)
             info = _info(grid, *one, holders=HOLDERS_MAX, waiters=0)
-            if _holders(info):
+            if not _idle(info):
                 found[one] = info
         if len(found) >= most or time.monotonic() >= until:
             break
@@ -146,7 +156,13 @@ def _in_order(found: dict[tuple[str, str], Info]) -> list[tuple[str, Info]]:
     return [(kind, info) for (kind, _), info in sorted(found.items(), key=lambda item: item[0])]
 
 
+def _idle(info: Info) -> bool:
+    return info.idle if isinstance(info, together.State) else not _holders(info)
+
+
 def _holders(info: Info) -> tuple[Holder, ...]:
+    if isinstance(info, together.State):
+        return ()
     if isinstance(info, LockInfo):
         return () if info.holder is None else (info.holder,)
     return info.holders
@@ -172,6 +188,8 @@ def held_by(holder: Holder) -> str:
 
 
 def _line(kind: str, info: Info) -> str:
+    if isinstance(info, together.State):
+        return str(info)
     if isinstance(info, LockInfo):
         state = "free" if info.holder is None else held_by(info.holder)
     elif isinstance(info, SemaphoreInfo):
