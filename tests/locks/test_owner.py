@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gridsync._io.aio import AsyncIO
 from gridsync._io.scope import TaskScope
+from gridsync._io.wire.endpoint import parse
 from gridsync.errors import LeaseLost, UsageError
 from gridsync.locks import AsyncLock, Lock
-from tests.wire.fake import soon
+from tests.wire.fake import eventually, soon
 from tests.wire.world import NAMESPACE, NOWHERE, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gridsync.locks import AsyncLease
     from gridsync.testing.servers import RedisServer
     from tests.locks.conftest import Look
 
@@ -127,6 +130,27 @@ async def test_a_block_whose_task_ended_inside_it_is_not_renewed(flushed: RedisS
     await soon(lambda: lost)
     assert lost[0].reason.startswith("the task or thread inside its block has ended")
     await world.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_a_lease_of_a_loop_that_was_closed_is_given_back(look: Look, flushed: RedisServer):
+    """A program that goes on, and keeps the lease object, would hold the lock for ever: only the loop could release."""
+
+    async def leave() -> tuple[AsyncLease, AsyncIO]:
+        io = AsyncIO(parse(flushed.url, connect_timeout=10), inflight_max=10, timeout=5)
+        return await AsyncLock(io, NAMESPACE, "job", ttl=1.5).acquire(), io
+
+    with asyncio.Runner() as runner:
+        lease, io = runner.run(leave())
+        assert look.owner() == lease.owner
+    eventually(look.free)
+    eventually(lease.lost.is_set)
+    with pytest.raises(LeaseLost, match="its event loop has ended"):
+        lease.check()
+    with pytest.raises(UsageError, match="ended before it was closed"):
+        asyncio.run(io.close())
+    del lease, io
+    gc.collect()  # asyncio's complaints belong to this test
 
 
 def test_a_block_of_a_loop_that_was_closed_counts_as_ended():

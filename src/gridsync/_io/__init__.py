@@ -284,6 +284,9 @@ class IO(Protocol):
     def here(self) -> object:
         """Return the current task, or the current thread where there is none: hashable, weakly referenceable."""
 
+    def over(self) -> bool:
+        """Tell whether this world has ended, as a closed event loop has: nobody in it can act any more.  Any thread."""
+
     def notify(self, callback: Callable[[], object]) -> None:
         """Call *callback* where this world's callbacks run: in the loop, or at once in the calling thread.
 

@@ -68,6 +68,7 @@ class AsyncIO(Stays):
         self._timeout = timeout
         self._loop = asyncio.get_running_loop()
         self._time = clock_of(self._loop)
+        self.over = self._loop.is_closed
         # In this thread and running: the running loop is ours.  Asking asyncio for it costs a system call in 3.11.
         self._home = _thread()
         self._runs = self._loop.is_running

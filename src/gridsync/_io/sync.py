@@ -407,6 +407,10 @@ class SyncIO(Stays):
         """Return the current task, or the current thread where there is none."""
         return here()
 
+    def over(self) -> bool:
+        """Threads come and go; their world does not end."""
+        return False
+
     def notify(self, callback: Callable[[], object]) -> None:
         """Call *callback* now."""
         call(callback)

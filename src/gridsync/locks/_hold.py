@@ -275,6 +275,8 @@ class Hold:
             return "nothing refers to it any more, so nobody can release it; it is given back"
         if not all(scope.alive() for scope in self.scopes):
             return "the task or thread inside its block has ended without leaving it; it is given back"
+        if self._io.over():
+            return "its event loop has ended, so nobody can release it; it is given back"
         return ""
 
     def settle(self, reply: Any, sent: float) -> bool:  # noqa: ANN401 - a reply or an exception

@@ -345,6 +345,10 @@ class SimIO:
         """Return the running task."""
         return self._scheduler.running
 
+    def over(self) -> bool:
+        """A process that was killed is not asked any more."""
+        return False
+
     def notify(self, callback: Callable[[], object]) -> None:
         """Call *callback* now; what it raises fails the run."""
         callback()
