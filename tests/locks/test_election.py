@@ -131,6 +131,14 @@ async def test_who_watches_is_told_of_each_change(world: World, flushed: RedisSe
     assert seen == [None, "first", None]
 
 
+async def test_who_died_while_it_watched_is_forgotten_with_the_next_change(world: World, flushed: RedisServer):
+    """Where many watch and some die, each change would be told to more and more of the dead."""
+    flushed.command("ZADD", WATCHERS, 1, "dead")
+    flushed.command("PEXPIRE", WATCHERS, 60_000)
+    await world.ended(asyncio.create_task(led(world, election(world), lambda _: None)))
+    assert flushed.command("EXISTS", WATCHERS) == 0
+
+
 async def test_a_deposed_leader_stops_and_campaigns_again(world: World, flushed: RedisServer):
     """The block ends without an error: to be deposed is an event of every election, and no failure of the program."""
     terms: list[int] = []

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gridsync._io import load
 from gridsync._io.keys import gate as gate_keys
 from gridsync.errors import LeaseLost, ServerError, StaleFence, UsageError
 from gridsync.locks.sql import FencedTable
+from gridsync.testing.proxy import Break, FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +76,18 @@ async def test_a_command_that_fails_says_so_and_those_before_it_stay(world: Worl
     with pytest.raises(ServerError, match="not an integer"):
         await world.do(guarded.write, ("INCR", number), ("INCR", KEY), ("INCR", number), fence=1)
     assert wallet.command("GET", number) == b"1"
+
+
+async def test_a_write_that_failed_is_a_failure_also_when_its_reply_was_lost(world: World, wallet: RedisServer):
+    """The repeat finds that it was done: it must not take that for success."""
+    await world.do(gate(world, world.io()).set, "text", fence=1)
+    with FaultProxy(world.url) as proxy:
+        rule = proxy.on(Break.REPLY, load("gridsync.locks", "fenced").sha)
+        with pytest.raises(ServerError, match="not an integer"):
+            await world.do(gate(world, world.io(proxy.url)).write, ("INCR", "{wallet:7}:n"), ("INCR", KEY), fence=1)
+        assert rule.hits == 1
+        await world.close()
+    assert wallet.command("GET", "{wallet:7}:n") == b"1"
 
 
 async def test_the_gate_keeps_its_marks_in_the_slot_of_the_key_and_forgets_them(world: World, wallet: RedisServer):

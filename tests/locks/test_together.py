@@ -10,10 +10,14 @@ import pytest
 from gridsync._io.keys import barrier as barrier_keys
 from gridsync._io.keys import latch as latch_keys
 from gridsync.errors import BarrierBroken, NotNow, UsageError, WaitTimeout
+from gridsync.locks import _rendezvous
 from tests.wire.fake import soon
 from tests.wire.world import NAMESPACE, NOWHERE, World
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gridsync._io import IO
     from gridsync.testing.servers import RedisServer
 
 READY = latch_keys(NAMESPACE, "ready")
@@ -168,3 +172,41 @@ def test_they_say_what_they_are():
 
     assert repr(Latch(NOWHERE, "n", "ready", 3)) == "<Latch 'ready' count=3>"
     assert repr(Barrier(NOWHERE, "n", "round", 3)) == "<Barrier 'round' parties=3>"
+
+
+async def test_a_party_whose_time_is_over_in_the_moment_of_the_opening_has_passed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+):
+    """Else the other one would have passed alone."""
+    first, last = barrier(world, 2), barrier(world, 2)
+    watch = _rendezvous.watch
+
+    async def late(
+        io: IO, wake: str, token: str, look: Callable[[], Awaitable[Any]], timeout: float | None
+    ) -> tuple[int, int] | None:
+        if timeout != 1.0:
+            passed: tuple[int, int] | None = await watch(io, wake, token, look, timeout)
+            return passed
+        assert await look() is None
+        await last._core.wait(30.0)
+        return None
+
+    monkeypatch.setattr(_rendezvous, "watch", late)
+    assert (await world.do(first.wait, timeout=1.0)).generation == 0
+
+
+async def test_who_died_while_it_waited_for_a_latch_is_forgotten(world: World, flushed: RedisServer):
+    """Of a latch that is waited for all the time they would become more and more, each to be told when it opens."""
+    flushed.command("ZADD", READY.alive, 1, "dead")
+    with pytest.raises(WaitTimeout):
+        await world.do(latch(world).wait, timeout=0.05)
+    assert b"dead" not in flushed.command("ZRANGE", READY.alive, 0, -1)
+
+
+async def test_what_a_party_passed_long_ago_is_forgotten(world: World, flushed: RedisServer):
+    """A barrier that is always in use would remember every party that ever came."""
+    flushed.command("HSET", ROUND.passed, "long ago", "0 1")
+    flushed.command("ZADD", ROUND.when, 1, "long ago")
+    await world.do(barrier(world, 1).wait)
+    assert flushed.command("HLEN", ROUND.passed) == flushed.command("ZCARD", ROUND.when) == 1
+    assert not flushed.command("HEXISTS", ROUND.passed, "long ago")
