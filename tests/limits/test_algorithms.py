@@ -302,6 +302,29 @@ def test_a_bucket_that_gets_another_rate_keeps_what_it_holds(io: PlainIO) -> Non
     assert ask(fine.peek("k", 1)).remaining == 0
 
 
+def test_a_bucket_that_gets_another_rate_fills_up_by_that(io: PlainIO) -> None:
+    """Else a limit that is raised would let nobody in for as long as the old one took."""
+    io.set_clock(START)
+    slow = algorithm(io, "t", "w", [GCRA(10, 86_400, 10)], timeout=None)
+    quick = algorithm(io, "t", "w", [GCRA(1_000, 1, 100)], timeout=None)
+    assert ask(slow.hit("k", 10)).retry_us == 0
+    assert ask(quick.peek("k", 1)) == Verdict(1_000, 0, 100_000)
+    io.set_clock(START + 100_000)
+    assert ask(quick.hit("k", 100)).retry_us == 0
+
+
+def test_a_refund_after_a_change_of_the_rate_makes_no_bucket_emptier(io: PlainIO) -> None:
+    """What it gave before is not weighed by the new rate: a million units a second would be years at one a minute."""
+    io.set_clock(START)
+    quick = algorithm(io, "t", "w", [GCRA(1_000_000, 1, 1_000_000)], timeout=None)
+    slow = algorithm(io, "t", "w", [GCRA(1, 60, 10)], timeout=None)
+    run_sync(quick.hit("k", 900_000))
+    _, hit = run_sync(slow.hit("k", 1))
+    assert run_sync(slow.refund("k", hit, 1))
+    io.set_clock(START + 60_000_000)
+    assert ask(slow.hit("k", 1)).retry_us == 0
+
+
 def test_thousands_of_keys_all_expire(io: PlainIO, client: redis.Redis) -> None:
     engines = [make(io) for make in ENGINES.values()]
     for number in range(1_000):

@@ -27,6 +27,7 @@ for entry, its, at, cost in string.gmatch(hits, '((%w+),(%d+),(%d+);)') do
   end
 end
 if not found then return ARGV[2] ~= '0' and 1 or 0 end
-full, part, last, hits, count = a, b, newest, table.concat(others), #others
+if a < full or a == full and b < part then full, part = a, b end -- under another rule the others may weigh more
+last, hits, count = newest, table.concat(others), #others
 keep()
 return 1

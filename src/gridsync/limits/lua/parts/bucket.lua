@@ -21,6 +21,11 @@ if kept then
   end
 end
 now = now + ahead
+if count > 0 then
+  -- Under another rule it may have taken longer to fill up: it is empty at most, as of the newest hit.
+  local most, rest = last + math.floor(burst * p / q), burst * p % q
+  if full > most or full == most and part > rest then full, part = most, rest end
+end
 
 -- After a hit that is admitted at `at`, a bucket that would be full at a + b/q is full at the result.
 local function poured(a, b, at, cost)
