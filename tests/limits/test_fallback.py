@@ -15,7 +15,7 @@ from gridsync import AsyncGrid, Grid, Settings
 from gridsync._io import local
 from gridsync._io.local import LocalWindows
 from gridsync.errors import OutcomeUnknown, RateLimited, ServerError, Unavailable, UsageError
-from gridsync.limits import Decision, Rate
+from gridsync.limits import Decision, Rate, Ticket
 from tests.limits.oracle import Oracle
 from tests.wire.fake import until
 
@@ -217,6 +217,42 @@ async def test_local_counts_this_processs_share(away: Away):
     with pytest.raises((Unavailable, OutcomeUnknown)):
         await away.ask(limiter.reset, "k")
     assert await away.ask(limiter.hit, "k"), "but a reset forgets here, too"
+
+
+async def test_who_may_wait_waits_for_the_windows_of_this_process(away: Away):
+    """A client that paces its calls goes on at its share of the pace, and does not fail for as long as the outage."""
+    limiter = away.limiter("2 per 200 ms", on_error="local")
+    away.server.stop()
+    decisions = await asyncio.gather(*(away.ask(limiter.acquire, "k", timeout=10) for _ in range(6)))
+    assert {(decision.allowed, decision.source) for decision in decisions} == {(True, "local")}
+    delays = sorted(decision.delay for decision in decisions)
+    assert delays[0] == 0
+    assert delays[-1] > 0
+    slow = away.limiter("1/hour", on_error="local")
+    assert (await away.ask(slow.acquire, "k", timeout=1)).delay == 0
+    with pytest.raises(RateLimited, match="come again in") as caught:
+        await away.ask(slow.acquire, "k", timeout=1)
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after > 3000, "that is known at once"
+    assert not await away.ask(slow.reserve, "k", max_wait=3600)
+    with pytest.raises(RateLimited, match="never fits"):
+        await away.ask(slow.acquire, "k", 2)
+
+
+@pytest.mark.parametrize("policy", ["allow", "deny"])
+async def test_nobody_waits_for_a_policy(away: Away, policy: str):
+    limiter = away.limiter("5/minute", on_error=policy)
+    away.server.stop()
+    for call in (limiter.acquire, limiter.enforce):
+        if policy == "allow":
+            assert (await away.ask(call, "k")).source == "policy"
+        else:
+            with pytest.raises(RateLimited, match="ask again in 1 s"):
+                await away.ask(call, "k")
+    assert bool(await away.ask(limiter.reserve, "k", max_wait=60)) is (policy == "allow")
+    for undo in (lambda: limiter.refund(Ticket("k", "aaaaaaaaaa", 1)), lambda: limiter.reset("k")):
+        with pytest.raises((Unavailable, OutcomeUnknown)):
+            await away.ask(undo)
 
 
 async def test_what_no_waiting_heals_is_never_covered_up(away: Away):

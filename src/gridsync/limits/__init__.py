@@ -8,9 +8,10 @@
 
 ``_rules.py`` and ``_rate.py`` read rules, ``_api.py`` says what a limiter does and ``_decision.py`` what it answers,
 ``_core.py`` how a subject's windows are stored and ``_algorithms.py`` how its bucket, counters or slots are,
-``_together.py`` and ``_check.py`` how several limiters are asked at once, ``_fallback.py`` what is answered while the
-server is away, and ``lua/`` what is atomic.  Windows: ``hit_one`` for one rule, ``hit`` for several or with a wait,
-``peek`` to look, ``refund`` to give back.  The others: ``gcra_hit``, ``counter_hit``, ``slot_hit``, and so on.
+``_waiting.py`` how a caller waits, ``_together.py`` and ``_check.py`` how several limiters are asked at once,
+``_fallback.py`` what is answered while the server is away, and ``lua/`` what is atomic.  Windows: ``hit_one`` for one
+rule, ``hit`` for several or with a wait, ``peek`` to look, ``refund`` to give back.  The others: ``gcra_hit``,
+``counter_hit``, ``slot_hit``, and so on.
 ``_leased.py`` and ``_leasing.py`` decide in this process, with permits that ``lease`` took and ``give_back`` returns.
 """
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from gridsync._io import run_sync
 from gridsync._units import read_from as source
 from gridsync.errors import OutcomeUnknown, Unavailable
+from gridsync.limits import _waiting
 from gridsync.limits._base import WAIT_MAX_S, BaseLimiter
 from gridsync.limits._leased import AsyncLeased, Leased
 
@@ -38,9 +39,11 @@ class Limiter(BaseLimiter):
         *rules: One to sixteen rates, such as ``"100/second"`` or ``Rate(100, per_s=1)``, which must all admit a hit:
             exact sliding windows.  Or one rule of another kind: a bucket, such as ``"10/s burst 20"`` or a `GCRA`, a
             `FixedWindow`, an `ApproxWindow`, or `Concurrency`.
-        on_error: What `hit` and `peek` answer when the server is away, that is, instead of raising `Unavailable` or
+        on_error: What decisions are when the server is away, that is, instead of raising `Unavailable` or
             `OutcomeUnknown`: ``"raise"`` those; ``"allow"`` or ``"deny"`` the call; or decide ``"local"``, by windows
-            of this process alone.  Refusals that no waiting heals, such as a wrong password, are always raised.
+            of this process alone.  Nobody waits in line then: `reserve` answers as `hit` does, and `acquire` waits, if
+            that is decided ``"local"``, and asks again.  `refund` and `reset` always raise, and so do refusals that no
+            waiting heals, such as a wrong password.
         budget: Longest time of one decision, refund or reset, repeats included, in seconds from 0.001; default is the
             command timeout.  Once the server's breaker is open, no time is spent at all.
         share: With ``"local"``, the part of each limit that this process admits by itself, above 0 and at most 1:
@@ -236,17 +239,12 @@ class Limiter(BaseLimiter):
             UsageError: As `reserve`; the others as `hit`.
 
         Guarantee: as `reserve`; who is interrupted while it waits gives its units back.
-        Not guaranteed: that the units of a process that dies while it waits are used by anybody.
+        Not guaranteed: that the units of a process that dies while it waits are used by anybody; and the order, while
+            the server is away and windows of this process decide.
         Cost: one round trip and one sleep; nothing is asked while it waits.
         """
         wait_us = self._wait_us(key, cost, timeout, "timeout")
-        try:
-            verdict, hit, delay_us = run_sync(self._windows.acquire(key, cost, wait_us))
-        except (Unavailable, OutcomeUnknown) as error:
-            decision = self._degraded(error, key, cost, take=True)
-        else:
-            decision = self._decision(verdict, key, cost, hit, delay_us)
-        return self._waited(decision, key, cost)
+        return self._waited(run_sync(_waiting.acquire(self, key, cost, wait_us)), key, cost)
 
     def refund(self, ticket: Ticket | None) -> bool:
         """Give a hit back, as if it had never been counted: for work that was paid for and not done.
@@ -424,13 +422,7 @@ class AsyncLimiter(BaseLimiter):
     async def acquire(self, key: str, cost: int = 1, *, timeout: Seconds = WAIT_MAX_S) -> Decision:
         """Reserve *cost* units for *key*, sleep until it is time, and return; see `Limiter.acquire`."""
         wait_us = self._wait_us(key, cost, timeout, "timeout")
-        try:
-            verdict, hit, delay_us = await self._windows.acquire(key, cost, wait_us)
-        except (Unavailable, OutcomeUnknown) as error:
-            decision = self._degraded(error, key, cost, take=True)
-        else:
-            decision = self._decision(verdict, key, cost, hit, delay_us)
-        return self._waited(decision, key, cost)
+        return self._waited(await _waiting.acquire(self, key, cost, wait_us), key, cost)
 
     async def refund(self, ticket: Ticket | None) -> bool:
         """Give a hit back, as if it had never been counted; see `Limiter.refund`."""
