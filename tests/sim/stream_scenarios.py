@@ -7,7 +7,7 @@ import contextlib
 import copy
 import json
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from gridsync.streams import (
     NO_STREAM,
     AsyncConsumerGroup,
     AsyncEventStore,
+    Changes,
     Check,
     Committed,
     Recorded,
@@ -621,6 +622,35 @@ def lost_while_deciding(seed: int, scripts: Scripts = None) -> Simulation:
 
     sim.start("a", work)
     sim.run(until=30.0)
+    return sim
+
+
+def projections(seed: int, scripts: Scripts = None) -> Simulation:
+    """Several processes run one projection in bad weather, and one of them is killed: every event counts once."""
+    sim = Simulation(seed, faults=replace(BAD_DAY, cancel_every_s=0.0), scripts=scripts)
+
+    async def work(io: SimIO) -> None:
+        def count(changes: Changes, recorded: Recorded[Placed]) -> None:
+            changes.add(recorded.stream, 1)
+            changes.set(f"at {recorded.position}", recorded.id)
+
+        await open_store(io).projection("totals").run(count)
+
+    for name in "ab":
+        sim.start(name, write, 25, 0.8)
+    for name in "cde":
+        sim.start(name, work)
+    sim.at(sim.random.uniform(3, 30), lambda: sim.kill("c"))
+    sim.run(until=120.0)
+    check_store(sim)
+    log = entries(sim, KEYS.log)
+    flat = sim.server.engine.execute("HGETALL", KEYS.view("totals"))
+    pairs = flat.items() if isinstance(flat, dict) else zip(flat[::2], flat[1::2], strict=True)
+    view = {field.decode(): value.decode() for field, value in pairs}
+    wanted = {f"at {position}": facts["i"] for position, facts in log}
+    wanted |= {stream: str(n) for stream, n in Counter(facts["s"] for _, facts in log).items()}
+    if view != wanted:
+        raise sim.history.fail(f"the view is {view}, and the events say {wanted}")
     return sim
 
 

@@ -49,6 +49,11 @@ def test_no_snapshot_is_made_of_what_a_failover_undid(seed: int) -> None:
     scenarios.lost_while_deciding(seed)
 
 
+def test_every_event_counts_once_in_a_view(seed: int) -> None:
+    """A total would be wrong, and nothing would ever correct it."""
+    scenarios.projections(seed)
+
+
 def test_the_same_ids_in_two_streams_are_two_events(seed: int) -> None:
     """An event would be taken for a replay of another stream's."""
     scenarios.same_ids(seed)

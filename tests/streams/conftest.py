@@ -118,6 +118,9 @@ class Store:
             for event in events:
                 look(event)
 
+    def projection(self, *args: Any, **options: Any) -> Any:
+        return Both(self.store.projection(*args, **options), is_async=self.is_async)
+
     def aggregate(self, *args: Any, **options: Any) -> Any:
         return Both(self.store.aggregate(*args, **options), is_async=self.is_async)
 

@@ -791,6 +791,19 @@ async def a_snapshot_is_kept(stage: Stage) -> None:
         assert client.hmget(event_keys(NAMESPACE, "orders").snapshot("float", "a"), "v", "d") == [b"2", b"3.0"]
 
 
+@scenario("streams.project")
+async def events_count_once_in_a_view(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", [Placed(kwh=n) for n in (1, 2, 3)])
+    totals = store.projection("totals")
+    rule = stage.arm()
+    done = await world.do(totals.run, lambda changes, event: changes.add("kwh", int(event.event.kwh)), once=True)
+    assert rule.hits
+    assert done.events == 3
+    assert await world.do(totals.get, "kwh") == "6"
+
+
 async def _consume(stage: Stage) -> None:
     world = stage.world
     store = world.store(stage.broken, Placed)

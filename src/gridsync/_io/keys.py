@@ -248,6 +248,8 @@ class EventKeys(NamedTuple):
     """stream ``<position>-0``: every event, in commit order."""
     recent: str
     """sorted set: event id → position, for the newest events only."""
+    places: str
+    """hash: projection → the checkpoint of the last event that is in it."""
     base: str
     """The hash tag; ``stream`` and ``group`` keys start with it."""
 
@@ -258,6 +260,10 @@ class EventKeys(NamedTuple):
     def snapshot(self, aggregate: str, stream: str) -> str:
         """Return the key of what one kind of aggregate makes of a stream: a hash."""
         return f"{self.base}:a:{aggregate.translate(_PART_ESCAPES)}:{stream.translate(_ESCAPES)}"
+
+    def view(self, projection: str) -> str:
+        """Return the key of what a projection makes of the events: a hash."""
+        return f"{self.base}:v:{projection.translate(_ESCAPES)}"
 
     def group(self, name: str) -> str:
         """Return the key of what is kept about one consumer group: a hash, ``floor`` how far it surely has got."""
@@ -290,7 +296,7 @@ class EventKeys(NamedTuple):
 def events(namespace: str, store: str) -> EventKeys:
     """Return the keys of the event store *store*."""
     base = tag(namespace, "events", store)
-    return EventKeys(f"{base}:meta", f"{base}:versions", f"{base}:log", f"{base}:recent", base)
+    return EventKeys(f"{base}:meta", f"{base}:versions", f"{base}:log", f"{base}:recent", f"{base}:places", base)
 
 
 class HealthKeys(NamedTuple):

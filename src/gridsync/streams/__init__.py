@@ -19,6 +19,7 @@ from gridsync.streams._failures import Failure, Park, Policy, Retry, Verdict
 from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
 from gridsync.streams._letters import DeadLetter, Replayed
 from gridsync.streams._model import RawEvent, Upcaster, Upcasters
+from gridsync.streams._projection import AsyncProjection, Changes, Projected, Projection
 from gridsync.streams._records import Appended, Committed, Recorded
 from gridsync.streams._subscription import AsyncSubscription, Subscription
 
@@ -39,7 +40,9 @@ __all__ = [
     "AsyncConsumerGroup",
     "AsyncDeadLetters",
     "AsyncEventStore",
+    "AsyncProjection",
     "AsyncSubscription",
+    "Changes",
     "Check",
     "Committed",
     "Consumed",
@@ -54,6 +57,8 @@ __all__ = [
     "Loaded",
     "Park",
     "Policy",
+    "Projected",
+    "Projection",
     "RawEvent",
     "Recorded",
     "Replayed",

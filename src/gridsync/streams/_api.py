@@ -11,6 +11,7 @@ from gridsync.streams._core import StoreCore
 from gridsync.streams._envelope import seal
 from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
 from gridsync.streams._model import E
+from gridsync.streams._projection import AsyncProjection, Projection
 from gridsync.streams._subscription import AsyncSubscription, Subscription
 
 if TYPE_CHECKING:
@@ -280,6 +281,25 @@ class EventStore(Generic[E]):
             schema_version=schema_version,
         )
 
+    def projection(
+        self,
+        name: str,
+        *,
+        types: Sequence[str | type[BaseModel]] | None = None,
+        category: str | None = None,
+    ) -> Projection[E]:
+        """Return the projection *name*: a view of the events in Redis, beside how far it has got.
+
+        Args:
+            name: The projection; every process that uses this name works on the same view.
+            types: As in `read_all`.
+            category: As in `read_all`.
+
+        Raises:
+            UsageError: An argument that cannot be used.
+        """
+        return Projection(self._core, name, self._core.takes(types, category))
+
     def group(self, name: str, *, start: Literal["first", "now"] = "first") -> ConsumerGroup[E]:
         """Return the consumer group *name*: each event goes to one of the group's consumers.
 
@@ -415,6 +435,16 @@ class AsyncEventStore(Generic[E]):
             snapshot_every=snapshot_every,
             schema_version=schema_version,
         )
+
+    def projection(
+        self,
+        name: str,
+        *,
+        types: Sequence[str | type[BaseModel]] | None = None,
+        category: str | None = None,
+    ) -> AsyncProjection[E]:
+        """Return the projection *name*; see `EventStore.projection`."""
+        return AsyncProjection(self._core, name, self._core.takes(types, category))
 
     def group(self, name: str, *, start: Literal["first", "now"] = "first") -> AsyncConsumerGroup[E]:
         """Return the consumer group *name*; see `EventStore.group`."""

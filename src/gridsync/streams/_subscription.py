@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Generic
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from gridsync._io import Category, Command, run_sync
 from gridsync.errors import GridsyncError
@@ -18,10 +18,11 @@ from gridsync.streams._model import E
 from gridsync.streams._pages import RANGE_BACK, Pages, mark_of, read_mark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
     from typing import Self
 
+    from gridsync._io import Signal
     from gridsync.streams._core import StoreCore
     from gridsync.streams._records import Recorded
 
@@ -30,7 +31,45 @@ _BLOCK_MS: Final = str(round(BLOCK_MAX * 1000))
 WATCH: Final = Command("streams.watch", Category.READ, ("XREAD", "COUNT", "1", "BLOCK", _BLOCK_MS, "STREAMS"))
 NOW: Final = "now"
 
+T = TypeVar("T")
+
 _log = logging.getLogger("gridsync.streams")
+
+
+async def patiently(core: StoreCore[Any], stop: Signal, attempt: Callable[[], Awaitable[T]]) -> T | None:
+    """Return what *attempt* returns, sooner or later; ``None`` when stopped.
+
+    Raises:
+        GridsyncError: What no waiting heals.
+    """
+    pause = PAUSE_MIN
+    while not stop.is_set():
+        try:
+            return await attempt()
+        except GridsyncError as error:
+            _raise_if_final(error)
+            _log.warning("%s, next attempt in %.1f s: %s", core.log_name, pause, error)
+            await stop.wait(pause)
+            pause = min(pause * 2, PAUSE_MAX)
+    return None
+
+
+async def more(core: StoreCore[Any], pages: Pages, stop: Signal) -> list[Any]:
+    """Return the next entries of the log; none when stopped, or when there may be some by now.
+
+    Raises:
+        Truncated: What comes next was removed.
+        Diverged: What was read last is not there any more.
+    """
+
+    async def look() -> list[Any]:
+        entries = await pages.next()
+        if not entries:
+            after = 0 if pages.mark is None else pages.mark.number
+            await core.io.block(WATCH, (core.keys.log,), (f"{after}-0",), wait=BLOCK_MAX, stop=stop)
+        return entries
+
+    return await patiently(core, stop, look) or []
 
 
 class _Subscribed(Generic[E]):
@@ -43,7 +82,6 @@ class _Subscribed(Generic[E]):
         self._takes = takes
         self._stop = core.io.signal()
         self._page: deque[Any] = deque()
-        self._pause = PAUSE_MIN
         # The cursor, once it is known where "now" is.
         self._pages: Pages | None = None if after == NOW else self._from(after)
         self._seen = "0" if after == NOW else str(after)
@@ -74,20 +112,10 @@ class _Subscribed(Generic[E]):
                     return recorded
                 if not self._page:
                     self._seen = mark_of(entry).checkpoint()
-            try:
-                pages = self._pages or await self._begin()
+            pages = self._pages or await patiently(self._core, self._stop, self._begin)
+            if pages is not None:
                 # Cancelled here, the cursor stands where it stood.
-                self._page.extend(await pages.next())
-                if not self._page:
-                    after = 0 if pages.mark is None else pages.mark.number
-                    log = self._core.keys.log
-                    await self._io.block(WATCH, (log,), (f"{after}-0",), wait=BLOCK_MAX, stop=self._stop)
-                self._pause = PAUSE_MIN
-            except GridsyncError as error:
-                _raise_if_final(error)
-                _log.warning("%s cannot be read, next attempt in %.1f s: %s", self._core.log_name, self._pause, error)
-                await self._stop.wait(self._pause)
-                self._pause = min(self._pause * 2, PAUSE_MAX)
+                self._page.extend(await more(self._core, pages, self._stop))
         return None
 
     async def _begin(self) -> Pages:

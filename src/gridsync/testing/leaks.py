@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 __all__ = ["leaked_keys"]
 
 # The keys of an event store are the data (gridsync._io.keys.EventKeys); everything else must expire.
-_PERMANENT = re.compile(r"\{[^{}]*:events:[^{}]*\}:(meta|versions|log|recent|(a|s|g|retry|failed|waiting|dead):.*)")
+_PERMANENT = re.compile(
+    r"\{[^{}]*:events:[^{}]*\}:(meta|versions|log|recent|places|(a|s|g|v|retry|failed|waiting|dead):.*)"
+)
 
 
 def leaked_keys(client: redis.Redis, *, permanent: str | None = None) -> list[str]:
