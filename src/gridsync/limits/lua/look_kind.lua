@@ -13,7 +13,7 @@ local key, kind, back = KEYS[1], ARGV[1], tonumber(ARGV[2])
 if redis.call('TYPE', key)['ok'] ~= (kind == 'slots' and 'zset' or 'string') then return {} end
 local ttl = redis.call('PTTL', key)
 if kind == 'bucket' then
-local p, q, burst = 0, 1, 0 -- they are not stored, and not needed for what is asked here
+local p, q, burst = 1, 1, 2 ^ 52 -- they are not stored; these cut nothing off
 -- include parts/bucket.lua
 
   local units, within = 0, 0
