@@ -221,11 +221,12 @@ TOGETHER = [
         ),
         (
             "step_back",
-            "redis.call('ZREM', KEYS[1], ARGV[1])\n",
+            "redis.call('ZREM', KEYS[1], me)\n",
             "",
             "who gave up is not waited for",
             together.giving_up,
         ),
+        ("step_back", "redis.call('HSET', P, me, 'gone')", "", "a late arrival is refused", together.late_arrivals),
         ("break_barrier", "  redis.call('HINCRBY', S, 'g', 1)\n", "", "a reset ends the generation", together.resets),
     )
 ]

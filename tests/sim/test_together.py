@@ -42,3 +42,8 @@ def test_an_open_latch_wakes_everybody(seed: int) -> None:
 def test_nobody_passes_with_the_dead(seed: int) -> None:
     """A round would begin without one of its parties."""
     scenarios.ghost(seed)
+
+
+def test_a_party_that_gave_up_is_not_met_when_its_request_comes_late(seed: int) -> None:
+    """A generation would be passed by fewer parties than the barrier has: one of them is a ghost."""
+    scenarios.late_arrivals(seed)

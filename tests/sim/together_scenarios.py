@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -219,3 +220,19 @@ def expires(sim: Simulation) -> None:
     for key in data.live_keys():
         if data.expiry(key) is None:
             raise sim.history.fail(f"{key!r} stays for ever")
+
+
+def late_arrivals(seed: int, scripts: Scripts = None) -> Simulation:
+    """One process comes and gives up, again and again, and its requests arrive seconds later: it never meets itself."""
+    sim = Simulation(seed, faults=Faults(late=0.2, late_s=8.0), scripts=scripts)
+
+    async def hasty(io: SimIO) -> None:
+        for _ in range(20):
+            with contextlib.suppress(WaitTimeout, OutcomeUnknown, Unavailable):
+                generation, _ = await Rendezvous(io, "sim", "pair", 2, 60).wait(0.5)
+                raise sim.history.fail(f"generation {generation} was passed by one party and a ghost")
+
+    sim.start("a", hasty)
+    sim.run(until=120.0)
+    expires(sim)
+    return sim

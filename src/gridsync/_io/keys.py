@@ -152,9 +152,9 @@ class BarrierKeys(NamedTuple):
     here: str
     """sorted set: party → until when it counts as alive, server ms."""
     passed: str
-    """hash: party → generation and place of what it passed."""
+    """hash: party → generation and place of what it passed, or that it gave up with a request on its way."""
     when: str
-    """sorted set: party → when it passed, server ms."""
+    """sorted set: party → when it passed, or until when that request may come, server ms."""
 
 
 def barrier(namespace: str, name: str) -> BarrierKeys:

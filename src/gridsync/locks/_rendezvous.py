@@ -7,9 +7,10 @@ States of a generation::
 
 One arrival has one id, chosen before the first request leaves.  Failure points.  *A lost reply to an arrival*: asking
 again finds the id here, or among those who passed.  *A party is cancelled, times out or cannot reach the server*: it
-steps back, and learns if the barrier opened in that moment.  *A party dies*: ten seconds later whoever looks first
-breaks the barrier for all, since nobody knows whether its work is done.  *A message is lost*: parties look by
-themselves every 3.3 s.
+steps back, and learns if the barrier opened in that moment.  *An arrival comes after that*: it would be a party that is
+nobody, so a step back leaves a mark that refuses it wherever a request was not answered.  *A party dies*: ten seconds
+later whoever looks first breaks the barrier for all, since nobody knows whether its work is done.  *A message is lost*:
+parties look by themselves every 3.3 s.
 
 Invariant: a generation is passed by exactly as many parties as the barrier has, or by none.
 """
@@ -22,6 +23,7 @@ from gridsync import _units
 from gridsync._io import Category, Command, load
 from gridsync._io.keys import barrier as barrier_keys
 from gridsync.errors import BarrierBroken, UsageError, WaitTimeout
+from gridsync.locks._spec import GONE_MS
 from gridsync.locks._watch import ALIVE_MS, watch
 
 if TYPE_CHECKING:
@@ -58,12 +60,14 @@ class Rendezvous:
             BarrierBroken: It will not open.
         """
         io, party, joined = self._io, self._io.token(), -1
-        started, here = io.monotonic(), 0
+        started, here, ghost, under_way = io.monotonic(), 0, False, False
 
         async def passed() -> tuple[int, int] | None:
-            nonlocal joined, here
-            args = (party, str(self.parties), str(joined), str(ALIVE_MS), self._ttl, self._wake)
-            state, generation, place, *_ = await io.run(ARRIVE, self._keys, args)
+            nonlocal joined, here, ghost, under_way
+            args = (party, str(self.parties), str(joined), str(ALIVE_MS), self._ttl, self._wake, "0")
+            under_way = True
+            state, generation, place, again = await io.run(ARRIVE, self._keys, args)
+            under_way, ghost = False, ghost or bool(again)
             if state == _BROKEN:
                 raise self._broken(place.decode())
             if state == _OTHER:
@@ -73,13 +77,13 @@ class Rendezvous:
 
         try:
             found = await watch(io, self._wake, party, passed, timeout)
-        except (BarrierBroken, UsageError):
-            raise  # nobody waits there any more
-        except BaseException:
-            io.spawn(self._step_back(party))
+        except BaseException as error:
+            # Where it is broken nobody waits any more, but a request that comes late would, once it is mended.
+            if ghost or under_way or not isinstance(error, BarrierBroken | UsageError):
+                io.spawn(self._step_back(party, ghost=ghost or under_way))
             raise
         if found is None:
-            opened, generation, place = await self._step_back(party)
+            opened, generation, place = await self._step_back(party, ghost=ghost)
             if not opened:
                 waited = io.monotonic() - started
                 raise WaitTimeout(
@@ -91,8 +95,9 @@ class Rendezvous:
             found = (generation, place - 1)
         return found
 
-    async def _step_back(self, party: str) -> tuple[int, int, int]:
-        reply = await self._io.run(STEP_BACK, (self._keys.here, self._keys.passed), (party,), timeout=STEP_BACK_S)
+    async def _step_back(self, party: str, *, ghost: bool) -> tuple[int, int, int]:
+        keys, gone = self._keys[1:], str(GONE_MS if ghost else 0)
+        reply = await self._io.run(STEP_BACK, keys, (party, gone), timeout=STEP_BACK_S)
         opened, generation, place = reply
         return opened, generation, place
 
