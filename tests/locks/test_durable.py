@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gridsync.errors import NotDurable, ServerError, UsageError
-from gridsync.locks import AsyncLock, Lock
+from gridsync.errors import LeaseLost, NotDurable, ServerError, UsageError
+from gridsync.locks import AsyncLock, Lock, _durable
+from gridsync.locks._hold import Hold
 from gridsync.testing.proxy import FaultProxy
 from gridsync.testing.servers import RedisServer
 from tests.locks.conftest import KEYS
@@ -95,6 +96,21 @@ async def test_a_caller_that_is_cancelled_while_replicas_are_asked_holds_nothing
         await task
     await soon(look.free)
     await world.close()
+
+
+async def test_what_was_lost_while_replicas_were_asked_is_not_handed_out(
+    world: World, look: Look, monkeypatch: pytest.MonkeyPatch
+):
+    async def asked(io: Any, _spec: object) -> tuple[int, int]:  # noqa: ANN401 - either driver
+        look.take_away()
+        for hold in [each for each in io._keeper._items.values() if isinstance(each, Hold)]:
+            await hold.extend()
+        return 1, 1
+
+    monkeypatch.setattr(_durable, "_ask", asked)
+    with pytest.raises(LeaseLost, match="it ended on the server, or was taken away"):
+        await world.do(make(world, ttl=60).acquire)
+    assert look.free()
 
 
 async def test_a_grant_may_have_to_be_on_disk(world: World, look: Look, flushed: RedisServer):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gridsync.errors import LeaseLost, UsageError
+from gridsync.errors import LeaseLost, Unavailable, UsageError
 from gridsync.locks import AsyncLock, Lock, _hold
 from gridsync.testing.proxy import FaultProxy
 from tests.locks.conftest import KEYS
@@ -103,6 +103,20 @@ async def test_a_revocation_that_came_too_early_to_be_heard_is_found_when_the_le
     await soon(lambda: lease._hold.why_lost, 5.0)
     with pytest.raises(LeaseLost):
         lease.check()
+
+
+async def test_after_a_failure_it_is_asked_what_was_said_meanwhile(world: World):
+    """A revocation may have gone astray with the connection: the next renewal is not soon enough."""
+    lease = await world.do(make(world, ttl=60).acquire)
+    hold = lease._hold
+    await soon(lambda: hold._heard)
+    lease._io.unkeep(hold)
+    now = lease._io.monotonic()
+    assert hold.request(now) is None, "it hears, and there is time"
+    assert hold.settle(Unavailable("cut"), now) is True
+    assert hold.due < hold.renew_at
+    assert hold.request(now) is not None
+    await world.do(lease.release)
 
 
 async def test_a_waiter_in_the_holders_own_process_is_served_as_well(world: World, look: Look):

@@ -155,6 +155,21 @@ async def test_none_is_renewed_after_a_wait_whose_locks_could_not_be_given_back(
     await world.do(first.release)
 
 
+async def test_what_was_lost_while_it_waited_for_the_last_one_is_not_handed_out(world: World, flushed: RedisServer):
+    """Its caller would begin to work with two of three locks."""
+    first = await world.do(multi(world, "c").acquire)
+    io = world.io()
+    turn = world.start(world.locks("MultiLock", io, "a", "b", "c", ttl=1.0).acquire, timeout=60)
+    await soon(lambda: flushed.command("ZCARD", keys("c").queue) == 1)
+    assert io.stats().leases_kept == 2
+    flushed.command("DEL", keys("a").state)
+    await soon(lambda: io.stats().leases_kept == 1)
+    await world.do(first.release)
+    with pytest.raises(LeaseLost, match="lock 'a'"):
+        await world.ended(turn)
+    await soon(lambda: held(flushed, "a", "b", "c") == [0, 0, 0])
+
+
 async def test_a_block_that_cannot_begin_leaves_none_of_them_entered(world: World, flushed: RedisServer):
     """The loss of one that was entered would cancel a task that is in no block any more."""
     lease = await world.do(multi(world, "a", "b").acquire)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync import AsyncRedlock, Redlock
+from gridsync._io import load
 from gridsync._io.keys import wake_channel, wake_prefix
 from gridsync.errors import GridsyncError, LeaseLost, LockTimeout, Misconfigured, Unavailable, UsageError
 from gridsync.locks import _redlock
@@ -224,6 +225,23 @@ async def test_lost_replies_at_one_master_cost_no_vote(make: Maker, masters: lis
             assert await side.do(lease.release) is True
             assert rule.hits == 1
             await soon(lambda: owners(chosen) == [None] * 3)
+
+
+async def test_an_extension_that_comes_after_the_release_takes_no_vote(make: Maker, masters: list[RedisServer]):
+    """It asks for a vote anew where that was lost: for nobody, once the lease was given back."""
+    uphold = load("gridsync.locks", "uphold")
+    for master in masters:
+        master.command("SCRIPT", "LOAD", uphold.source)
+    with FaultProxy(masters[0].url) as proxy:
+        side = await make([proxy.url, *masters[1:3]], master_timeout=0.5)
+        lease = await side.do(side.lock(ttl=60).acquire, timeout=30)
+        proxy.on(Break.REQUEST, uphold.sha, times=1000)
+        await side.do(lease.extend)
+        assert await side.do(lease.release) is True
+        late = [words for words in proxy.requests("EVALSHA") if words[1] == uphold.sha.encode()]
+        assert late
+        assert [masters[0].command(*words) for words in late] == [0] * len(late)
+    assert owners(masters[:3]) == [None] * 3
 
 
 async def test_many_who_want_it_take_turns(make: Maker, masters: list[RedisServer], tmp_path: Path):
