@@ -502,13 +502,17 @@ class Stuck:
 async def test_a_request_that_is_cancelled_while_a_shadow_looks_gives_back(grid: AsyncGrid):
     asked = asyncio.Event()
     shadow = Policy("next", key=ADDRESS, shadow=True, limiter=lambda _: Stuck(asked))
+    other = Policy("tried", Concurrency(3, ttl_s=60), key=ADDRESS, shadow=True)
     real = Policy("running", Concurrency(3, ttl_s=60), key=ADDRESS)
-    async with browser(service(grid, shadow, real)) as client:
+    async with browser(service(grid, shadow, other, real)) as client:
         request = asyncio.create_task(client.get("/"))
         await asked.wait()
+        await soon(lambda: other.counts.admitted == 1)
+        await left(2, other.limiter(grid))
         await left(2, real.limiter(grid))
         request.cancel()
         await left(3, real.limiter(grid))
+        await left(3, other.limiter(grid))
         await asyncio.wait({request})
 
 

@@ -143,14 +143,14 @@ class Clock:
 def test_no_more_keys_are_remembered_than_was_said():
     denials = Denials(2, Clock())
     for subject in "abca":
-        denials.put(subject, 1, [5_000_000, 0, 6_000_000, 0], 0)
+        denials.put(subject, 1, [5_000_000, 0, 6_000_000, 0], denials.asking())
     assert [subject for subject in "abc" if denials.get(subject, 1)] == ["a", "c"]
 
 
 def test_time_runs_down_to_the_microsecond():
     clock = Clock()
     denials = Denials(2, clock)
-    denials.put("a", 2, [5_000_000, 1, 6_000_000, 0], 0)
+    denials.put("a", 2, [5_000_000, 1, 6_000_000, 0], denials.asking())
     clock.now += 4.75
     assert denials.get("a", 2) == [250_000, 1, 1_250_000, 0]
     assert denials.get("a", 1) is None
@@ -161,14 +161,27 @@ def test_time_runs_down_to_the_microsecond():
 def test_a_denial_that_was_under_way_when_the_key_was_reset_is_not_believed():
     """It may have been given before the reset, and come after it."""
     denials = Denials(2, Clock())
-    asked_at = denials.forgotten
+    asking = denials.asking()
     denials.forget("a")
-    denials.put("a", 1, [5_000_000, 0, 6_000_000, 0], asked_at)
+    denials.put("a", 1, [5_000_000, 0, 6_000_000, 0], asking)
+    assert denials.get("a", 1) is None
+
+
+def test_a_denial_that_was_long_under_way_is_not_believed_for_longer_than_it_holds():
+    """The server may have given it right after it was asked: then it would admit while this process still denied."""
+    clock = Clock()
+    denials = Denials(2, clock)
+    asking = denials.asking()
+    clock.now += 2
+    denials.put("a", 1, [5_000_000, 0, 6_000_000, 0], asking)
+    clock.now += 2.75
+    assert denials.get("a", 1) == [2_250_000, 0, 3_250_000, 0], "as the caller was told"
+    clock.now += 0.25
     assert denials.get("a", 1) is None
 
 
 def test_an_admission_is_no_denial():
     denials = Denials(2, Clock())
     for retry_us in (0, -1):
-        denials.put("a", 1, [retry_us, 0, 6_000_000, 0], 0)
+        denials.put("a", 1, [retry_us, 0, 6_000_000, 0], denials.asking())
     assert denials.get("a", 1) is None

@@ -102,7 +102,7 @@ class Gate:
             try:
                 await asyncio.gather(*more)
             except BaseException:
-                self._give_back(enforced)
+                self._give_back([one for one in asked if one.decision is not None])  # shadows hold slots, too
                 raise
         return told(enforced, [])._replace(held=[one for one in asked if one.holds])
 

@@ -105,18 +105,18 @@ class Limiter(BaseLimiter):
             or a counter O(1) and at most 900 bytes.
         """
         self._check(key, cost)
-        denials, forgotten = self._denials, 0
+        denials, asking = self._denials, (0.0, 0)
         if denials is not None:
-            forgotten = denials.forgotten
             known = denials.get(key, cost)
             if known is not None:
                 return self._remembered(known)
+            asking = denials.asking()
         try:
             verdict, hit = run_sync(self._windows.hit(key, cost))
         except (Unavailable, OutcomeUnknown) as error:
             return self._degraded(error, key, cost, take=True)
         if denials is not None:
-            denials.put(key, cost, verdict, forgotten)
+            denials.put(key, cost, verdict, asking)
         return self._decision(verdict, key, cost, hit)
 
     def enforce(self, key: str, cost: int = 1) -> Decision:
@@ -362,18 +362,18 @@ class AsyncLimiter(BaseLimiter):
     async def hit(self, key: str, cost: int = 1) -> Decision:
         """Take *cost* units for *key* if every rule has room for them now; see `Limiter.hit`."""
         self._check(key, cost)
-        denials, forgotten = self._denials, 0
+        denials, asking = self._denials, (0.0, 0)
         if denials is not None:
-            forgotten = denials.forgotten
             known = denials.get(key, cost)
             if known is not None:
                 return self._remembered(known)
+            asking = denials.asking()
         try:
             verdict, hit = await self._windows.hit(key, cost)
         except (Unavailable, OutcomeUnknown) as error:
             return self._degraded(error, key, cost, take=True)
         if denials is not None:
-            denials.put(key, cost, verdict, forgotten)
+            denials.put(key, cost, verdict, asking)
         return self._decision(verdict, key, cost, hit)
 
     async def enforce(self, key: str, cost: int = 1) -> Decision:
