@@ -118,6 +118,22 @@ def test_a_fork_does_not_release_its_parents_lock(flushed: RedisServer, look: Lo
         assert look.free()
 
 
+def test_a_child_that_was_forked_inside_a_readers_block_may_write_when_that_has_ended(flushed: RedisServer):
+    """It reads nothing itself: the block is its parent's, so it waits as any other process does."""
+    with Grid(flushed.url, namespace=NAMESPACE) as grid:
+        book = grid.rwlock("book")
+        with book.read:
+            child = os.fork()
+            if child == 0:
+                code = 1
+                try:
+                    code = 0 if book.write.acquire(timeout=60).release() else 2
+                finally:
+                    os._exit(code)
+            eventually(lambda: book.info().waiting)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
 def test_an_interrupted_acquire_leaves_nothing_behind(flushed: RedisServer, look: Look):
     """Ctrl-C while waiting: neither a place in the queue nor, if it was just handed over, the lock."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -49,7 +49,7 @@ def inside() -> Iterator[Hold]:
     """Yield what is held by the blocks that this very thread or task is in, those of its parents not included."""
     for lease in _inside.get():
         hold = lease._hold  # noqa: SLF001 - leases and locks are one family
-        if any(scope.mine() for scope in hold.scopes):
+        if not hold.inherited and any(scope.mine() for scope in hold.scopes):
             yield hold
 
 

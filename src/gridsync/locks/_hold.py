@@ -174,9 +174,14 @@ class Hold:
             message = f"the lease of {self.spec} {self.parted}"
             raise LeaseLost(message, name=self.spec.name, fence=self.fence, reason=f"it {self.parted}")
 
+    @property
+    def inherited(self) -> bool:
+        """Whether this is a copy in the child of a fork."""
+        return self._io.process_name != self.process
+
     def disown(self) -> None:
         """Lose the lease if this is a copy of it in the child of a fork: it belongs to the parent, who renews it."""
-        if not self.ended and self._io.process_name != self.process:
+        if not self.ended and self.inherited:
             self.lose("it belongs to the process that took it, and this is a fork of that")
 
     def lose(self, why: str) -> None:
