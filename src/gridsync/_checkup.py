@@ -55,6 +55,8 @@ def _permissions(namespace: str) -> _Ask:
         "ZREM": ("ZREM", key, "m"),
         "XADD": ("XADD", key, "NOMKSTREAM", "*", "f", "v"),
         "XRANGE": ("XRANGE", key, "-", "+", "COUNT", 1),
+        "XREVRANGE": ("XREVRANGE", key, "+", "-", "COUNT", 1),
+        "XREAD": ("XREAD", "COUNT", 1, "STREAMS", key, 0),
         "XREADGROUP": ("XREADGROUP", "GROUP", "g", "c", "COUNT", 1, "STREAMS", key, ">"),
         "XCLAIM": ("XCLAIM", key, "g", "c", 60_000, "0-0"),
         "XACK": ("XACK", key, "g", "0-0"),

@@ -5,6 +5,11 @@ import pytest
 
 from gridsync.testing.servers import server_kinds
 from tests.streams.conftest import raw, world
+from tests.streams.test_aggregate import test_a_snapshot_saves_reading, test_many_at_once_all_get_their_turn
+from tests.streams.test_commit import (
+    test_a_commit_answers_for_each_stream,
+    test_of_many_that_depend_on_the_same_streams_one_wins,
+)
 from tests.streams.test_consumer import (
     test_a_group_goes_on_where_it_was_and_starts_where_it_is_told,
     test_an_acknowledgement_of_a_stolen_delivery_does_nothing,
@@ -14,6 +19,11 @@ from tests.streams.test_consumer import (
     test_two_consumers_share_the_events,
     test_what_a_dead_consumer_held_is_taken_over_once,
 )
+from tests.streams.test_projection import (
+    test_a_view_and_its_checkpoint_go_together,
+    test_it_goes_on_until_it_is_stopped,
+    test_several_that_run_it_count_every_event_once,
+)
 from tests.streams.test_store import (
     test_an_append_answers_with_version_and_position,
     test_eight_writers_leave_no_gap,
@@ -21,5 +31,6 @@ from tests.streams.test_store import (
     test_reading_goes_page_by_page_and_stops_where_it_is_told,
     test_what_cannot_be_read_is_named_and_does_not_hide_what_stands_before_it,
 )
+from tests.streams.test_subscription import test_nothing_is_left_out_or_given_twice_while_writers_go_on
 
 pytestmark = pytest.mark.parametrize("cluster", server_kinds()[:1], ids=str, indirect=True)
