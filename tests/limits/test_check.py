@@ -1,5 +1,7 @@
 """Several limiters are asked together: all admit, or nothing is taken from any."""
 
+# ruff: noqa: ANN401 - whatever an operation takes and answers
+
 from __future__ import annotations
 
 import random
@@ -151,7 +153,7 @@ def _three(io: PlainIO) -> list[tuple[Limiter, str, int]]:
     ]
 
 
-def _check(io: PlainIO, asks: list[tuple[Limiter, str, int]], token: str, repeat_us: int = 0) -> Any:  # noqa: ANN401
+def _check(io: PlainIO, asks: list[tuple[Limiter, str, int]], token: str, repeat_us: int = 0) -> Any:
     tokens, io.token, io.repeat_us = io.token, iter(f"{token}{index}" for index in range(9)).__next__, repeat_us
     try:
         return Limits(io).check(asks)
@@ -196,6 +198,41 @@ def test_a_key_that_holds_something_else_costs_the_others_nothing(io: PlainIO, c
     with pytest.raises(ServerError, match="WRONGTYPE"):
         Limits(io).check(asks)
     assert client.dbsize() == 1
+
+
+def test_what_one_node_cannot_be_given_back_goes_back_to_the_others(
+    io: PlainIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a cluster, where limiters are asked in turn: one node that is away leaves nothing taken on another one."""
+    away, well, strict = Limiter(io, "t", "away", "5/hour"), Limiter(io, "t", "well", "5/hour"), _full(io)  # type: ignore[arg-type]
+
+    async def gather(*coroutines: Any) -> list[Any]:
+        """As asyncio does: what one raises ends the others."""
+        waiting = list(coroutines)
+        try:
+            return [await waiting.pop(0) for _ in coroutines]
+        finally:
+            for coroutine in waiting:
+                coroutine.close()
+
+    run = io.run
+
+    async def refuse(operation: Any, keys: Any, args: Any = (), **options: Any) -> Any:
+        if operation.name == "limits.refund" and "away" in keys[0]:
+            raise Unavailable("it is away")
+        return await run(operation, keys, args, **options)
+
+    monkeypatch.setattr(io, "together", lambda _: False)
+    monkeypatch.setattr(io, "gather", gather, raising=False)
+    monkeypatch.setattr(io, "run", refuse)
+    assert not Limits(io).check([(away, "k", 2), (well, "k", 2), (strict, "k")])  # type: ignore[arg-type]
+    assert (away.peek("k").remaining, well.peek("k").remaining) == (3, 5)
+
+
+def _full(io: PlainIO) -> Limiter:
+    limiter = Limiter(io, "t", "full", "1/hour")  # type: ignore[arg-type]
+    assert limiter.hit("k")
+    return limiter
 
 
 def test_what_cannot_be_asked_is_refused(io: PlainIO, client: redis.Redis) -> None:

@@ -69,6 +69,16 @@ def test_what_goes_back_behind_another_lease_leaves_the_window_where_it_is(io: P
     assert client.give_back("Lbbbb00001", 0, 1) == 0
 
 
+def test_a_lease_that_leaves_its_window_in_this_microsecond_is_not_given_back(io: PlainIO) -> None:
+    clients = Client(io, [(10, 10 * SECOND)])
+    io.set_clock(START)
+    assert clients.lease("Laaaa00001", 2, SECOND) == 2
+    assert clients.lease("Lbbbb00001", 2, SECOND) == 2
+    io.set_clock(START + 11 * SECOND)
+    assert clients.give_back("Laaaa00001", 0, 2) == 0
+    assert clients.give_back("Lbbbb00001", 0, 2) == 2
+
+
 def test_no_other_lease_is_given_back(io: PlainIO, client: redis.Redis) -> None:
     """Neither one that came later nor an older one, though they be of the same size."""
     clients = Client(io, [(10, 10 * SECOND)])
@@ -78,6 +88,7 @@ def test_no_other_lease_is_given_back(io: PlainIO, client: redis.Redis) -> None:
         assert clients.lease(name, 2, SECOND) == 2
     assert clients.give_back(names[1], 1, 2) == 1
     assert clients.give_back("Lcccc00001", 0, 2) == 0
+    assert clients.give_back("Laaaa00002", 0, 5) == 0, "nor more than was granted"
     assert client.zrange(KEY, 0, -1) == ["2:Laaaa00001", "3:Albbbb00001", "5:Laaaa00002"]
     assert clients.left() == 5
     assert clients.give_back(names[2], 0, 2) == 2

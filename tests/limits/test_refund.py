@@ -74,6 +74,16 @@ def test_the_last_hit_that_is_given_back_leaves_no_key(io: PlainIO, client: redi
     assert client.dbsize() == 0
 
 
+def test_a_hit_that_leaves_its_window_in_this_microsecond_is_not_given_back(io: PlainIO) -> None:
+    """It is not counted any more; a microsecond before it is."""
+    windows = Windows(io, "t", "w", [(10, HOUR)])
+    io.set_clock(START)
+    (_, early), (_, late) = run_sync(windows.hit("k", 1)), run_sync(windows.hit("k", 1))
+    io.set_clock(START + HOUR)
+    assert not run_sync(windows.refund("k", early, 1))
+    assert run_sync(windows.refund("k", late, 1))
+
+
 def test_a_refund_leaves_no_key_without_a_ttl(io: PlainIO, client: redis.Redis) -> None:
     """Not even if the log was empty for a moment."""
     limiter = Limiter(io, "t", "orders", "5/minute")

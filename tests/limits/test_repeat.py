@@ -47,6 +47,14 @@ def test_a_repeat_finds_its_first_attempt(io: PlainIO, windows: Windows) -> None
     assert ask(windows.peek("k", 1)).remaining == 0
 
 
+def test_a_repeat_that_was_held_up_on_its_way_finds_its_first_attempt(io: PlainIO, windows: Windows) -> None:
+    """It says how old it was when it left, not when it arrived."""
+    assert _hit(io, windows, "aaaaaaaaaaaa7", cost=4).remaining == 6
+    assert ask(windows.hit("k", 1)).remaining == 5
+    io.set_clock(START + 4_900_000)
+    assert _hit(io, windows, "aaaaaaaaaaaa7", repeat_us=1_000, cost=4).remaining == 5
+
+
 def test_a_repeat_whose_first_attempt_never_arrived_counts(io: PlainIO, windows: Windows) -> None:
     ask(windows.hit("k", 1))
     assert _hit(io, windows, "aaaaaaaaaaaa7", repeat_us=100).remaining == 8

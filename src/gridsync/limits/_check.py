@@ -155,9 +155,7 @@ async def _in_turn(io: IO, asked: Sequence[Part]) -> tuple[bool, list[Decision]]
             taken.append((part, verdict))
         else:
             return True, [part.decision(verdict, taken=True) for part, verdict in taken]
-        # What cannot be given back now stays taken: too strict, and never too loose.
-        with suppress(Unavailable, OutcomeUnknown):
-            await io.gather(*(part.refund() for part, _ in taken))
+        await io.gather(*(_refund(part) for part, _ in taken))
     except BaseException:
         for part, _ in taken:
             io.spawn(part.refund(UNDO_S))
@@ -166,6 +164,12 @@ async def _in_turn(io: IO, asked: Sequence[Part]) -> tuple[bool, list[Decision]]
     verdicts = await io.gather(*(part.windows.peek(part.key, part.cost) for part in asked if part is not denied[0]))
     looked = iter(verdicts)
     return False, [part.decision(denied[1] if part is denied[0] else next(looked), taken=False) for part in asked]
+
+
+async def _refund(part: Part) -> None:
+    """Give back what one limiter admitted; if that cannot be now it stays taken: too strict, and never too loose."""
+    with suppress(Unavailable, OutcomeUnknown):
+        await part.refund()
 
 
 async def give_back(io: IO, checked: Checked) -> bool:
