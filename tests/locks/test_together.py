@@ -210,3 +210,22 @@ async def test_what_a_party_passed_long_ago_is_forgotten(world: World, flushed: 
     await world.do(barrier(world, 1).wait)
     assert flushed.command("HLEN", ROUND.passed) == flushed.command("ZCARD", ROUND.when) == 1
     assert not flushed.command("HEXISTS", ROUND.passed, "long ago")
+
+
+async def test_an_order_whose_repeat_comes_after_anothers_is_carried_out_once(world: World, flushed: RedisServer):
+    """Else a reset whose reply was lost would mend what somebody broke meanwhile, and nobody would hear of it."""
+    core = barrier(world, 2)._core
+    token = core._io.token
+    reset, abort = (
+        ("EVAL", _rendezvous.BREAK.source, 2, ROUND.state, ROUND.here, token(), why, 2, core._ttl, core._wake)
+        for why in ("", "no wind")
+    )
+    for order in (reset, abort, reset, abort):
+        flushed.command(*order)
+    assert await world.do(barrier(world, 2).broken) == "no wind"
+    assert flushed.command("HGET", ROUND.state, "g") == b"1"
+    one = barrier(world, 2)
+    for _ in range(50):
+        await world.do(one.reset)
+    assert flushed.command("HGET", ROUND.state, "g") == b"51", "each is another order, however alike their ids are"
+    assert flushed.command("HSTRLEN", ROUND.state, "x") <= 200

@@ -148,7 +148,7 @@ class BarrierKeys(NamedTuple):
     """The keys of one barrier.  All of them expire."""
 
     state: str
-    """hash: ``p`` parties, ``g`` generation, ``b`` why it is broken, ``x`` the last order to break or mend it."""
+    """hash: ``p`` parties, ``g`` generation, ``b`` why it is broken, ``x`` the last orders to break or mend it."""
     here: str
     """sorted set: party → until when it counts as alive, server ms."""
     passed: str

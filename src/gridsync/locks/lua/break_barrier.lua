@@ -1,6 +1,6 @@
 #!lua
 -- break_barrier: break it for all who wait and who come, or let the next generation begin.
--- KEYS[1] state hash: p parties, g generation, b why it is broken, x the last order
+-- KEYS[1] state hash: p parties, g generation, b why it is broken, x the last orders
 -- KEYS[2] here zset: party, by the server ms until which it counts as alive
 -- ARGV[1] order string: a repeat of the same is done once
 -- ARGV[2] why string: empty to mend it
@@ -11,9 +11,11 @@
 -- Category idempotent
 -- Cost O(parties)
 local S, A = KEYS[1], KEYS[2]
-if redis.call('HGET', S, 'x') == ARGV[1] then return 0 end
+local orders = redis.call('HGET', S, 'x') or ''
+if string.find(' ' .. orders, ' ' .. ARGV[1] .. ' ', 1, true) then return 0 end
 redis.call('HSETNX', S, 'p', ARGV[3])
-redis.call('HSET', S, 'x', ARGV[1])
+-- Several: another's order may come between one whose reply was lost and its repeat.
+redis.call('HSET', S, 'x', string.sub(ARGV[1] .. ' ' .. orders, 1, 200))
 if ARGV[2] == '' then
   redis.call('HDEL', S, 'b')
   redis.call('HINCRBY', S, 'g', 1)
