@@ -1,4 +1,4 @@
--- What gcra_hit, gcra_peek and gcra_refund share: how a bucket is kept, and how full it is.
+-- What gcra_hit, gcra_peek, gcra_refund and look_kind share: how a bucket is kept, and how full it is.
 -- Before: key; p and q: a unit comes back in p/q us; burst: how many units a full bucket holds; all below 2^52.
 -- A bucket is a string: b<seen> <ahead> <full> <part> <base> <base part> <last> <count> <hits>.  Times are us since
 -- 2025-01-01 on a clock of the bucket's own, which is the server's plus `ahead` and never runs back; `seen` is when it

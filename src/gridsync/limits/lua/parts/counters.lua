@@ -1,4 +1,4 @@
--- What counter_hit, counter_peek and counter_refund share: how the counters of a key are kept, and what they hold.
+-- What counter_hit, counter_peek, counter_refund and look_kind share: how the counters of a key are kept, and what they hold.
 -- Before: key, limit; window: its length, us; weighted: whether the window before counts as far as it overlaps.
 -- They are a string: c<seen> <ahead> <start> <used> <before> <count> <hits>.  Times are us since 2025-01-01 on a clock
 -- of the key's own, which is the server's plus `ahead` and never runs back; `seen` is when it was read last.  The window

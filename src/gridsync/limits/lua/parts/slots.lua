@@ -1,4 +1,4 @@
--- What slot_hit and slot_peek share: how many slots are taken, and when they will be free.
+-- What slot_hit, slot_peek and look_kind share: how many slots are taken, and when they will be free.
 -- Before: key, limit.
 local clock = redis.call('TIME')
 local now = (clock[1] - 1735689600) * 1000000 + clock[2]
