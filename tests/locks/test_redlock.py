@@ -38,7 +38,8 @@ def make(make_redlock: Maker) -> Maker:
 async def renewed(lease: Any) -> None:  # noqa: ANN401 - either kind
     """Return when a majority has renewed it."""
     before = lease.expires_in()
-    await soon(lambda: lease.expires_in() > before)
+    await soon(lambda: lease.expires_in() > before or lease.lost.is_set())
+    lease.check()
 
 
 @pytest.mark.parametrize("count", [3, 5])
@@ -407,6 +408,34 @@ async def test_masters_that_were_just_started_grant_nothing_yet(make: Maker):
         with pytest.raises(LockTimeout, match="0 of 3 masters voted for us"):
             await side.do(side.lock().acquire, timeout=0.3)
         assert owners([a, b, c]) == [None] * 3
+
+
+async def test_a_closed_redlock_says_so(make: Maker, masters: list[RedisServer]):
+    """Threads got a RuntimeError about futures, and tasks heard that the masters were away."""
+    side = await make(masters[:3])
+    lock = side.lock(ttl=1)
+    lease = await side.do(lock.acquire)
+    await side.do(side.redlock.close)
+    for call in (lock.acquire, lock.try_acquire, lease.release):
+        with pytest.raises(UsageError, match=r"was closed; make a new one"):
+            await side.do(call)
+
+
+def test_a_lease_is_given_back_while_the_interpreter_ends(masters: list[RedisServer]):
+    """Its pool of threads takes no work any more then."""
+    program = (
+        "import atexit, sys\n"
+        "from gridsync import Redlock\n"
+        "redlock = Redlock(sys.argv[1:], master_timeout=2)\n"
+        "lease = redlock.lock('job', ttl=60).acquire(timeout=30)\n"
+        "atexit.register(redlock.close)\n"
+        "atexit.register(lambda: print(lease.release()))\n"
+    )
+    urls = [server.url for server in masters[:3]]
+    words = [sys.executable, "-W", "error", "-c", program, *urls]
+    found = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (found.stdout, found.stderr) == ("True\n", "")
+    assert owners(masters[:3]) == [None] * 3
 
 
 async def test_nodes_of_a_cluster_are_refused(make: Maker, masters: list[RedisServer]):

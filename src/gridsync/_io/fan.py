@@ -6,7 +6,7 @@ starting one twice as much.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -33,13 +33,26 @@ class Fan:
 
     def run(self, coroutines: tuple[Coroutine[Any, Any, T], ...]) -> list[T]:
         """Run all of them to their end, and return their results in order, or raise the first exception."""
-        *others, last = coroutines
-        futures = [self._pool.submit(copy_context().run, run_sync, each) for each in others]
+        futures = [self._start(each) for each in coroutines[:-1]]
         try:
-            mine = run_sync(last)
+            mine = [run_sync(each) for each in coroutines[-1:]]
         finally:
             wait(futures)
-        return [*(future.result() for future in futures), mine]
+        return [*(future.result() for future in futures), *mine]
+
+    def _start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+        context = copy_context()
+        try:
+            return self._pool.submit(context.run, run_sync, coroutine)
+        except RuntimeError:
+            # Closed, which the coroutine says better, or the interpreter is on its way out, when leases are still given
+            # back: one after the other, by the caller's own thread.
+            future: Future[T] = Future()
+            try:
+                future.set_result(context.run(run_sync, coroutine))
+            except BaseException as error:  # noqa: BLE001 - raised by who asks for the result
+                future.set_exception(error)
+            return future
 
     def close(self) -> None:
         """End the threads."""

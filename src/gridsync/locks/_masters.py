@@ -204,6 +204,9 @@ class Masters:
 
     def too_few(self, failed: Sequence[GridsyncError], spec: Spec | None = None) -> GridsyncError:
         """Return the error that tells that less than a majority answered, when asked for *spec*."""
+        wrong = [error for error in failed if isinstance(error, UsageError)]
+        if wrong:
+            return wrong[0]  # it was closed
         # What will not heal by itself tells more than a server that is away.
         lasting = [error for error in failed if isinstance(error, Misconfigured)]
         text = f"{spec}: " if spec else ""
