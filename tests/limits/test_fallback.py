@@ -89,6 +89,14 @@ def test_a_full_log_is_merged_and_never_admits_more(monkeypatch: pytest.MonkeyPa
     assert len(oracle.admitted) > 40, "and does not lock its caller out either"
 
 
+def test_what_the_server_said_of_a_long_window_fills_no_shorter_one():
+    """It said how much the minute has left, and nothing about the last second."""
+    windows = LocalWindows([(5, 1_000_000), (100, 60_000_000)], lambda: 1_000.0)
+    windows.learn("k", 10, 1)
+    assert [windows.hit("k", 1)[0] for _ in range(5)] == [0] * 5
+    assert windows.hit("k", 1)[3] == 0, "now the second is full"
+
+
 def test_no_more_subjects_than_promised_are_kept(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(local, "SUBJECTS_MAX", 3)
     windows = LocalWindows([(1, HOUR)], Clock())

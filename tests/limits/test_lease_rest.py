@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gridsync import Grid
+from gridsync import AsyncGrid, Grid
 from gridsync._io import load, run_sync
 from gridsync._io.keys import limit
 from gridsync.limits._core import Windows
 from tests.limits.conftest import PlainIO, ask
+from tests.limits.test_leased import comes_to, used
+from tests.wire.fake import soon
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,6 +116,39 @@ def test_a_lease_that_goes_back_late_takes_nothing_of_others_with_it(io: PlainIO
     assert client.give_back("Laaaa00001", 0, granted) == granted
     whole = Windows(io, "t", "w", [(1000, 3600 * SECOND)])
     assert ask(whole.peek("k", 1)).remaining == 1000 - 5 - 2 - (4 - granted)
+
+
+async def test_a_batch_that_comes_too_late_is_not_used(flushed: RedisServer) -> None:
+    """What the server counts until its time has passed must not be used after that; the hit is counted by itself."""
+    async with AsyncGrid(flushed.url) as grid:
+        limiter = grid.limiter("calls", "1000/hour")
+        permits = limiter.leased("k", ttl=0.05)
+        assert await used(limiter, 1000) == 0
+        flushed.pause()
+        asking = asyncio.create_task(permits.hit())
+        await soon(lambda: bool(permits._leasing.permits.gate))
+        late = grid._io.monotonic() + 0.05
+        await soon(lambda: grid._io.monotonic() > late)
+        flushed.resume()
+        assert (await asking).source == "server"
+        await comes_to(limiter, 1000, 1)
+        await permits.close()
+
+
+async def test_a_batch_that_comes_after_it_was_closed_goes_back(flushed: RedisServer) -> None:
+    async with AsyncGrid(flushed.url) as grid:
+        limiter = grid.limiter("calls", "1000/hour")
+        permits = limiter.leased("k", ttl=1800)
+        admitted = 0
+        while admitted < 20 or permits._leasing.permits._left:
+            admitted += bool(await permits.hit())
+        flushed.pause()
+        asking = asyncio.create_task(permits.hit())
+        await soon(lambda: bool(permits._leasing.permits.gate))
+        await permits.close()
+        flushed.resume()
+        assert await asking
+        assert await used(limiter, 1000) == admitted + 1
 
 
 def test_the_leases_of_a_child_are_not_called_as_its_parents_are(flushed: RedisServer) -> None:
