@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from gridsync._io import load
 from tests.sim import election_scenarios as elections
+from tests.sim import failure_scenarios as failures
 from tests.sim import fence_scenarios as fences
 from tests.sim import lease_scenarios as leases
 from tests.sim import limit_scenarios as limits
@@ -550,6 +551,48 @@ STREAMS = [
         ("tend", "if info['pending'] == 0 and info['idle'] > dead_after then",
          "if info['idle'] > dead_after / 10000 then",
          "only a consumer without deliveries is removed", streams.consumers),
+        ("park", "  redis.call('ZADD', retry, now + delay, id)\n".strip(), "",
+         "what is put aside is on a list", failures.failing),
+        ("park", "if pending[2] ~= consumer then return {-1, 0} end", "",
+         "only what is still ours is put aside", failures.overtaken),
+        ("park", "redis.call('XCLAIM', log, group, '~parked', '0', id, 'JUSTID')", "",
+         "what is put aside is nobody's", failures.failing),
+        ("park", "redis.call('ZADD', retry, now + delay, id)", "redis.call('ZADD', retry, now, id)",
+         "a pause is kept", failures.patience),
+        ("park", "  redis.call('HSET', failed, 'h' .. id, key)\n", "",
+         "a settled event lets the next of its stream go on", failures.in_line),
+        ("begin", "if head and tonumber(string.match(head, '^%d+')) < tonumber(position) then", "if false then",
+         "later events of a stream wait", failures.in_line),
+        ("begin", "'RETRYCOUNT', attempts, 'JUSTID'", "'JUSTID'",
+         "an attempt is counted when it begins", failures.failing),
+        ("begin", "return {redis.call('ZSCORE', waiting, place) and 0 or -1, ''}", "return {1, ''}",
+         "what was lost meanwhile is not begun", failures.in_line),
+        ("due", "'-inf', now, 'LIMIT'", "'-inf', '+inf', 'LIMIT'",
+         "what is put aside waits for its time", failures.failing),
+        ("due", "  redis.call('ZREM', retry, id)\n", "",
+         "what is handed out is off the list", failures.failing),
+        ("claim", "row[2] ~= '~parked' and row[3] >= idle", "row[3] >= idle",
+         "what is put aside is not claimed", failures.failing),
+        ("claim", "missed and 0 or row[4]", "0",
+         "attempts are not forgotten with a lost reply", failures.in_line),
+        ("bury", "redis.call('XACK', log, group, id)\n", "",
+         "a dead letter is not pending", failures.failing),
+        ("bury", "if pending[2] ~= consumer then return -1 end", "",
+         "only what is still ours is given up", failures.overtaken),
+        ("bury", "if not pending then return 0 end\nif pending[2] ~= consumer", "if pending and pending[2] ~= consumer",
+         "a lost reply gives nothing up twice", failures.failing),
+        ("bury", "return settled(id) and 2 or 1", "return 1",
+         "an event that is given up stands in nobody's way", failures.in_line),
+        ("ack", "if some_failed and settled(id) then codes[k - 2] = 2 end", "",
+         "an event that was handled stands in nobody's way", failures.in_line),
+        ("ack", "local some_failed = redis.call('EXISTS', failed) == 1", "local some_failed = false",
+         "what was noted of failures is forgotten", failures.failing),
+        ("replay", "redis.call('XDEL', dead, letter)", "",
+         "what is given back is no dead letter", failures.given_back),
+        ("replay", "'FORCE', ", "",
+         "what is given back is pending", failures.given_back),
+        ("replay", "  redis.call('ZADD', retry, '0', id)\n", "",
+         "what is given back is due", failures.given_back),
     )
 ]  # fmt: skip
 

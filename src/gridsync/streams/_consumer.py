@@ -45,6 +45,7 @@ DEAD_AFTER: Final = 3600.0
 """Seconds without a sign of life after which a consumer that holds nothing is removed."""
 
 _START: Final = b"0-0"
+_OWN, _OWN_MISSED = "-1", "-2"
 _SETTLED: Final = 1
 """The code of `ack.lua` and `bury.lua` for a delivery that surely nobody waited behind."""
 _FRESH: Final = 2
@@ -131,14 +132,16 @@ class Session(Generic[E]):
         self._life = 0
         # Where in our own pending list to look for deliveries that this process does not know of; None: nowhere.
         self._own: bytes | None = _START if options.known else None
-        # 1 once a reply may have been lost: what it delivered was counted as begun, and was not.
-        self._missed = 0
+        # What `claim.lua` is told to find there: all, or all with an eye to replies that were lost.
+        self._own_mode = _OWN
         self._cursor = _START
         # When to claim what others left, and when to ask for what is due again.
         self._claim_due = self._due_at = self._quiet_since = now
         self._pause = PAUSE_MIN
         # Seconds that a handler takes, smoothed; None before the first one.
         self._pace: float | None = None
+        # Failed, and the server was not told yet: no longer held, and not to be begun again.
+        self._failing: set[bytes] = set()
         # Ends the blocking read under way: what runs beside it, an acknowledgement or a handler, made something due.
         self._nudge: Signal | None = None
         # What the policy lets this consumer end with.
@@ -265,23 +268,40 @@ class Session(Generic[E]):
             # Before anything is sent: once it is put aside, it may be handed out again, and to this consumer.
             self._held.pop(entry[0], None)
             rule = Verdict.DEAD if isinstance(error, TooManyDeliveries) else self._rules.judge(error, attempts)
+            self._failing.add(entry[0])
             try:
-                decided, retry_in = await self._settle(entry, rule, error, attempts, trace)
-            except GridsyncError as away:
-                # No longer renewed, so it is claimed after claim_idle, by whoever looks first.
-                decided = "retry"
-                if _is_gone(away):
-                    self._lost_group()
-                else:
-                    # Perhaps it was put aside, and nobody told us until when.
-                    self._ask_at(0.0)
-                    _log.warning("group %r: what failed comes again after claim_idle: %s", self._group, away)
+                decided, retry_in = await self._tell(entry, rule, error, attempts, trace)
+            finally:
+                self._failing.discard(entry[0])
         raw = _fields(entry)
         await self._report(Failure(error, int(entry[0][:-2]), recorded, raw, attempts, decided, retry_in))
         if decided == "stop":
             self._broken = error
             self._ended = True
             self._wake()
+
+    async def _tell(
+        self,
+        entry: Any,  # noqa: ANN401
+        rule: Retry | Verdict,
+        error: Exception,
+        attempts: int,
+        trace: str,
+    ) -> tuple[Decided, float | None]:
+        """Settle, again and again while the server is away: what may be told to wait behind this must not go on."""
+        while True:
+            try:
+                return await self._settle(entry, rule, error, attempts, trace)
+            except GridsyncError as away:
+                if _is_gone(away):
+                    self._lost_group()
+                    return "retry", None
+                _raise_if_final(away)
+                _log.warning("group %r cannot tell of a failure yet: %s", self._group, away)
+                if await self._stop.wait(self._pause):
+                    # It stays pending with us; given back, it is claimed after claim_idle.
+                    return "retry", None
+                self._pause = min(self._pause * 2, PAUSE_MAX)
 
     async def _settle(
         self,
@@ -401,7 +421,7 @@ class Session(Generic[E]):
             return
         _raise_if_final(error)
         # Deliveries may have become ours without our knowing: look there before reading on.
-        self._own, self._missed = _START, 1
+        self._own, self._own_mode = _START, _OWN_MISSED
         _log.warning("group %r cannot read, next attempt in %.1f s: %s", self._group, self._pause, error)
         await self._stop.wait(self._pause)
         self._pause = min(self._pause * 2, PAUSE_MAX)
@@ -424,18 +444,18 @@ class Session(Generic[E]):
         await self._io.run(JOIN, keys, (self._group, str(int(from_now))))
         self._joined = True
 
-    def _enqueue(self, entries: Any, missed: int = 0) -> None:  # noqa: ANN401
+    def _enqueue(self, entries: Any) -> None:  # noqa: ANN401
         """Take deliveries that are not in work here already."""
         for entry in entries:
             if entry[0] not in self._held:
-                self._held[entry[0]] = max(0, entry[2] - missed) if len(entry) > _FRESH else 0
+                self._held[entry[0]] = entry[2] if len(entry) > _FRESH else 0
                 self._queue.append(entry)
 
     async def _read_own(self, after: bytes) -> None:
         """Read one page of our own pending list, moving on from page to page."""
-        cursor, entries, gone = await self._look("-1", after)
+        cursor, entries, gone = await self._look(self._own_mode, after)
         self._own = None if cursor == _START else cursor
-        self._enqueue(entries, self._missed)
+        self._enqueue([entry for entry in entries if entry[0] not in self._failing])
         self._forget(gone)
 
     async def _claim(self) -> None:

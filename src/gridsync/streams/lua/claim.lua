@@ -6,7 +6,8 @@
 -- KEYS[4] waiting zset
 -- ARGV[1] group string
 -- ARGV[2] consumer string
--- ARGV[3] idle integer, ms: what was idle for so long, whoever has it; -1: what this consumer has
+-- ARGV[3] idle integer, ms: what was idle for so long, whoever has it; -1: what this consumer has; -2: the same after a
+-- lost reply, which may have delivered what was never begun
 -- ARGV[4] after string: the id behind which to look
 -- ARGV[5] count integer, deliveries
 -- Returns {id to look on behind (0-0: the end), {{id, fields, times begun}, ...}, {ids whose event is gone}}
@@ -28,7 +29,8 @@ for _, row in ipairs(rows) do
   if own or (row[2] ~= '~parked' and row[3] >= idle) then
     local entry = redis.call('XCLAIM', log, group, consumer, '0', id, 'RETRYCOUNT', row[4])[1]
     if entry then
-      entries[#entries + 1] = {id, entry[2], row[4]}
+      local missed = idle == -2 and row[4] == 1 and redis.call('HEXISTS', failed, id) == 0
+      entries[#entries + 1] = {id, entry[2], missed and 0 or row[4]}
     else
       settled(id)
       gone[#gone + 1] = id

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- park: put a delivery that failed aside until it is due, if it is still this consumer's; it stays pending.
 -- KEYS[1] log stream
 -- KEYS[2] retry zset
