@@ -227,6 +227,92 @@ def limits_reset(
     raise typer.Exit(reset(limiter, key, sure=yes, url=url, namespace=namespace, as_json=json))
 
 
+streams_app = typer.Typer(
+    name="streams",
+    help="See what groups of an event store have given up, and give it back to them.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+app.add_typer(streams_app)
+
+StoreName = Annotated[str, typer.Argument(help="The event store's name.")]
+GroupName = Annotated[str, typer.Argument(help="The consumer group's name.")]
+OfError = Annotated[str | None, typer.Option("--error", help="Only with this class of error, as `dlq` names it.")]
+OfStream = Annotated[str | None, typer.Option("--stream", help="Only events of this stream.")]
+OfType = Annotated[str | None, typer.Option("--type", help="Only events of this type.")]
+
+
+@streams_app.command("dlq")
+def streams_dlq(
+    store: StoreName,
+    group: GroupName,
+    *,
+    error: OfError = None,
+    stream: OfStream = None,
+    event_type: OfType = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many to list at most, oldest first.")] = 100,
+    url: Url = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> None:
+    """List the dead letters of a group: events that it has given up, and why.
+
+    Exits with 0, with 1 if there are none, and with 2 if the server cannot be asked.
+    """
+    from gridsync.cli.streams import Choice, dlq  # noqa: PLC0415 - loads redis and pydantic
+
+    choice = Choice(error, stream, event_type, None)
+    raise typer.Exit(dlq(store, group, choice, most=limit, url=url, namespace=namespace, as_json=json))
+
+
+@streams_app.command("replay")
+def streams_replay(
+    store: StoreName,
+    group: GroupName,
+    *,
+    error: OfError = None,
+    stream: OfStream = None,
+    event_type: OfType = None,
+    letter: Annotated[str | None, typer.Option("--id", help="Only the dead letter with this id.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count those that would be.")] = False,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="The most events per second.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The most letters to replay, oldest first.")] = None,
+    url: Url = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> None:
+    """Give dead letters back to their group, and to no other, as if they had never been tried.
+
+    Each is moved by itself, whole or not at all; the command may be stopped and run again.  Exits with 0, with 1 if no
+    letter was chosen, and with 2 if the server cannot be asked.
+    """
+    from gridsync.cli.streams import Choice, replay  # noqa: PLC0415 - loads redis and pydantic
+
+    choice = Choice(error, stream, event_type, letter)
+    raise typer.Exit(
+        replay(store, group, choice, dry_run=dry_run, rate=rate, most=limit, url=url, namespace=namespace, as_json=json)
+    )
+
+
+@streams_app.command("discard")
+def streams_discard(
+    store: StoreName,
+    group: GroupName,
+    letter: Annotated[str, typer.Argument(help="The dead letter's id, as `dlq` names it.")],
+    *,
+    url: Url = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> None:
+    """Delete one dead letter for good; its event stays in the log.
+
+    Exits with 0, with 1 if it was not there, and with 2 if the server cannot be asked.
+    """
+    from gridsync.cli.streams import discard  # noqa: PLC0415 - loads redis and pydantic
+
+    raise typer.Exit(discard(store, group, letter, url=url, namespace=namespace, as_json=json))
+
+
 redlock_app = typer.Typer(
     name="redlock",
     help="See what several independent masters know of a lock, and which of them vote.",

@@ -1,0 +1,112 @@
+"""`gridsync streams`: what groups of an event store have given up, and how an operator gives it back."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from gridsync._io.keys import events
+from gridsync._units import name as checked
+from gridsync.cli._shared import DONE, NOTHING, asking, open_grid, print_json, shown
+from gridsync.streams import DeadLetters
+from gridsync.streams._letters import Letters
+
+if TYPE_CHECKING:
+    from gridsync.grid import Grid
+    from gridsync.streams import DeadLetter
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which dead letters are meant; what is ``None`` does not matter."""
+
+    error: str | None
+    stream: str | None
+    type: str | None
+    id: str | None
+
+    def __call__(self, letter: DeadLetter) -> bool:
+        """Tell whether *letter* is meant."""
+        return all(wanted in (None, getattr(letter, name)) for name, wanted in asdict(self).items())
+
+
+def dlq(
+    store: str, group: str, choice: Choice, *, most: int, url: str | None, namespace: str | None, as_json: bool
+) -> int:
+    """Print the dead letters of a group; returns 0, 1 if there are none, 2 if nobody answers."""
+    with asking() as outcome, open_grid(url, namespace) as grid:
+        letters = _letters(grid, store, group)
+        found: list[DeadLetter] = []
+        for letter in letters:
+            if choice(letter):
+                found.append(letter)
+                if len(found) == most:
+                    break
+        total = letters.count()
+        if as_json:
+            print_json({"store": store, "group": group, "total": total, "letters": [_plain(each) for each in found]})
+        else:
+            for letter in found:
+                print(_line(letter))
+            print(f"{len(found)} of {total} dead letters of {shown(store)} {shown(group)}")
+        outcome.append(DONE if found else NOTHING)
+    return outcome[0]
+
+
+def replay(
+    store: str,
+    group: str,
+    choice: Choice,
+    *,
+    dry_run: bool,
+    rate: float | None,
+    most: int | None,
+    url: str | None,
+    namespace: str | None,
+    as_json: bool,
+) -> int:
+    """Give dead letters back; returns 0, 1 if none was chosen, 2 if nobody answers."""
+    with asking() as outcome, open_grid(url, namespace) as grid:
+        done = _letters(grid, store, group).replay(choice, dry_run=dry_run, rate=rate, limit=most)
+        if as_json:
+            print_json({"store": store, "group": group, "dry_run": dry_run, **asdict(done)})
+        elif dry_run:
+            print(f"{done.matched} dead letters would be given back")
+        else:
+            print(
+                f"{done.replayed} of {done.matched} dead letters were given back; {done.gone} were gone meanwhile, "
+                f"{done.trimmed} are no longer in the log and stay"
+            )
+        outcome.append(DONE if done.matched else NOTHING)
+    return outcome[0]
+
+
+def discard(store: str, group: str, letter: str, *, url: str | None, namespace: str | None, as_json: bool) -> int:
+    """Delete one dead letter; returns 0, 1 if it was not there, 2 if nobody answers."""
+    with asking() as outcome, open_grid(url, namespace) as grid:
+        done = _letters(grid, store, group).discard(letter)
+        if as_json:
+            print_json({"store": store, "group": group, "id": letter, "discarded": done})
+        else:
+            print(f"{shown(letter)}: {'discarded' if done else 'no such dead letter'}")
+        outcome.append(DONE if done else NOTHING)
+    return outcome[0]
+
+
+def _letters(grid: Grid, store: str, group: str) -> DeadLetters:
+    name = checked(store, "the name of an event store")
+    return DeadLetters(Letters(grid._io, events(grid.namespace, name), name, group))  # noqa: SLF001
+
+
+def _plain(letter: DeadLetter) -> dict[str, Any]:
+    """Return a letter as JSON has it: what the event holds as text, with signs in place of bytes that are none."""
+    raw = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in letter.raw.items()}
+    return {**asdict(letter), "raw": raw}
+
+
+def _line(letter: DeadLetter) -> str:
+    return (
+        f"{letter.id}: position {letter.position}, {shown(letter.type)} of {shown(letter.stream)}, {letter.attempts} "
+        f"attempts from {letter.first:%Y-%m-%d %H:%M:%S} to {letter.last:%Y-%m-%d %H:%M:%S} UTC, last by "
+        f"{shown(letter.consumer)}: {shown(letter.error)}: {shown(letter.text)}"
+    )
