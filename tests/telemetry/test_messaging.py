@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from gridsync import AsyncGrid, WrongVersion
 from gridsync._io import telemetry
-from gridsync.streams import Check, Write
+from gridsync.streams import Check, Retry, Write
 from tests.wire.world import done, opened
 
 if TYPE_CHECKING:
@@ -100,6 +100,47 @@ async def test_the_trace_goes_from_the_writer_to_the_handler(kind: str, flushed:
     linked, alone = sdk.spans("process orders")
     assert [(link.context.trace_id, link.context.span_id) for link in linked.links] == [(here.trace_id, here.span_id)]
     assert not alone.links
+
+
+@KINDS
+async def test_each_attempt_is_linked_to_the_one_before_and_the_last_is_named_by_the_dead_letter(
+    kind: str, flushed: RedisServer, sdk: Sdk
+):
+    """From a dead letter an operator comes to every attempt, wherever it was made."""
+    sdk.listen()
+    async with opened(kind, flushed.url) as grid:
+        store = grid.events("orders", Ordered)
+        await done(store.append("a", [Ordered(amount=1), Ordered(amount=2)]))
+
+        def handle(recorded: Any) -> None:  # noqa: ANN401
+            if recorded.event.amount == 1:
+                raise ValueError
+
+        async def handle_async(recorded: Any) -> None:  # noqa: ANN401
+            handle(recorded)
+
+        group = store.group("ledger")
+        policy = Retry(max_attempts=3, first_s=0.01, max_s=0.01)
+        await done(
+            group.consume(
+                handle if kind == "sync" else handle_async, policy=policy, on_error=lambda _: None, idle_stop=0.5
+            )
+        )
+        letters = group.dead_letters()
+        (letter,) = list(letters) if kind == "sync" else [each async for each in letters]
+    spans = sdk.spans("process orders")
+    attempts = [span for span in spans if span.attributes["messaging.message.id"] == "1-0"]
+    (other,) = [span for span in spans if span.attributes["messaging.message.id"] == "2-0"]
+    assert [[link.context.span_id for link in span.links] for span in attempts] == [
+        [],
+        [attempts[0].context.span_id],
+        [attempts[1].context.span_id],
+    ]
+    assert not other.links
+    last = attempts[2].context
+    assert letter.trace == f"00-{last.trace_id:032x}-{last.span_id:016x}-{last.trace_flags:02x}"
+    counted = {name: [point.value for point in sdk.points(f"gridsync.stream.{name}")] for name in ("retried", "dead")}
+    assert counted == {"retried": [2], "dead": [1]}
 
 
 @KINDS
