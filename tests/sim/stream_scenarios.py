@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import copy
 import json
-import logging
 from collections import Counter, defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -64,7 +63,6 @@ class Placed(BaseModel):
 
 def open_store(io: SimIO) -> AsyncEventStore[Placed]:
     """Return the store that everybody uses."""
-    logging.getLogger("gridsync").setLevel(logging.CRITICAL)  # bad weather is what these are about
     return AsyncEventStore(io, "sim", "orders", Placed)
 
 

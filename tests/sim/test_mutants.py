@@ -181,7 +181,7 @@ def reached_by_one(self: Any) -> float:  # noqa: ANN401 - a lease
 
 def all_of_it(self: Any, lease: Any) -> Any:  # noqa: ANN401 - what leases, and a lease
     """Give back what was used, too."""
-    return self._giving_back(lease.id, 0)
+    return self._giving_back(lease.id, 0, lease.granted)
 
 
 CORES = {

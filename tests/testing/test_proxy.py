@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import struct
 import threading
@@ -326,6 +327,19 @@ def test_a_closed_proxy_leaves_no_thread(behind: RedisServer):
         assert not [t for t in threading.enumerate() if t.name.startswith(("fault-proxy", "asyncio_"))]
         with pytest.raises(Fault):
             client("PING")
+
+
+def test_who_connects_while_it_closes_is_hung_up_on(behind: RedisServer):
+    """What is only half accepted would stay open until it is collected, in the middle of somebody else's test."""
+    for _ in range(50):
+        with FaultProxy(behind.url) as proxy, contextlib.ExitStack() as clients:
+            for _ in range(8):
+                client = clients.enter_context(socket.create_connection((proxy.host, proxy.port), timeout=10))
+                client.sendall(PING)
+            proxy.close()
+            assert proxy.connections == 0
+        del proxy
+        gc.collect()  # a transport that was left open says so now, and fails this test
 
 
 def test_a_unix_socket_can_be_behind_it():

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 from gridsync._io import Category, Command, load, telemetry
-from gridsync.errors import GridsyncError, OutcomeUnknown, ServerError, TooManyDeliveries, Unavailable
+from gridsync.errors import GridsyncError, TooManyDeliveries
 from gridsync.streams._aside import Aside
+from gridsync.streams._away import BLOCK_MAX, PAUSE_MAX, PAUSE_MIN, is_gone, raise_if_final
 from gridsync.streams._failures import Failure, Park, Retry, Verdict
 from gridsync.streams._holding import Holding
 from gridsync.streams._model import E
@@ -34,13 +35,8 @@ LEAVE: Final = load("gridsync.streams", "leave")
 TEND: Final = load("gridsync.streams", "tend")
 CLAIM: Final = load("gridsync.streams", "claim")
 
-BLOCK_MAX: Final = 5.0
-"""Seconds of one blocking read at most: the bound of everything that a wake-up should have told."""
 AHEAD: Final = 0.5
 """Seconds of work that one consumer takes ahead at most."""
-PAUSE_MIN: Final = 0.1
-PAUSE_MAX: Final = 5.0
-"""Seconds between attempts while the server is away, doubling."""
 DEAD_AFTER: Final = 3600.0
 """Seconds without a sign of life after which a consumer that holds nothing is removed."""
 
@@ -51,10 +47,6 @@ _SETTLED: Final = 1
 _FRESH: Final = 2
 """Parts of a delivery that this group makes for the first time; others come with how often they were begun."""
 _TALLIES: Final = {"retry": "stream.retried", "park": "stream.parked", "skip": "stream.skipped", "dead": "stream.dead"}
-_GONE: Final = frozenset({"NOGROUP", "UNBLOCKED"})
-"""The group was lost: deleted, flushed, evicted, or not yet there on a promoted replica."""
-_FINAL: Final = frozenset({"ERR", "WRONGTYPE"})
-"""What no waiting heals; anything else that a server answers (LOADING, READONLY, OOM, …) passes."""
 
 _log = logging.getLogger("gridsync.streams")
 
@@ -293,10 +285,10 @@ class Session(Generic[E]):
             try:
                 return await self._settle(entry, rule, error, attempts, trace)
             except GridsyncError as away:
-                if _is_gone(away):
+                if is_gone(away):
                     self._lost_group()
                     return "retry", None
-                _raise_if_final(away)
+                raise_if_final(away)
                 _log.warning("group %r cannot tell of a failure yet: %s", self._group, away)
                 if await self._stop.wait(self._pause):
                     # It stays pending with us; given back, it is claimed after claim_idle.
@@ -371,9 +363,9 @@ class Session(Generic[E]):
             # Repeated by the driver; a second run finds nothing pending, which is the same success.
             codes = await self._io.run(ACK, self._aside.settling, (self._group, self._options.consumer, *ids))
         except GridsyncError as error:
-            if not _is_gone(error):
+            if not is_gone(error):
                 self._unacked = ids + self._unacked
-                _raise_if_final(error)
+                raise_if_final(error)
                 _log.warning("group %r could not acknowledge %d deliveries yet: %s", self._group, len(ids), error)
                 return False
             codes = [-1] * len(ids)
@@ -416,10 +408,10 @@ class Session(Generic[E]):
 
     async def _stumble(self, error: GridsyncError) -> None:
         """Wait for a server that is away; raise what no waiting heals."""
-        if _is_gone(error):
+        if is_gone(error):
             self._lost_group()
             return
-        _raise_if_final(error)
+        raise_if_final(error)
         # Deliveries may have become ours without our knowing: look there before reading on.
         self._own, self._own_mode = _START, _OWN_MISSED
         _log.warning("group %r cannot read, next attempt in %.1f s: %s", self._group, self._pause, error)
@@ -546,25 +538,12 @@ class Session(Generic[E]):
             if self._joined:
                 await self._tend()
         except GridsyncError as error:
-            if not _is_gone(error):
+            if not is_gone(error):
                 _log.warning("group %r: %s leaves without word: %s", self._group, self._options.consumer, error)
 
 
 def _fields(entry: Any) -> dict[bytes, bytes]:  # noqa: ANN401
     return dict(zip(entry[1][::2], entry[1][1::2], strict=False))
-
-
-def _is_gone(error: GridsyncError) -> bool:
-    return isinstance(error, ServerError) and error.code in _GONE
-
-
-def _raise_if_final(error: GridsyncError) -> None:
-    """Raise what no waiting heals: everything but an absent server, and what a server answers for the moment."""
-    if isinstance(error, ServerError):
-        if error.code in _FINAL:
-            raise error
-    elif not isinstance(error, Unavailable | OutcomeUnknown):
-        raise error
 
 
 def _entries(reply: Any) -> Any:  # noqa: ANN401

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from gridsync._io import Category, Command, run_sync
 from gridsync.errors import GridsyncError
-from gridsync.streams._consumer import BLOCK_MAX, PAUSE_MAX, PAUSE_MIN, _raise_if_final
+from gridsync.streams._away import BLOCK_MAX, PAUSE_MAX, PAUSE_MIN, raise_if_final
 from gridsync.streams._model import E
 from gridsync.streams._pages import RANGE_BACK, Pages, mark_of, read_mark
 
@@ -47,7 +47,7 @@ async def patiently(core: StoreCore[Any], stop: Signal, attempt: Callable[[], Aw
         try:
             return await attempt()
         except GridsyncError as error:
-            _raise_if_final(error)
+            raise_if_final(error)
             _log.warning("%s, next attempt in %.1f s: %s", core.log_name, pause, error)
             await stop.wait(pause)
             pause = min(pause * 2, PAUSE_MAX)

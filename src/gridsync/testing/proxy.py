@@ -45,6 +45,7 @@ _READ_BYTES = 1 << 16
 _ANSWER_WITHIN_S = 10.0
 _REMEMBERED = 10_000
 _STEPS_PER_S = 50
+_BACKLOG = 100
 """In how many pieces a narrow connection carries what it carries in a second, so that it is steady."""
 _ANSWERED_BY_PUSH = frozenset(
     {b"SUBSCRIBE", b"UNSUBSCRIBE", b"PSUBSCRIBE", b"PUNSUBSCRIBE", b"SSUBSCRIBE", b"SUNSUBSCRIBE"}
@@ -174,9 +175,9 @@ class FaultProxy:
         self._random = random.Random(0)
         self._rules: list[Rule] = []
         self._requests: deque[Words] = deque(maxlen=_REMEMBERED)
-        self._links: set[_Link] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._listener: asyncio.Server | None = None
+        self._links: dict[asyncio.Task[None], _Link] = {}
+        self._serving: dict[asyncio.Task[None], socket.socket] = {}
+        self._listener: socket.socket | None = None
         self._open = {"requests": asyncio.Event(), "replies": asyncio.Event()}
         for event in self._open.values():
             event.set()
@@ -304,10 +305,13 @@ class FaultProxy:
 
     async def _listen(self) -> None:
         if self._listener is None:
-            self._listener = await asyncio.start_server(self._accept, self.host, self.port)
+            self._listener = socket.create_server((self.host, self.port), backlog=_BACKLOG)
+            self._listener.settimeout(0)
+            self._loop.add_reader(self._listener, self._accept)
 
     async def _unlisten(self) -> None:
         if self._listener is not None:
+            self._loop.remove_reader(self._listener)
             self._listener.close()
             self._listener = None
 
@@ -330,44 +334,56 @@ class FaultProxy:
         self._cut_all(reset=reset)
 
     def _cut_all(self, *, reset: bool = False) -> None:
-        for link in list(self._links):
+        for link in self._links.values():
             link.cut(reset=reset)
+        for task in self._serving.keys() - self._links.keys():
+            task.cancel()  # its other side is not there yet
 
     async def _end(self) -> None:
         await self._unlisten()
         await self._gate(requests=False, replies=False)
-        self._cut_all()
-        for task in list(self._tasks):
+        for task in self._serving:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        if self._serving:
+            await asyncio.wait(self._serving)
         await self._loop.shutdown_default_executor()
         self._held.close()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        self.accepted += 1
-        ends = [writer]
+    def _accept(self) -> None:
+        # Not by asyncio's server: what that is accepting while it is closed stays open until it is collected.
+        assert self._listener is not None
         try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return  # it has gone again
+        connection.settimeout(0)
+        self.accepted += 1
+        task = self._loop.create_task(self._serve(connection))
+        self._serving[task] = connection
+        task.add_done_callback(self._served)
+
+    def _served(self, task: asyncio.Task[None]) -> None:
+        self._serving.pop(task).close()
+
+    async def _serve(self, connection: socket.socket) -> None:
+        task, ends = asyncio.current_task(), []
+        assert task is not None
+        try:
+            client = await asyncio.open_connection(sock=connection)
+            ends.append(client[1])
             if self._unix is not None:
                 server = await asyncio.open_unix_connection(self._unix)
             else:
                 server = await asyncio.open_connection(*self._target)
             ends.append(server[1])
-            link = _Link(self, (reader, writer), server)
-            self._links.add(link)
-            try:
-                await link.run()
-            finally:
-                self._links.discard(link)
-        except (OSError, asyncio.CancelledError):
-            pass  # one side is away, or the proxy is closing: either way both connections end
+            self._links[task] = link = _Link(self, client, server)
+            await link.run()
+        except OSError:
+            pass  # one side is away, or has gone: both connections end
         finally:
+            self._links.pop(task, None)
             for end in ends:
                 end.close()
-            self._tasks.discard(task)
 
     def _fault_for(self, words: Words) -> Rule | None:
         self._requests.append(words)

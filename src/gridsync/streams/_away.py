@@ -1,0 +1,32 @@
+"""What readers do while the server is away: which errors pass, and how long to wait for that."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from gridsync.errors import GridsyncError, OutcomeUnknown, ServerError, Unavailable
+
+BLOCK_MAX: Final = 5.0
+"""Seconds of one blocking read at most: the bound of everything that a wake-up should have told."""
+PAUSE_MIN: Final = 0.1
+PAUSE_MAX: Final = 5.0
+"""Seconds between attempts while the server is away, doubling."""
+
+_GONE: Final = frozenset({"NOGROUP", "UNBLOCKED"})
+"""The group was lost: deleted, flushed, evicted, or not yet there on a promoted replica."""
+_FINAL: Final = frozenset({"ERR", "WRONGTYPE"})
+"""What no waiting heals; anything else that a server answers (LOADING, READONLY, OOM, …) passes."""
+
+
+def is_gone(error: GridsyncError) -> bool:
+    """Say whether the group is lost."""
+    return isinstance(error, ServerError) and error.code in _GONE
+
+
+def raise_if_final(error: GridsyncError) -> None:
+    """Raise what no waiting heals: everything but an absent server, and what a server answers for the moment."""
+    if isinstance(error, ServerError):
+        if error.code in _FINAL:
+            raise error
+    elif not isinstance(error, Unavailable | OutcomeUnknown):
+        raise error
