@@ -117,6 +117,9 @@ class LeaseBase:
         Send it along with every write that the lock protects, and let the resource refuse a smaller one than it saw.
         It is the larger of the server's clock in microseconds and the last fence plus one, so it rises across a lost
         key, an eviction and a failover as long as no new primary's clock is behind the old one's by more than passed.
+
+        Not guaranteed: that it differs from that of a holder on the other side of a split network, whom the old primary
+        granted the lock in the same microsecond.
         """
         return self._hold.fence
 
