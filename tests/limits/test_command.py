@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +15,7 @@ from gridsync import Grid
 from gridsync._io.keys import LIMIT_KINDS, limit, limit_of, limit_pattern, limiter_here
 from gridsync.limits import ApproxWindow, Concurrency, FixedWindow
 from gridsync.testing.servers import free_port
+from tests.command import Command
 from tests.wire.world import NAMESPACE
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.any_server
 
+command = Command("limits")
+run, asked = command.run, command.asked
+
 ODD_NAMES = ["plain", "with:colon", "{braces}", "100%", "%7B", "%3A", "star*", "ünï"]
 
 
@@ -32,18 +35,6 @@ ODD_NAMES = ["plain", "with:colon", "{braces}", "100%", "%7B", "%3A", "star*", "
 def grid(flushed: RedisServer) -> Iterator[Grid]:
     with Grid(flushed.url, namespace=NAMESPACE) as opened:
         yield opened
-
-
-def run(server: RedisServer | str, *arguments: str, says: str = "") -> tuple[int, str, str]:
-    url = server if isinstance(server, str) else server.url
-    command = [sys.executable, "-m", "gridsync.cli", "limits", *arguments, "--url", url, "--namespace", NAMESPACE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, input=says)
-    return done.returncode, done.stdout, done.stderr
-
-
-def asked(server: RedisServer, *arguments: str) -> tuple[int, Any]:
-    code, output, _ = run(server, *arguments, "--json")
-    return code, json.loads(output)
 
 
 def test_a_key_is_told_with_what_rules_would_say(grid: Grid, flushed: RedisServer):

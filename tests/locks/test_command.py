@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import subprocess
-import sys
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,6 +15,7 @@ from gridsync._io.keys import entity, pattern
 from gridsync._io.keys import lock as lock_keys
 from gridsync.errors import LeaseLost
 from gridsync.testing.servers import free_port
+from tests.command import Command
 from tests.wire.fake import eventually
 from tests.wire.world import NAMESPACE
 
@@ -28,6 +26,9 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.any_server
 
+command = Command("locks")
+run, asked = command.run, command.asked
+
 ODD_NAMES = ["plain", "with:colon", "{braces}", "100%", "%7B", "star*", "ünï"]
 
 
@@ -35,18 +36,6 @@ ODD_NAMES = ["plain", "with:colon", "{braces}", "100%", "%7B", "star*", "ünï"]
 def grid(flushed: RedisServer) -> Iterator[Grid]:
     with Grid(flushed.url, namespace=NAMESPACE) as opened:
         yield opened
-
-
-def run(server: RedisServer | str, *arguments: str) -> tuple[int, str, str]:
-    url = server if isinstance(server, str) else server.url
-    command = [sys.executable, "-m", "gridsync.cli", "locks", *arguments, "--url", url, "--namespace", NAMESPACE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
-def asked(server: RedisServer, *arguments: str) -> tuple[int, Any]:
-    code, output, _ = run(server, *arguments, "--json")
-    return code, json.loads(output)
 
 
 def test_held_locks_are_listed_and_nothing_else(grid: Grid, flushed: RedisServer):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +10,7 @@ import pytest
 from gridsync import Grid
 from gridsync.streams import DEAD
 from gridsync.testing.servers import free_port
+from tests.command import Command
 from tests.streams.models import Order, Placed
 from tests.wire.world import NAMESPACE
 
@@ -23,23 +22,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.any_server
 
+command = Command("streams")
+run, asked = command.run, command.asked
+
 
 @pytest.fixture
 def grid(flushed: RedisServer) -> Iterator[Grid]:
     with Grid(flushed.url, namespace=NAMESPACE) as opened:
         yield opened
-
-
-def run(server: RedisServer | str, *arguments: str) -> tuple[int, str, str]:
-    url = server if isinstance(server, str) else server.url
-    command = [sys.executable, "-m", "gridsync.cli", "streams", *arguments, "--url", url, "--namespace", NAMESPACE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    return done.returncode, done.stdout, done.stderr
-
-
-def asked(server: RedisServer, *arguments: str) -> tuple[int, Any]:
-    code, output, _ = run(server, *arguments, "--json")
-    return code, json.loads(output)
 
 
 def give_up(grid: Grid) -> EventStore[Any]:
