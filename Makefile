@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV ?= .venv
 ROWS ?=
 ARGS ?=
+# Each test runs on one kind of server, by turns, or with SERVERS=every on all of them.
+SERVERS ?= turns
+SHARED := $(if $(filter every,$(SERVERS)),--every-server)
 # The tests wait more than they work: two processes keep two cores busy.  Some of them, chosen by ARGS, run in one.
 JOBS ?= $(if $(ARGS),0,2)
 
@@ -23,11 +26,11 @@ help: ## Show this list.
 demo: $(READY)demo ## Watch a small energy market run on a private Redis (ARGS="--url redis://..." for another one).
 	@$(BIN)/gridsync demo $(ARGS)
 
-test: $(READY)test ## Run the tests against every kind of server found (ARGS="tests/locks -k fence" for some of them).
-	@$(BIN)/python -m pytest -m "not faults" -n $(JOBS) --dist loadfile $(ARGS)
+test: $(READY)test ## Run the tests (ARGS="tests/locks -k fence" for some; SERVERS=every: each on every server).
+	@$(BIN)/python -m pytest -m "not faults" -n $(JOBS) --dist loadfile $(SHARED) $(ARGS)
 
 faults: $(READY)test ## Kill, freeze and cut off servers, anew each time (ARGS="--seed N --minutes M").
-	@$(BIN)/python -m pytest -m faults $(ARGS)
+	@$(BIN)/python -m pytest -m faults --every-server $(ARGS)
 
 lint: $(READY)test $(READY)lint ## Check style (ruff), types (mypy) and house rules (tests/api).
 	@failed=0; \

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import pytest
 
@@ -22,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults", "tests that break things at random")
     group.addoption("--seed", type=int, help="repeat the run of this seed; a new one each time by default")
     group.addoption("--minutes", type=float, help="how long all soak tests together break things")
+    parser.addoption("--every-server", action="store_true", help="run each test on each kind of server, not by turns")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,19 +50,37 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _kind(item: pytest.Item) -> ServerKind | None:
-    return (
-        item.callspec.params.get("server") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
-    )
+    given = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+    return next((value for value in given if isinstance(value, ServerKind)), None)
+
+
+def _told_apart_by_server(items: list[pytest.Item]) -> Iterator[list[pytest.Item]]:
+    """Yield the items that differ only in the kind of server, case by case of each test function."""
+    cases: dict[tuple[str, str], list[pytest.Item]] = {}
+    for item in items:
+        if (kind := _kind(item)) is not None:
+            function = item.nodeid.partition("[")[0]
+            cases.setdefault((function, item.nodeid.replace(str(kind), "", 1)), []).append(item)
+    for _, of_one in groupby(cases.items(), key=lambda case: case[0][0]):
+        # The cases of one function begin anywhere and go on by turns, so that three of them see three kinds.
+        for turn, (name, same) in enumerate(of_one):
+            at = (crc32(name[0].encode()) + turn) % len(same)
+            yield same[at:] + same[:at]
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Share the minutes among the soak tests that were chosen; leave out what other kinds of server say again."""
-    others = server_kinds()[1:]
-    again = [i for i in items if i.get_closest_marker("any_server") and _kind(i) in others]
+    """Share the tests among the kinds of server, and the minutes among the soak tests that were chosen."""
+    every = config.option.every_server
+    again = {
+        item
+        for same in _told_apart_by_server(items)
+        for item in same[1:]
+        if not every or item.get_closest_marker("any_server")
+    }
     if again:
-        config.hook.pytest_deselected(items=again)
-        items[:] = [item for item in items if item not in set(again)]
+        config.hook.pytest_deselected(items=list(again))
+        items[:] = [item for item in items if item not in again]
     soaks = [item for item in items if "soak_s" in getattr(item, "fixturenames", ())]
     minutes: float | None = config.option.minutes
     config.stash[SHARE] = SOAK_S if minutes is None else minutes * 60 / max(1, len(soaks))
