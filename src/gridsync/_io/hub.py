@@ -181,7 +181,8 @@ class ThreadHub:
             subscriber.leave(subscriber.concerned(), unless=partial(self._belongs, place))
         with self._changed:
             for place, subscriber in subscribers.items():
-                if subscriber.retire_if_idle():
+                # Two threads may review: the other one may have retired it, and a waiter may have a new one by now.
+                if self._subscribers.get(place) is subscriber and subscriber.retire_if_idle():
                     del self._subscribers[place]
             self._hurry()
 

@@ -213,8 +213,9 @@ class ThreadReads(Reads):
         return self._judged(place, wire.endpoint, role, reply)
 
     def _open(self, place: Replica) -> Pool:
-        for old in [each for each in list(self._pools) if each.retired]:
-            self._pools.pop(old).retire()
+        for old in list(self._pools):
+            if old.retired and (gone := self._pools.pop(old, None)) is not None:  # else another thread was faster
+                gone.retire()
         # One step of the interpreter: all who race here get the same, and a pool made in vain has opened nothing.
         pool = self._pools.setdefault(place, Pool(place, size=self._size))
         if self._closed:

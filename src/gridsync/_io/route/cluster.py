@@ -14,8 +14,9 @@ TRYAGAIN                         the request is repeated after a pause: its slot
 CLUSTERDOWN, READONLY, nothing   the table is read anew; the request is repeated as its category allows
 ===============================  ====================================================================================
 
-Invariants: at most one reading at a time, and no two within `PAUSE_S`; an owner that is unknown is replaced by any
-node, whose MOVED tells; a node that left the table takes no new requests and lets those under way finish.
+Invariants: at most one thread reads, beside those that connect for the first time, and no two within `PAUSE_S`; an
+owner that is unknown is replaced by any node, whose MOVED tells; a node that left the table takes no new requests and
+lets those under way finish.
 
 Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/
 """
@@ -35,12 +36,13 @@ from gridsync._io.clock import monotonic
 from gridsync._io.route.cluster_nodes import ClusterNodes, ClusterPools
 from gridsync._io.route.lanes import slot_of
 from gridsync._io.route.replica import Replica
+from gridsync._io.signals import call
 from gridsync._io.wire import blocking
 from gridsync._io.wire.faults import Fault, ReplyError, as_public
 from gridsync.errors import Misconfigured, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Container, Iterator, Sequence
 
     from gridsync._io.wire.blocking import BlockingWire
     from gridsync._io.wire.endpoint import Endpoint
@@ -124,7 +126,7 @@ class ClusterTopology:
         return self.named(self.owner((channel,)))
 
     def on_change(self, callback: Callable[[], None]) -> None:
-        """Call *callback*, from the reading thread, when the table was read."""
+        """Call *callback*, from the reading thread, when the table was read; another one may call it meanwhile."""
         self._changed.append(callback)
 
     def replica(self, keys: Sequence[object]) -> Replica:
@@ -205,8 +207,10 @@ class ClusterTopology:
             failures = self._read(float("inf"))
             if failures is not None and not self._closed.is_set():
                 _log.warning("no node of the cluster tells who owns which slot: %s", "; ".join(map(str, failures)))
-            self._closed.wait(PAUSE_S)
+        except Exception:  # noqa: BLE001 - an error of ours; the table stays as it is
+            _log.exception("the slot table could not be read; the next request that fails asks for another reading")
         finally:
+            self._closed.wait(PAUSE_S)
             # What failed meanwhile is repeated after a pause, and asks for another reading if this one did not help.
             with self._lock:
                 self._thread = None
@@ -275,11 +279,15 @@ class ClusterTopology:
             self._primaries = tuple(primaries)
             self._owners = owners
             self._replicas = {owner: tuple(each.values()) for owner, each in replicas.items()}
-            for address in list(self._shards):
-                if address not in primaries:
-                    self._shards.pop(address).retired = True
+            self._retire(primaries)
             for changed in self._changed:
-                changed()
+                call(changed)
+
+    def _retire(self, primaries: Container[str]) -> None:
+        for address in list(self._shards):
+            # Another thread may have read the table as well, and have done so before.
+            if address not in primaries and (gone := self._shards.pop(address, None)) is not None:
+                gone.retired = True
 
     def _after_fork(self) -> None:
         if self._wire is not None:

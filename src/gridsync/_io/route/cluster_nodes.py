@@ -62,8 +62,9 @@ class ClusterPools:
 
     def _prune(self) -> None:
         for address in list(self._pools):
-            if not self._topology.knows(address):
-                self._pools.pop(address).retire()
+            # Another thread may have read the table as well, and have done so before.
+            if not self._topology.knows(address) and (gone := self._pools.pop(address, None)) is not None:
+                gone.retire()
 
     def close(self) -> None:
         """Close every pool."""
