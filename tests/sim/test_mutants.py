@@ -14,6 +14,7 @@ from gridsync.locks import _masters, _redlock, _votes
 from gridsync.locks import _spec as locks_spec
 from gridsync.streams import _consumer as consumer
 from gridsync.streams import _pages as pages
+from gridsync.streams._holding import Holding
 from gridsync.testing import _waiting
 from tests.sim import lease_scenarios as leases
 from tests.sim import limit_scenarios as limits
@@ -237,7 +238,7 @@ CORES = {
     "who gives up says that a request may come late": (locks_spec, "GONE_MS", 0, locks.late_requests),
     "who stands far behind looks seldom": (locks_core, "LOOK_MAX_S", 2.0, locks.long_queue),
     "a waiter shows that it lives": (locks_core, "LOOKS", 0.2, locks.calm_queue),
-    "what is in work is renewed": (consumer.Holding, "request", consumer.Holding._renewed, streams.calm_group),
+    "what is in work is renewed": (Holding, "request", Holding._renewed, streams.calm_group),
     "a lost read is looked for in our own list": (consumer, "_START", None, streams.lost_reads),
     "a page that begins with another event is refused": (
         pages.Pages,

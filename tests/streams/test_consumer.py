@@ -15,9 +15,10 @@ import pytest
 
 from gridsync import errors
 from gridsync.streams import Retry, _aside, _consumer
-from gridsync.streams._consumer import ACK, CLAIM, JOIN, LEAVE, TEND
+from gridsync.streams._consumer import CLAIM, JOIN, LEAVE, TEND
 from gridsync.streams._core import APPEND
 from gridsync.streams._holding import RENEW, Holding
+from gridsync.streams._settling import ACK
 from tests.streams.conftest import NAMESPACE, until
 from tests.streams.models import Bid, Order, Placed
 from tests.wire.outage import starved

@@ -12,7 +12,6 @@ from gridsync.streams._api import (
     EventStore,
 )
 from gridsync.streams._commit import Check, Expected, Write
-from gridsync.streams._consumer import Consumed
 from gridsync.streams._dead import AsyncDeadLetters, DeadLetters
 from gridsync.streams._envelope import Envelope
 from gridsync.streams._failures import Failure, Park, Policy, Retry, Verdict
@@ -21,6 +20,7 @@ from gridsync.streams._letters import DeadLetter, Replayed
 from gridsync.streams._model import RawEvent, Upcaster, Upcasters
 from gridsync.streams._projection import AsyncProjection, Changes, Projected, Projection
 from gridsync.streams._records import Appended, Committed, Recorded
+from gridsync.streams._settling import Consumed
 from gridsync.streams._subscription import AsyncSubscription, Subscription
 
 DEAD = Verdict.DEAD

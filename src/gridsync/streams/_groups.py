@@ -10,11 +10,12 @@ from gridsync._io import run_sync, telemetry
 from gridsync._units import Seconds, seconds
 from gridsync._units import name as checked
 from gridsync.errors import UsageError
-from gridsync.streams._consumer import Consumed, Options, Session
+from gridsync.streams._consumer import Session
 from gridsync.streams._dead import AsyncDeadLetters, DeadLetters
 from gridsync.streams._failures import Failure, Policy, Retry, Rules
 from gridsync.streams._letters import Letters
 from gridsync.streams._model import E
+from gridsync.streams._settling import Consumed, Options
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
