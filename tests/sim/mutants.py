@@ -20,6 +20,7 @@ from tests.sim import redlock_scenarios as redlock
 from tests.sim import rule_scenarios as rules
 from tests.sim import several_scenarios as several
 from tests.sim import share_scenarios as shares
+from tests.sim import store_programs as programs
 from tests.sim import stream_scenarios as streams
 from tests.sim import together_scenarios as together
 
@@ -594,6 +595,23 @@ STREAMS = [
         ("replay", "  redis.call('ZADD', retry, '0', id)\n", "",
          "what is given back is due", failures.given_back),
     )
+]  # fmt: skip
+# The model of the store sees whatever changes an answer or what is stored, each of the above included.
+MODELLED = [
+    *(mutant._replace(scenario=programs.seeded) for mutant in STREAMS if mutant.script in {"append", "commit"}),
+    *(
+        Mutant("streams", *words, programs.seeded)
+        for words in (
+            ("append", "'v', v, 't', type, 'd', data, 'w'", "'v', v, 't', type, 'd', type, 'w'",
+             "the log and the stream hold the same payload"),
+            ("append", "if about == '' then", "if true then",
+             "what is known of a commit is stored with it"),
+            ("commit", "at = at + 3 + 3 * count", "at = at + 3 * count",
+             "each part of a commit is its own"),
+            ("append", "'i', id, 's', name, 'v', v", "'i', id, 's', name, 'v', p",
+             "the log names the version that an event has in its stream"),
+        )
+    ),
 ]  # fmt: skip
 
 LIMITS = [

@@ -29,6 +29,7 @@ from tests.sim.mutants import (
     LIMITS,
     LOCKS,
     MERGED,
+    MODELLED,
     REDLOCK,
     REFUNDS,
     RULES,
@@ -73,6 +74,7 @@ def find(scenario: Callable[..., Simulation], scripts: dict[str, str] | None = N
         *RULES,
         *LEASED,
         *STREAMS,
+        *MODELLED,
     ],
     ids=lambda mutant: mutant.id,
 )
