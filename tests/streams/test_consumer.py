@@ -15,9 +15,10 @@ import pytest
 
 from gridsync import errors
 from gridsync.streams import Retry, _aside, _consumer
-from gridsync.streams._consumer import CLAIM, JOIN, LEAVE, TEND
+from gridsync.streams._consumer import CLAIM, LEAVE, TEND
 from gridsync.streams._core import APPEND
 from gridsync.streams._holding import RENEW, Holding
+from gridsync.streams._joining import JOIN
 from gridsync.streams._settling import ACK
 from tests.streams.conftest import NAMESPACE, until
 from tests.streams.models import Bid, Order, Placed
@@ -385,8 +386,7 @@ async def test_a_group_that_was_destroyed_is_made_again_where_it_had_got_to(worl
         await until(lambda: raw.info("clients")["blocked_clients"])
         await store.append("a", Placed(kwh=6))
         await until(lambda: seen == [6])
-        floor = f"{store.keys.group(GROUP)}"
-        await until(lambda: raw.hget(floor, "floor") == b"6")
+        await until(lambda: raw.hget(store.keys.floors, GROUP).split()[0] == b"6")
         raw.xgroup_destroy(store.keys.log, GROUP)
         await store.append("a", Placed(kwh=7))
         await until(lambda: 7 in seen)
@@ -426,7 +426,7 @@ async def test_the_noted_floor_never_passes_what_is_pending(world: World, raw: r
     store = await filled(world, 6)
     failing = lambda e: 1 / (e.position - 3)  # noqa: E731
     await store.group(GROUP).consume(failing, idle_stop=0, on_error=lambda _: None, policy=LATER)
-    assert raw.hget(store.keys.group(GROUP), "floor") == b"2"
+    assert raw.hget(store.keys.floors, GROUP).split()[0] == b"2"
     raw.xgroup_destroy(store.keys.log, GROUP)
     seen: list[int] = []
     await store.group(GROUP).consume(lambda e: seen.append(e.position), idle_stop=0)
@@ -468,7 +468,7 @@ async def test_dead_consumers_are_removed_only_when_they_hold_nothing(world: Wor
     raw.xgroup_create(store.keys.log, GROUP, "0")
     raw.xreadgroup(GROUP, "holds", {store.keys.log: ">"}, count=1)
     raw.xgroup_createconsumer(store.keys.log, GROUP, "empty")
-    keys = (store.keys.log, store.keys.group(GROUP), *aside(store))
+    keys = (store.keys.log, store.keys.floors, *aside(store))
     await until(lambda: all(row["idle"] > 2 for row in raw.xinfo_consumers(store.keys.log, GROUP)))
     assert raw.execute_command(*TEND.words(keys, (GROUP, 60_000))) == 0
     assert consumers(raw, store) == {"holds", "empty"}
@@ -795,3 +795,22 @@ async def test_a_consumer_without_a_descriptor_for_its_connection_waits_longer_e
             await until(lambda: seen == [1], 20)
     assert pauses()[:3] == ["0.1", "0.2", "0.4"]
     assert "Too many open files" in caplog.text
+
+
+async def test_a_lost_group_whose_events_were_removed_is_told_so(world: World, raw: redis.Redis):
+    """It would go on behind events that it never had, and nobody would know."""
+    store = await filled(world, 6)
+    await store.group(GROUP).consume(lambda e: 1 / (e.position - 3), idle_stop=0, on_error=lambda _: None, policy=LATER)
+    raw.xgroup_destroy(store.keys.log, GROUP)
+    raw.xtrim(store.keys.log, minid="5-0")
+    raw.hset(store.keys.meta, "trimmed", 4)
+    with pytest.raises(errors.Truncated) as caught:
+        await store.group(GROUP).consume(lambda _: None, idle_stop=0)
+    assert caught.value.first == 5
+    assert "2 events" in str(caught.value)
+    skip = store.group(GROUP).group.skip_removed
+    assert (await skip() if world.is_async else await asyncio.to_thread(skip)) == 2
+    seen: list[int] = []
+    await store.group(GROUP).consume(lambda e: seen.append(e.position), idle_stop=0)
+    assert seen == [5, 6]
+    assert raw.xinfo_groups(store.keys.log)[0]["lag"] == 0

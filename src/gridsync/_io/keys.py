@@ -241,7 +241,7 @@ class EventKeys(NamedTuple):
     """The keys of an event store.  All of them are permanent: they are the data."""
 
     meta: str
-    """hash: ``pos`` the last position, ``epoch`` of the store."""
+    """hash: ``pos`` the last position, ``trimmed`` the last one that was removed from the log."""
     versions: str
     """hash: stream → version."""
     log: str
@@ -250,8 +250,12 @@ class EventKeys(NamedTuple):
     """sorted set: event id → position, for the newest events only."""
     places: str
     """hash: projection → the checkpoint of the last event that is in it."""
+    floors: str
+    """hash: consumer group → up to where everything was acknowledged, and when that was noted (server ms)."""
+    readers: str
+    """hash: registered reader → kind, when it was noted and how long that counts (server ms), and its checkpoint."""
     base: str
-    """The hash tag; ``stream`` and ``group`` keys start with it."""
+    """The hash tag; ``stream`` and other keys start with it."""
 
     def stream(self, name: str) -> str:
         """Return the key of one stream ``<version>-0``."""
@@ -264,10 +268,6 @@ class EventKeys(NamedTuple):
     def view(self, projection: str) -> str:
         """Return the key of what a projection makes of the events: a hash."""
         return f"{self.base}:v:{projection.translate(_ESCAPES)}"
-
-    def group(self, name: str) -> str:
-        """Return the key of what is kept about one consumer group: a hash, ``floor`` how far it surely has got."""
-        return f"{self.base}:g:{name.translate(_ESCAPES)}"
 
     def retry(self, group: str) -> str:
         """Return the key of the deliveries of a group that were put aside: a sorted set, id → when due, server ms."""
@@ -296,7 +296,16 @@ class EventKeys(NamedTuple):
 def events(namespace: str, store: str) -> EventKeys:
     """Return the keys of the event store *store*."""
     base = tag(namespace, "events", store)
-    return EventKeys(f"{base}:meta", f"{base}:versions", f"{base}:log", f"{base}:recent", f"{base}:places", base)
+    return EventKeys(
+        f"{base}:meta",
+        f"{base}:versions",
+        f"{base}:log",
+        f"{base}:recent",
+        f"{base}:places",
+        f"{base}:floors",
+        f"{base}:readers",
+        base,
+    )
 
 
 class HealthKeys(NamedTuple):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gridsync._io import Category, Command, load
 from gridsync.errors import GridsyncError
 from gridsync.streams._away import BLOCK_MAX, PAUSE_MAX, PAUSE_MIN, is_gone, raise_if_final
+from gridsync.streams._joining import join
 from gridsync.streams._model import E
 from gridsync.streams._settling import FRESH, Consumed, Settling
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from gridsync.streams._records import Recorded
     from gridsync.streams._settling import Options
 
-JOIN: Final = load("gridsync.streams", "join")
 LEAVE: Final = load("gridsync.streams", "leave")
 TEND: Final = load("gridsync.streams", "tend")
 CLAIM: Final = load("gridsync.streams", "claim")
@@ -61,7 +61,6 @@ class Session(Settling[E]):
         super().__init__(store, group, options, stop, handle=handle, complain=complain)
         self._from_now = from_now
         self._log_key = store.keys.log
-        self._group_key = store.keys.group(group)
         self._queue: deque[Any] = deque()
         self._fetching: Signal | None = None
         self._joined = False
@@ -184,8 +183,7 @@ class Session(Settling[E]):
     async def _join(self) -> None:
         # Once lost, "now" would skip what was appended since: a group that is nowhere noted starts at the beginning.
         from_now = self._from_now and self._life == 0
-        keys = (self._log_key, self._store.keys.meta, self._group_key, *self._aside.settling[1:])
-        await self._io.run(JOIN, keys, (self._group, str(int(from_now))))
+        await join(self._io, self._store.keys, self._group, from_now=from_now)
         self._joined = True
 
     def _enqueue(self, entries: Any) -> None:  # noqa: ANN401
@@ -234,7 +232,7 @@ class Session(Settling[E]):
 
     async def _tend(self) -> None:
         dead_after_ms = round(max(DEAD_AFTER, 2 * self._options.claim_idle) * 1000)
-        keys = (self._log_key, self._group_key, *self._aside.settling[1:])
+        keys = (self._log_key, self._store.keys.floors, *self._aside.settling[1:])
         await self._io.run(TEND, keys, (self._group, str(dead_after_ms)))
 
     async def _read_new(self) -> None:

@@ -13,6 +13,7 @@ from gridsync.errors import UsageError
 from gridsync.streams._consumer import Session
 from gridsync.streams._dead import AsyncDeadLetters, DeadLetters
 from gridsync.streams._failures import Failure, Policy, Retry, Rules
+from gridsync.streams._joining import skip_removed
 from gridsync.streams._letters import Letters
 from gridsync.streams._model import E
 from gridsync.streams._settling import Consumed, Options
@@ -66,6 +67,10 @@ class _Group(Generic[E]):
     def _letters(self) -> Letters:
         core = self._core
         return Letters(core.io, core.keys, core.name, self._name, from_now=self._from_now)
+
+    async def _skip_removed(self) -> int:
+        core = self._core
+        return await skip_removed(core.io, core.keys, self._name, from_now=self._from_now)
 
     def _log(self, failure: Failure[E]) -> None:
         _log_failure(self._name, failure)
@@ -124,6 +129,7 @@ class ConsumerGroup(_Group[E]):
         Raises:
             UsageError: An argument that cannot be used.
             Misconfigured: The server refuses for a reason that no retry heals.
+            Truncated: The group was lost, and events were removed that it has not had: see `skip_removed`.
             Exception: What the handler raised, if *policy* says ``STOP``.
 
         Guarantee: while the handler runs, however long, its event is renewed and nobody else gets it; as long as the
@@ -162,6 +168,14 @@ class ConsumerGroup(_Group[E]):
     def dead_letters(self) -> DeadLetters:
         """Return the events that this group has given up; nothing is sent."""
         return DeadLetters(self._letters())
+
+    def skip_removed(self) -> int:
+        """Let the group go on although events were removed that it has not had: the answer to `Truncated`.
+
+        Returns:
+            How many events it will never have; 0 if there was nothing to skip.
+        """
+        return run_sync(self._skip_removed())
 
 
 class AsyncConsumerGroup(_Group[E]):
@@ -241,6 +255,10 @@ class AsyncConsumerGroup(_Group[E]):
     def dead_letters(self) -> AsyncDeadLetters:
         """Return the events that this group has given up; nothing is sent."""
         return AsyncDeadLetters(self._letters())
+
+    async def skip_removed(self) -> int:
+        """Let the group go on although events were removed that it has not had; see `ConsumerGroup.skip_removed`."""
+        return await self._skip_removed()
 
 
 def _from_now(start: str) -> bool:

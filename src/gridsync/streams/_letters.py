@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from gridsync._io import Category, Command, load
 from gridsync._units import name as checked
 from gridsync.errors import UsageError
+from gridsync.streams._joining import join
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from gridsync._io import IO
     from gridsync._io.keys import EventKeys
 
-JOIN: Final = load("gridsync.streams", "join")
 REPLAY: Final = load("gridsync.streams", "replay")
 _LIST: Final = Command("streams.dead", Category.READ, ("XRANGE",))
 _LAST: Final = Command("streams.dead_last", Category.READ, ("XREVRANGE",))
@@ -88,7 +88,7 @@ class Letters:
         self._from_now = from_now
         self._dead = keys.dead(group)
         aside = (keys.retry(group), keys.failed(group), keys.waiting(group))
-        self._joining = (keys.log, keys.meta, keys.group(group), *aside)
+        self._keys = keys
         self._replaying = (keys.log, aside[0], aside[1], self._dead)
 
     async def count(self) -> int:
@@ -123,7 +123,7 @@ class Letters:
         # What dies again meanwhile has a later id: each letter is replayed once.
         until, after = await self.last(), ""
         if until and not dry_run:
-            await self.io.run(JOIN, self._joining, (self._group, str(int(self._from_now))))
+            await join(self.io, self._keys, self._group, from_now=self._from_now)
         due = self.io.monotonic()
         while until and (letters := await self.page(after, until)):
             after = letters[-1].id

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- tend: note how far the group surely has got, and remove consumers that died with nothing pending.
 -- KEYS[1] log stream
--- KEYS[2] group hash
+-- KEYS[2] floors hash
 -- KEYS[3] retry zset
 -- KEYS[4] failed hash
 -- KEYS[5] waiting zset
@@ -10,7 +10,7 @@
 -- Returns the floor: every event up to this position is acknowledged
 -- Category idempotent
 -- Cost O(consumers + groups), and once a list was lost O(parked log parked), at most 1000 a call
-local log, key, retry, failed, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local log, floors, retry, failed, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, dead_after = ARGV[1], tonumber(ARGV[2])
 local function fields(flat)
   local map = {}
@@ -44,5 +44,6 @@ if parked > redis.call('ZCARD', retry) + redis.call('ZCARD', waiting) then
     redis.call('ZADD', retry, 'NX', '0', row[1])
   end
 end
-redis.call('HSET', key, 'floor', floor)
+local clock = redis.call('TIME')
+redis.call('HSET', floors, group, floor .. ' ' .. clock[1] .. string.format('%03d', math.floor(clock[2] / 1000)))
 return floor
