@@ -1,4 +1,4 @@
-"""A few events."""
+"""A few events, and a retry that no test sees."""
 
 # ruff: noqa: D101 - the names say it
 
@@ -7,6 +7,8 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, Field
+
+from gridsync.streams import Retry
 
 
 class Placed(BaseModel):
@@ -35,3 +37,6 @@ class Ask(BaseModel):
 
 Order = Placed | Cancelled
 Quote = Annotated[Bid | Ask, Field(discriminator="kind")]
+
+LATER = Retry(first_s=30_000_000, max_s=30_000_000)
+"""Each pause is drawn evenly from 0 to a year: the chance of one below a second is one in thirty million."""

@@ -21,7 +21,7 @@ from gridsync.streams._holding import RENEW, Holding
 from gridsync.streams._joining import JOIN
 from gridsync.streams._settling import ACK
 from tests.streams.conftest import NAMESPACE, until
-from tests.streams.models import Bid, Order, Placed
+from tests.streams.models import LATER, Bid, Order, Placed
 from tests.wire.outage import starved
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from tests.streams.conftest import Group, Store, World
 
 GROUP = "billing"
-LATER = Retry(first_s=3600, max_s=3600)
 LIMITS = resource.getrlimit(resource.RLIMIT_NOFILE)
 
 

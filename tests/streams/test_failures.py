@@ -17,8 +17,8 @@ from gridsync.streams._consumer import TEND
 from gridsync.streams._failures import TEXT_MAX, Rules, described
 from gridsync.streams._letters import REPLAY
 from tests.streams.conftest import NAMESPACE, until
-from tests.streams.models import Bid, Order, Placed
-from tests.streams.test_consumer import GROUP, LATER, Twice, Unanswered, age, consumers, filled, pending, running
+from tests.streams.models import LATER, Bid, Order, Placed
+from tests.streams.test_consumer import GROUP, Twice, Unanswered, age, consumers, filled, pending, running
 
 if TYPE_CHECKING:
     import redis
@@ -120,7 +120,7 @@ async def test_attempts_are_counted_by_the_server_through_every_restart(world: W
             .consume(lambda _: 1 / 0, idle_stop=0, policy=LATER, on_error=failures.append)
         )
         due_now(raw, store)
-    assert [(f.attempts, f.decided, f.retry_in) for f in failures] == [(n, "retry", 3600.0) for n in (1, 2, 3)]
+    assert [(f.attempts, f.decided, f.retry_in) for f in failures] == [(n, "retry", LATER.first_s) for n in (1, 2, 3)]
 
 
 async def test_pauses_grow_up_to_the_longest_on_the_clock_of_the_server(world: World, raw: redis.Redis):
@@ -201,9 +201,7 @@ async def test_a_retry_does_not_wait_for_the_read_that_another_worker_began_befo
 
 async def test_what_is_due_and_what_is_new_take_turns(world: World, raw: redis.Redis):
     store, handler = await filled(world, 60), Breaks(**{f"p{n}": 1 for n in range(1, 31)})
-    await store.group(GROUP).consume(
-        handler, idle_stop=0, policy={ValueError: Retry(first_s=3600, max_s=3600)}, on_error=lambda _: None
-    )
+    await store.group(GROUP).consume(handler, idle_stop=0, policy={ValueError: LATER}, on_error=lambda _: None)
     due_now(raw, store)
     await store.append("b", [Placed(kwh=n + 1) for n in range(30)])
     handler.seen.clear()
@@ -212,6 +210,49 @@ async def test_what_is_due_and_what_is_new_take_turns(world: World, raw: redis.R
     assert sorted(handler.seen) == [*range(1, 31), *range(61, 91)]
     assert min(old) < 10
     assert max(old) > 30
+
+
+class Slow:
+    """A driver to whose clock every call takes so many seconds longer than it does."""
+
+    def __init__(self, io: Any, seconds: float) -> None:
+        self._io = io
+        self._seconds = seconds
+        self._passed = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._io, name)
+
+    def monotonic(self) -> float:
+        return float(self._io.monotonic()) + self._passed
+
+    async def run(self, *args: Any, **options: Any) -> Any:
+        reply = await self._io.run(*args, **options)
+        self._passed += self._seconds
+        return reply
+
+    async def block(self, *args: Any, **options: Any) -> Any:
+        reply = await self._io.block(*args, **options)
+        self._passed += self._seconds
+        return reply
+
+
+async def test_a_consumer_that_is_late_makes_the_retries_that_were_due_before_it_ends(world: World, raw: redis.Redis):
+    """On a busy machine it looked at its idle time first, and left what had been due long before."""
+    store, handler = await filled(world, 2), Breaks(p1=2)
+    group = world.store(Order, io=Slow(world.io(), 1.0)).group(GROUP)
+    await group.consume(handler, idle_stop=0.5, policy=SOON, on_error=lambda _: None)
+    assert handler.seen == [1, 2, 1, 1]
+    assert nothing_left(raw, store)
+
+
+async def test_however_slow_the_server_is_new_events_are_read_and_an_idle_consumer_ends(world: World):
+    """The next search for abandoned events was due before the last one was over, and nothing else was done."""
+    await filled(world, 3)
+    handler = Breaks()
+    group = world.store(Order, io=Slow(world.io(), 1.0)).group(GROUP)
+    await asyncio.wait_for(group.consume(handler, idle_stop=0, claim_idle=1.0), 30)
+    assert handler.seen == [1, 2, 3]
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -403,7 +444,7 @@ import os, signal, sys
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import parse
 from gridsync.streams import EventStore
-from tests.streams.models import Order
+from tests.streams.models import LATER, Order
 
 url, namespace, group = sys.argv[1:]
 store = EventStore(SyncIO(parse(url, connect_timeout=1.0), pool_size=2, timeout=3.0), namespace, "orders", Order)

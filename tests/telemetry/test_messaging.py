@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from gridsync import AsyncGrid, WrongVersion
 from gridsync._io import telemetry
 from gridsync.streams import Check, Retry, Write
+from tests.streams.models import LATER
 from tests.wire.world import done, opened
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ async def test_the_trace_goes_from_the_writer_to_the_handler(kind: str, flushed:
         async def handle_async(recorded: Any) -> None:  # noqa: ANN401
             seen.append(recorded)
 
-        await done(store.group("ledger").consume(seen.append if kind == "sync" else handle_async, idle_stop=0.05))
+        await done(store.group("ledger").consume(seen.append if kind == "sync" else handle_async, idle_stop=0))
     here = request.get_span_context()
     assert [recorded.envelope.traceparent for recorded in seen] == [
         f"00-{here.trace_id:032x}-{here.span_id:016x}-{here.trace_flags:02x}",
@@ -156,7 +157,7 @@ async def test_what_vendors_add_to_a_trace_is_kept(kind: str, flushed: RedisServ
         async def handle_async(recorded: Any) -> None:  # noqa: ANN401
             seen.append(recorded)
 
-        await done(store.group("ledger").consume(seen.append if kind == "sync" else handle_async, idle_stop=0.05))
+        await done(store.group("ledger").consume(seen.append if kind == "sync" else handle_async, idle_stop=0))
     (recorded,) = seen
     assert recorded.envelope.traceparent == f"00-{7:032x}-{9:016x}-00"
     assert recorded.envelope.tracestate == "acme=x"
@@ -193,7 +194,7 @@ async def test_a_consumer_receives_processes_and_settles(kind: str, flushed: Red
             handle(recorded)
 
         chosen = handle if kind == "sync" else handle_async
-        await done(store.group("ledger").consume(chosen, consumer="c1", idle_stop=0.05, claim_idle=60))
+        await done(store.group("ledger").consume(chosen, consumer="c1", idle_stop=0, policy=LATER))
     group = {**BASE, "messaging.consumer.group.name": "ledger"}
     mine = {**group, "messaging.client.id": "c1"}
 

@@ -24,6 +24,7 @@ from gridsync.testing.proxy import Break, FaultProxy
 from gridsync.testing.servers import RedisServer, server_kinds
 from tests.sentinel.conftest import follow
 from tests.sentinel.helpers import FakeSentinel
+from tests.streams.models import LATER
 from tests.wire.world import done, opened
 
 if TYPE_CHECKING:
@@ -276,7 +277,7 @@ async def test_consumers_are_measured(kind: str, flushed: RedisServer, sdk: Sdk)
             handle(recorded)
 
         chosen = handle if kind == "sync" else handle_async
-        await done(store.group("book").consume(chosen, idle_stop=0.05, claim_idle=60))
+        await done(store.group("book").consume(chosen, idle_stop=0, policy=LATER))
         stats = grid.stats()
     assert (stats.events_consumed, stats.events_failed) == (2, 1)
     for name, value in (("consumed", 2), ("failed", 1)):

@@ -149,11 +149,11 @@ class Session(Settling[E]):
                 await self._take_due()
             if self._io.monotonic() >= self._claim_due:
                 await self._claim()
-                if not self._queue and self._cursor != _START:
-                    # A long pending list is searched piece by piece: new events need not wait for its end.
-                    await self._read_new()
-            else:
-                await self._read_new()
+                if self._queue:
+                    return
+            # Also after a search: new events need not wait for the end of a long pending list, and when the server is
+            # slow, the next search is due by now.
+            await self._read_new()
         except GridsyncError as error:
             await self._stumble(error)
 
@@ -209,8 +209,7 @@ class Session(Settling[E]):
         if self._cursor == _START:
             self._claim_due = self._io.monotonic() + idle / 3
             await self._tend()
-            # It may have found what was stranded.
-            self._due_at = self._io.monotonic()
+            await self._take_due()  # it may have found what was stranded
 
     async def _look(self, idle_ms: str, after: bytes) -> Any:  # noqa: ANN401
         # Never repeated: it would claim the next ones, and the first would wait in the pending list, known to nobody.
@@ -253,7 +252,8 @@ class Session(Settling[E]):
         self._pause = PAUSE_MIN
         self._enqueue(_entries(reply))
         if not self._queue and options.idle_stop is not None and self._cursor == _START:
-            self._ended = self._io.monotonic() >= self._quiet_since + options.idle_stop
+            # What is due by now was due in time: it is late, or we are.
+            self._ended = self._quiet_since + options.idle_stop <= self._io.monotonic() < self._due_at
 
     async def _block(self, read: Command, wait: float) -> Any:  # noqa: ANN401
         self._nudge = self._io.signal()
