@@ -196,12 +196,13 @@ class LeaseLost(GridsyncError):
 
 
 class StaleFence(LeaseLost):
-    """A write was refused, because somebody with a larger fence wrote before; nothing was written.
+    """A write was refused, because a later holder wrote before; nothing was written.
 
     Attributes:
         name: What was to be written.
         fence: The fence of the refused write.
-        seen: The larger fence, or ``None`` where the resource does not tell.
+        seen: The later holder's fence, or ``None`` where the resource does not tell.  It is larger, or the same if the
+            network was split, and each side granted the lock in the same microsecond.
     """
 
     def __init__(self, message: str, *, name: str, fence: int, seen: int | None) -> None:

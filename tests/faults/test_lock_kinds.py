@@ -151,7 +151,7 @@ async def test_a_holder_that_stood_still_past_its_ttl_cannot_write(server: Redis
         lease = await world.ended(turn)
         assert fence(lease) > first
         gate = world.locks("FenceGate", world.io(), WALLET)
-        await world.do(gate.set, "yours", fence=fence(lease), ttl=60)
+        await world.do(gate.set, each(lease)[0], "yours", ttl=60)
         holder.process.send_signal(signal.SIGCONT)
         assert await holder.do("write") == "StaleFence"
         assert await holder.do("check") == "LeaseLost"

@@ -194,7 +194,7 @@ async def test_a_holder_that_stood_still_past_its_ttl_cannot_write(make_redlock:
         lease = await side.do(side.lock().acquire, timeout=60)
         assert lease.fence > first
         grid = stack.enter_context(Grid(resource.url, namespace=NAMESPACE))
-        await asyncio.to_thread(grid.fence_gate(WALLET).set, "yours", fence=lease.fence, ttl=60)
+        await asyncio.to_thread(grid.fence_gate(WALLET).set, lease, "yours", ttl=60)
         holder.process.send_signal(signal.SIGCONT)
         assert await holder.do("write") == "StaleFence"
         assert await holder.do("check") == "LeaseLost"

@@ -6,11 +6,13 @@ import asyncio
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from gridsync import LeaseLost, LockTimeout, OutcomeUnknown, Unavailable
+from gridsync.locks import Stamp
 from gridsync.testing.servers import server_kinds
 from tests.faults.partition import SplitSet
 from tests.sentinel.conftest import caught_up
@@ -39,8 +41,8 @@ class Callers:
         self.name, self._grid, self._recorder = name, grid, recorder
         self.appended: set[str] = set()
         """What was acknowledged."""
-        self.fences: list[tuple[float, float, int]] = []
-        """When each lease was asked for and granted, and its fence."""
+        self.fences: list[tuple[float, float, Stamp]] = []
+        """When each lease was asked for and granted, and its fence and owner."""
         self.failed: Counter[str] = Counter()
         self._over = False
 
@@ -91,7 +93,7 @@ class Callers:
             except (Unavailable, OutcomeUnknown, LockTimeout) as error:
                 self.failed[type(error).__name__] += 1
                 continue
-            self.fences.append((began, time.monotonic(), lease.fence))
+            self.fences.append((began, time.monotonic(), Stamp(lease.fence, lease.owner)))
             self._recorder.note(self.name, "acquired", name="job", fence=lease.fence, owner=lease.owner)
             await asyncio.sleep(PAUSE_S)
             try:
@@ -101,17 +103,22 @@ class Callers:
 
 
 def fences_rise(*callers: Callers) -> None:
-    """Check that no fence was given twice, and that who asked after another was granted got a larger one."""
+    """Check that who asked after another was granted got a larger fence, and that no two holders look the same.
+
+    On two sides of a split, two may be granted the lock in the same microsecond: only then have they the same fence.
+    """
+    for each in callers:
+        own = [stamp.fence for _, _, stamp in each.fences]
+        assert all(earlier < later for earlier, later in pairwise(own))
     every = sorted((lease for each in callers for lease in each.fences), key=lambda lease: lease[1])
-    fences = [fence for _, _, fence in every]
-    assert len(set(fences)) == len(fences)
+    assert len({stamp for _, _, stamp in every}) == len(every)
     by_start = sorted(every)
     highest = granted = 0
-    for began, _, fence in by_start:
+    for began, _, stamp in by_start:
         while every[granted][1] < began:
-            highest = max(highest, every[granted][2])
+            highest = max(highest, every[granted][2].fence)
             granted += 1
-        assert fence > highest, f"fence {fence} was given after {highest}"
+        assert stamp.fence > highest, f"fence {stamp.fence} was given after {highest}"
 
 
 async def left(kind: str, servers: SentinelSet) -> set[str]:

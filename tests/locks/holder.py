@@ -9,7 +9,7 @@ from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import parse
 from gridsync.errors import GridsyncError
 from gridsync.locks import FenceGate
-from tests.locks.ways import fence, made
+from tests.locks.ways import each, fence, made
 from tests.wire.world import NAMESPACE
 
 WALLET = "wallet:7"
@@ -25,7 +25,7 @@ def obey(lease: Any, io: SyncIO) -> None:  # noqa: ANN401 - a lease, or several
     """Say the fence of what is held, and do what each line says that is read; *io* leads to what is written."""
     gate = FenceGate(io, NAMESPACE, WALLET)
     acts = {
-        "write": lambda: gate.set("mine", fence=fence(lease), ttl=60),
+        "write": lambda: gate.set(each(lease)[0], "mine", ttl=60),
         "check": lease.check,
         "release": lease.release,
     }

@@ -149,22 +149,24 @@ LOCKS = [
 ]  # fmt: skip
 
 FENCES = [
-    Mutant("locks", "fenced", *words, fences.stale_writers)
-    for words in (
-        ("if before then", "if before and false then", "a repeated write is applied once"),
-        ("tonumber(seen) > tonumber(ARGV[1])", "tonumber(seen) < 0", "a stale fence is refused"),
-        (
-            "tonumber(seen) > tonumber(ARGV[1])",
-            "tonumber(seen) >= tonumber(ARGV[1])",
-            "one holder writes as often as it likes",
-        ),
-        (
-            "redis.call('SET', mark, ARGV[1], 'PX', ARGV[2])",
-            "redis.call('SET', mark, ARGV[1], 'PX', '100')",
-            "the largest fence is remembered",
-        ),
+    Mutant("locks", "fenced", *words, scenario)
+    for *words, scenario in (
+        ("if before then", "if before and false then",
+         "a repeated write is applied once", fences.stale_writers),
+        ("if seen > mine or", "if",
+         "a stale fence is refused", fences.stale_writers),
+        ("if seen > mine or", "if seen >= mine or",
+         "one holder writes as often as it likes", fences.stale_writers),
+        ("ARGV[2], 'PX', ARGV[3])", "ARGV[2], 'PX', '100')",
+         "the latest holder is remembered", fences.stale_writers),
+        (" or (seen == mine and owner > ARGV[2])", "",
+         "two holders with one fence do not write in turn", fences.two_sides),
+        ("owner > ARGV[2]", "owner ~= ARGV[2]",
+         "of two holders with one fence the same one wins everywhere", fences.two_sides),
+        ("ARGV[1] .. ' ' .. ARGV[2]", "ARGV[1]",
+         "the gate remembers who wrote", fences.two_sides),
     )
-]
+]  # fmt: skip
 
 TOGETHER = [
     Mutant("locks", *words, scenario)

@@ -13,9 +13,9 @@ from gridsync._io.keys import barrier as barrier_keys
 from gridsync._io.keys import latch as latch_keys
 from gridsync._io.wire.endpoint import parse
 from gridsync.errors import StaleFence
-from gridsync.locks import AsyncBarrier, AsyncElection, AsyncFenceGate, AsyncLatch, AsyncRWLock
+from gridsync.locks import AsyncBarrier, AsyncElection, AsyncFenceGate, AsyncLatch, AsyncRWLock, Stamp
 from gridsync.testing.servers import RedisServer
-from tests.locks.ways import WAYS, fence, held_key, keys, made, rival
+from tests.locks.ways import WAYS, held_key, keys, made, rival
 from tests.wire.fake import soon
 from tests.wire.test_cancel import STEPS_MAX, run_cancelled
 from tests.wire.world import NAMESPACE
@@ -206,20 +206,17 @@ async def test_a_party_of_a_barrier_steps_back(flushed: RedisServer, complaints:
 
 async def test_a_fenced_write_is_there_or_not(flushed: RedisServer, complaints: list[dict[str, Any]]):
     io = AsyncIO(parse(flushed.url, connect_timeout=10), inflight_max=100, timeout=10)
-    written = 0
 
     async def write(mine: AsyncIO) -> None:
-        nonlocal written
         lease = await made("asyncio", mine, "lock", ttl=30).acquire()
         try:
-            written = fence(lease)
-            await AsyncFenceGate(mine, NAMESPACE, "wallet:7").set("mine", fence=written, ttl=60)
+            await AsyncFenceGate(mine, NAMESPACE, "wallet:7").set(lease, "mine", ttl=60)
         finally:
             await lease.release()
 
     async def after() -> None:
         with suppress(StaleFence):
-            await AsyncFenceGate(io, NAMESPACE, "wallet:7").set("older", fence=1, ttl=60)
+            await AsyncFenceGate(io, NAMESPACE, "wallet:7").set(Stamp(1, "older"), "older", ttl=60)
         assert flushed.command("GET", "wallet:7") in (b"mine", b"older")
         await free_at_once(flushed, io, "lock")
 

@@ -27,7 +27,7 @@ from gridsync._io.keys import share as share_keys
 from gridsync.errors import ServerError, WaitTimeout
 from gridsync.limits import GCRA, ApproxWindow, AsyncLimiter, Concurrency, FixedWindow, Limiter
 from gridsync.limits import _look as limits_look
-from gridsync.locks import AsyncOncePer, OncePer
+from gridsync.locks import AsyncOncePer, OncePer, Stamp
 from gridsync.locks._masters import Master, Masters
 from gridsync.streams import DEAD, Check, Park, Write
 from gridsync.testing.proxy import Break, FaultProxy, Rule
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 KEYS = lock_keys(NAMESPACE, "job")
 LOG = event_keys(NAMESPACE, "orders").log
+MINE = Stamp(5, "me")
 
 
 class Placed(BaseModel):
@@ -211,9 +212,9 @@ async def the_watchdog_keeps_the_lease(stage: Stage) -> None:
 async def a_fenced_write_is_applied_once(stage: Stage) -> None:
     world = stage.world
     gate = world.locks("FenceGate", stage.broken, "wallet")
-    await world.do(gate.write, ("INCRBY", "wallet", 1), fence=5)
+    await world.do(gate.write, MINE, ("INCRBY", "wallet", 1))
     stage.arm()
-    await world.do(gate.write, ("INCRBY", "wallet", 10), ("EXPIRE", "wallet", 60), fence=5)
+    await world.do(gate.write, MINE, ("INCRBY", "wallet", 10), ("EXPIRE", "wallet", 60))
     assert stage.server.command("GET", "wallet") == b"11"
 
 
@@ -221,10 +222,10 @@ async def a_fenced_write_is_applied_once(stage: Stage) -> None:
 async def a_fenced_write_that_failed_fails_once(stage: Stage) -> None:
     world = stage.world
     gate = world.locks("FenceGate", stage.broken, "wallet")
-    await world.do(gate.set, "text", fence=5, ttl=60)
+    await world.do(gate.set, MINE, "text", ttl=60)
     stage.arm()
     with pytest.raises(ServerError, match="not an integer"):
-        await world.do(gate.write, ("APPEND", "wallet", "s"), ("INCR", "wallet"), fence=5)
+        await world.do(gate.write, MINE, ("APPEND", "wallet", "s"), ("INCR", "wallet"))
     assert stage.server.command("GET", "wallet") == b"texts"
 
 

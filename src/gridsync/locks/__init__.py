@@ -29,6 +29,7 @@ from gridsync.locks._once import AsyncOncePer, OncePer, Turn
 from gridsync.locks._quorum import AsyncQuorumLock, QuorumLock
 from gridsync.locks._rwlock import AsyncRWLock, AsyncSide, RWLock, Side
 from gridsync.locks._semaphore import AsyncSemaphore, Semaphore
+from gridsync.locks._stamp import Fenced, Stamp
 
 __all__ = [
     "AsyncBarrier",
@@ -49,6 +50,7 @@ __all__ = [
     "Barrier",
     "Election",
     "FenceGate",
+    "Fenced",
     "Holder",
     "Latch",
     "Leader",
@@ -68,6 +70,7 @@ __all__ = [
     "Semaphore",
     "SemaphoreInfo",
     "Side",
+    "Stamp",
     "Term",
     "Turn",
     "Waiter",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from gridsync._io import IO
     from gridsync.locks._fenced import Word
+    from gridsync.locks._stamp import Fenced
 
 __all__ = ["AsyncFenceGate", "FenceGate"]
 
@@ -43,13 +44,14 @@ class _GateBase:
 
 
 class FenceGate(_GateBase):
-    """Writes to one Redis key, and to others of its slot, that carry the fence of a lock.
+    """Writes to one Redis key, and to others of its slot, under the lease of a lock.
 
-    A lock alone cannot stop a holder that stood still while its lease ended.  The gate does: it remembers the largest
-    fence that wrote, and refuses every smaller one, in the same script that writes.
+    A lock alone cannot stop a holder that stood still while its lease ended.  The gate does: it remembers who wrote
+    with the largest fence, and refuses every smaller one, in the same script that writes.
 
-    Guarantee: no write with a smaller fence is applied after one with a larger fence; a write is applied once, also if
-    its reply was lost or it arrives late.
+    Guarantee: no write with a smaller fence is applied after one with a larger fence; of two holders with the same
+    fence, which a split network may grant, one is refused once the other has written, and it is the same one at every
+    gate; a write is applied once, also if its reply was lost or it arrives late.
     Not guaranteed: anything for writers that go round the gate; anything after the gate's own keys were lost (flush,
     eviction, failover) until the next holder wrote.  A gate forgets its fence after a week without a write.
     Cost: one round trip; two small keys beside the guarded one, one of them for 330 s after each write.
@@ -58,47 +60,48 @@ class FenceGate(_GateBase):
 
     __slots__ = ()
 
-    def set(self, value: Word, *, fence: int, ttl: _units.Seconds | None = None) -> None:
+    def set(self, lease: Fenced, value: Word, *, ttl: _units.Seconds | None = None) -> None:
         """Set the guarded key to *value*, for *ttl* seconds or for good.
 
         Args:
+            lease: The `Lease` under which it is written, or its `Stamp`.
             value: Text, bytes or a number.
-            fence: The writer's `Lease.fence`.
             ttl: Seconds until the value expires; ``None`` keeps it.
 
         Raises:
-            StaleFence: A larger fence wrote before; nothing was written.
+            StaleFence: A later holder wrote before; nothing was written.
             OutcomeUnknown: The server stopped answering; it may have been written.
             Unavailable: The server could not be reached; nothing was written.
         """
-        self.write(self._set(value, ttl), fence=fence)
+        self.write(lease, self._set(value, ttl))
 
-    def write(self, *commands: Sequence[Word], fence: int) -> None:
-        """Run *commands* in one script, all of them or, if the fence is stale, none.
+    def write(self, lease: Fenced, *commands: Sequence[Word]) -> None:
+        """Run *commands* in one script, all of them or, if the lease is stale, none.
 
         Args:
+            lease: The `Lease` under which they are run, or its `Stamp`.
             *commands: Such as ``("HSET", key, "price", 42)``: commands that write to one key, their first argument.
                 On a cluster their keys must be in the slot of the guarded one: ``"{wallet:7}:log"``.
-            fence: The writer's `Lease.fence`.
 
         Raises:
-            StaleFence: A larger fence wrote before; nothing was written.
+            StaleFence: A later holder wrote before; nothing was written.
             UsageError: A command that is not known to write to just one key.
             ServerError: A command failed, such as one on a key of another type: those before it stay, as in MULTI.
             OutcomeUnknown: The server stopped answering; they may have been run.
             Unavailable: The server could not be reached; nothing was run.
         """
-        run_sync(_fenced.write(self._io, self._namespace, self._key, commands, fence))
+        run_sync(_fenced.write(self._io, self._namespace, self._key, lease, commands))
 
 
 class AsyncFenceGate(_GateBase):
-    """Writes to one Redis key, and to others of its slot, that carry the fence of a lock.
+    """Writes to one Redis key, and to others of its slot, under the lease of a lock.
 
-    A lock alone cannot stop a holder that stood still while its lease ended.  The gate does: it remembers the largest
-    fence that wrote, and refuses every smaller one, in the same script that writes.
+    A lock alone cannot stop a holder that stood still while its lease ended.  The gate does: it remembers who wrote
+    with the largest fence, and refuses every smaller one, in the same script that writes.
 
-    Guarantee: no write with a smaller fence is applied after one with a larger fence; a write is applied once, also if
-    its reply was lost or it arrives late.
+    Guarantee: no write with a smaller fence is applied after one with a larger fence; of two holders with the same
+    fence, which a split network may grant, one is refused once the other has written, and it is the same one at every
+    gate; a write is applied once, also if its reply was lost or it arrives late.
     Not guaranteed: anything for writers that go round the gate; anything after the gate's own keys were lost (flush,
     eviction, failover) until the next holder wrote.  A gate forgets its fence after a week without a write.
     Cost: one round trip; two small keys beside the guarded one, one of them for 330 s after each write.
@@ -107,34 +110,34 @@ class AsyncFenceGate(_GateBase):
 
     __slots__ = ()
 
-    async def set(self, value: Word, *, fence: int, ttl: _units.Seconds | None = None) -> None:
+    async def set(self, lease: Fenced, value: Word, *, ttl: _units.Seconds | None = None) -> None:
         """Set the guarded key to *value*, for *ttl* seconds or for good.
 
         Args:
+            lease: The `AsyncLease` under which it is written, or its `Stamp`.
             value: Text, bytes or a number.
-            fence: The writer's `AsyncLease.fence`.
             ttl: Seconds until the value expires; ``None`` keeps it.
 
         Raises:
-            StaleFence: A larger fence wrote before; nothing was written.
+            StaleFence: A later holder wrote before; nothing was written.
             OutcomeUnknown: The server stopped answering; it may have been written.
             Unavailable: The server could not be reached; nothing was written.
         """
-        await self.write(self._set(value, ttl), fence=fence)
+        await self.write(lease, self._set(value, ttl))
 
-    async def write(self, *commands: Sequence[Word], fence: int) -> None:
-        """Run *commands* in one script, all of them or, if the fence is stale, none.
+    async def write(self, lease: Fenced, *commands: Sequence[Word]) -> None:
+        """Run *commands* in one script, all of them or, if the lease is stale, none.
 
         Args:
+            lease: The `AsyncLease` under which they are run, or its `Stamp`.
             *commands: Such as ``("HSET", key, "price", 42)``: commands that write to one key, their first argument.
                 On a cluster their keys must be in the slot of the guarded one: ``"{wallet:7}:log"``.
-            fence: The writer's `AsyncLease.fence`.
 
         Raises:
-            StaleFence: A larger fence wrote before; nothing was written.
+            StaleFence: A later holder wrote before; nothing was written.
             UsageError: A command that is not known to write to just one key.
             ServerError: A command failed, such as one on a key of another type: those before it stay, as in MULTI.
             OutcomeUnknown: The server stopped answering; they may have been run.
             Unavailable: The server could not be reached; nothing was run.
         """
-        await _fenced.write(self._io, self._namespace, self._key, commands, fence)
+        await _fenced.write(self._io, self._namespace, self._key, lease, commands)

@@ -114,12 +114,13 @@ class LeaseBase:
     def fence(self) -> int:
         """A number that is larger than that of every earlier holder of this name.
 
-        Send it along with every write that the lock protects, and let the resource refuse a smaller one than it saw.
-        It is the larger of the server's clock in microseconds and the last fence plus one, so it rises across a lost
-        key, an eviction and a failover as long as no new primary's clock is behind the old one's by more than passed.
+        Send it along with every write that the lock protects, and the `owner` with it, and let the resource refuse a
+        smaller pair than it saw: `FenceGate` and `gridsync.locks.sql` do so, and take the lease itself.  It is the
+        larger of the server's clock in microseconds and the last fence plus one, so it rises across a lost key, an
+        eviction and a failover as long as no new primary's clock is behind the old one's by more than passed.
 
         Not guaranteed: that it differs from that of a holder on the other side of a split network, whom the old primary
-        granted the lock in the same microsecond.
+        granted the lock in the same microsecond.  Their owners differ, so the pairs do.
         """
         return self._hold.fence
 

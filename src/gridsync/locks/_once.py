@@ -40,6 +40,8 @@ class Turn:
     """When the next one does."""
     fence: int
     """Larger than that of every earlier run."""
+    owner: str
+    """The run that took it, whose identifier is unique among all processes."""
 
 
 class OnceBase:
@@ -53,16 +55,17 @@ class OnceBase:
         self._keys = (once_key(namespace, name),)
 
     async def _claim(self) -> Turn | None:
-        mine, period, fence = await self._io.run(ONCE, self._keys, (self._io.token(), str(self._period_us)))
-        return self._turn(period, fence) if mine else None
+        run = self._io.token()
+        mine, period, fence = await self._io.run(ONCE, self._keys, (run, str(self._period_us)))
+        return self._turn(period, fence, run) if mine else None
 
     async def _last(self) -> Turn | None:
-        period, fence = await self._io.run(LAST, self._keys, ("p", "t"))
-        return None if period is None else self._turn(int(period), int(fence))
+        period, fence, run = await self._io.run(LAST, self._keys, ("p", "t", "o"))
+        return None if period is None else self._turn(int(period), int(fence), run.decode())
 
-    def _turn(self, period: int, fence: int) -> Turn:
+    def _turn(self, period: int, fence: int, owner: str) -> Turn:
         begins = _EPOCH + timedelta(microseconds=period * self._period_us)
-        return Turn(begins, begins + timedelta(microseconds=self._period_us), fence)
+        return Turn(begins, begins + timedelta(microseconds=self._period_us), fence, owner)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._name!r} period={self._period_us / 1e6:g}s>"

@@ -10,8 +10,8 @@ import json
 from typing import TYPE_CHECKING
 
 from gridsync.errors import LeaseLost, UsageError
-from gridsync.locks._fenced import FENCE_MAX
 from gridsync.locks._hold import Hold
+from gridsync.locks._stamp import FENCE_MAX
 
 if TYPE_CHECKING:
     from gridsync._io import IO
