@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync import OutcomeUnknown, Unavailable, UsageError
+from gridsync._io.route import replica
 from gridsync.testing.servers import free_port
 from tests.sentinel.conftest import caught_up, follow, hand_over
 from tests.sentinel.helpers import KINDS, FakeSentinel, Traded, do, opened
@@ -46,6 +47,17 @@ async def readable(grid: Any) -> bool:  # noqa: ANN401
     except Unavailable:
         return False
     return True
+
+
+async def told(kind: str, url: str, why: str) -> None:
+    """Read from a replica until the error says *why*; a busy machine needs more time to find out than another one."""
+    for timeout in (0.3, 3.0, 20.0):
+        async with opened(kind, url, timeout=timeout) as grid:
+            with pytest.raises(Unavailable) as raised:
+                await events(grid, "replica")
+        if why in str(raised.value):
+            return
+    raise AssertionError(f"it said: {raised.value}")
 
 
 async def append(grid: Any, *kwh: int) -> None:  # noqa: ANN401
@@ -105,7 +117,7 @@ async def test_a_stream_is_read_from_a_replica_page_by_page(kind: str, pair: Pai
 
 async def test_a_replica_that_lost_its_primary_is_not_believed(kind: str, pair: Pair, behind: FakeSentinel):
     """It answers as before, with what was true when it was cut off."""
-    async with opened(kind, behind.url, timeout=0.5) as grid:
+    async with opened(kind, behind.url) as grid:
         await append(grid, 1)
         await in_step(pair)
         assert await events(grid, "replica") == [1]
@@ -113,8 +125,7 @@ async def test_a_replica_that_lost_its_primary_is_not_believed(kind: str, pair: 
             await append(grid, 2)
             assert await events(grid, "prefer_replica") == [1, 2]
             assert grid.stats().replica_fallbacks
-            with pytest.raises(Unavailable, match=r"has lost its primary \(its link is 'connect"):
-                await events(grid, "replica")
+            await told(kind, behind.url, "has lost its primary (its link is 'connect")
         follow(pair[1], pair[0])
         await in_step(pair)
         await until(lambda: readable(grid))  # the breaker of the replicas may be open
@@ -147,13 +158,12 @@ async def test_a_replica_that_its_sentinel_doubts_is_not_asked(
     kind: str, pair: Pair, behind: FakeSentinel, facts: dict[str, str]
 ):
     behind.replicas[pair[1]] = facts
-    async with opened(kind, behind.url, timeout=0.3) as grid:
-        before = calls(pair[1], "role")
+    before = calls(pair[1], "role")
+    async with opened(kind, behind.url) as grid:
         assert await events(grid, "prefer_replica") == []
-        with pytest.raises(Unavailable, match="the service 'market' has no replica that is fit to be read from"):
-            await events(grid, "replica")
-        assert calls(pair[1], "role") == before
         assert grid.stats().replica_fallbacks
+    await told(kind, behind.url, "the service 'market' has no replica that is fit to be read from")
+    assert calls(pair[1], "role") == before
 
 
 async def test_a_replica_that_shall_never_be_a_primary_is_good_to_read_from(
@@ -174,11 +184,14 @@ async def test_of_two_replicas_the_one_that_is_gone_costs_nothing_but_an_attempt
         assert await events(grid, "replica") == [1]
 
 
-async def test_a_silent_replica_takes_half_the_time_once_and_then_none(kind: str, pair: Pair, behind: FakeSentinel):
+async def test_a_silent_replica_takes_half_the_time_once_and_then_none(
+    kind: str, pair: Pair, behind: FakeSentinel, monkeypatch: pytest.MonkeyPatch
+):
     """Every further read goes to the primary at once, until the replica has had time to come back."""
+    monkeypatch.setattr(replica, "DOUBT_S", 3600.0)
     with FakeServer(lambda *_: None, greeting=None) as silent:
         behind.replicas = {silent.port: {}}
-        async with opened(kind, behind.url, timeout=1.0) as grid:
+        async with opened(kind, behind.url, timeout=3.0) as grid:
             for _ in range(20):
                 assert await events(grid, "prefer_replica") == []
             assert len(silent.peers) == 1
@@ -188,9 +201,10 @@ async def test_a_silent_replica_takes_half_the_time_once_and_then_none(kind: str
 
 async def test_no_replica_means_the_primary_only_for_who_says_so(kind: str, pair: Pair, behind: FakeSentinel):
     behind.replicas = {}
-    async with opened(kind, behind.url, timeout=0.3) as grid:
+    async with opened(kind, behind.url) as grid:
         await append(grid, 1)
         assert await events(grid, "prefer_replica") == [1]
+    async with opened(kind, behind.url, timeout=0.3) as grid:
         with pytest.raises(Unavailable):
             await events(grid, "replica")
         decision = await do(grid.limiter("calls", "5/minute", on_error="deny").peek, "me", read_from="replica")

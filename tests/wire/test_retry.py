@@ -171,6 +171,17 @@ def test_the_deadline_is_for_the_whole_call():
     assert sum(attempts.pauses) < 1.0
 
 
+def test_a_last_attempt_that_the_deadline_cut_short_does_not_hide_what_was_wrong_before():
+    """A tenth of a second for an answer says nothing; that there is no replica, which all others said, does."""
+    wrong, cut = Fault("there is no replica", applied=False), Fault("no connection in time", applied=False)
+    attempts = Attempts([wrong, cut], each_s=0.2)
+    with pytest.raises(Unavailable, match="the last one: no connection in time; before: there is no replica; nothing"):
+        repeat(attempts, command(Category.READ), wrong, deadline=0.3)
+    attempts = Attempts([wrong], each_s=0.2)
+    with pytest.raises(Unavailable, match="the last one: there is no replica; nothing"):
+        repeat(attempts, command(Category.READ), wrong, deadline=0.3)
+
+
 def test_no_attempt_begins_after_the_deadline():
     attempts = Attempts([b"late"])
     attempts.now = 3.0

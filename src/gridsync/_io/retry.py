@@ -231,10 +231,10 @@ async def recover(
     )
     try:
         if attempts.monotonic() + spare() >= deadline:
-            raise _gave_up(operation, seen, attempts.monotonic() - started)
+            raise _gave_up(operation, seen, attempts.monotonic() - started, deadline - started)
         return await retrying(once)
     except RetryError:
-        raise _gave_up(operation, seen, attempts.monotonic() - started) from seen[-1]
+        raise _gave_up(operation, seen, attempts.monotonic() - started, deadline - started) from seen[-1]
 
 
 async def _load(
@@ -276,9 +276,13 @@ def _spent(operation: Operation, seen: list[Exception], budget: Budget) -> Excep
     return Unavailable(f"{text}; nothing was applied")
 
 
-def _gave_up(operation: Operation, seen: list[Exception], elapsed: float) -> Exception:
-    telling = next((error for error in reversed(seen) if not isinstance(error, TooLate)), seen[-1])
-    text = f"{operation.name}: no success in {elapsed:.2f} s and {len(seen)} attempts; the last one: {telling}"
+def _gave_up(operation: Operation, seen: list[Exception], elapsed: float, limit: float) -> Exception:
+    telling = [str(error) for error in seen if not isinstance(error, TooLate)] or [str(seen[-1])]
+    last = telling[-1]
+    text = f"{operation.name}: no success in {elapsed:.2f} s and {len(seen)} attempts; the last one: {last}"
+    if elapsed >= limit:
+        # It may have been cut short, and say no more than that.
+        text += next((f"; before: {before}" for before in reversed(telling) if before != last), "")
     if _perhaps_applied(operation, seen):
         return OutcomeUnknown(f"{text}; one of them may have been applied")
     return Unavailable(f"{text}; nothing was applied")
