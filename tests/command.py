@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tests.wire.world import NAMESPACE
 
 if TYPE_CHECKING:
+    from gridsync.testing.cluster import RedisCluster
     from gridsync.testing.servers import RedisServer
 
 
@@ -19,12 +20,15 @@ class Command:
     def __init__(self, wing: str) -> None:
         self._wing = wing
 
-    def run(self, server: RedisServer | str, *arguments: str, says: str = "") -> tuple[int, str, str]:
+    def words(self, server: RedisServer | RedisCluster | str, *arguments: str) -> list[str]:
         url = server if isinstance(server, str) else server.url
-        words = [sys.executable, "-m", "gridsync.cli", self._wing, *arguments, "--url", url, "--namespace", NAMESPACE]
+        return [sys.executable, "-m", "gridsync.cli", self._wing, *arguments, "--url", url, "--namespace", NAMESPACE]
+
+    def run(self, server: RedisServer | RedisCluster | str, *arguments: str, says: str = "") -> tuple[int, str, str]:
+        words = self.words(server, *arguments)
         done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, input=says)
         return done.returncode, done.stdout, done.stderr
 
-    def asked(self, server: RedisServer, *arguments: str) -> tuple[int, Any]:
+    def asked(self, server: RedisServer | RedisCluster, *arguments: str) -> tuple[int, Any]:
         code, output, _ = self.run(server, *arguments, "--json")
         return code, json.loads(output)

@@ -19,6 +19,7 @@ from tests.streams.test_consumer import (
     test_two_consumers_share_the_events,
     test_what_a_dead_consumer_held_is_taken_over_once,
 )
+from tests.streams.test_look import test_a_group_says_how_far_it_has_got, test_a_store_says_what_it_holds
 from tests.streams.test_projection import (
     test_a_view_and_its_checkpoint_go_together,
     test_it_goes_on_until_it_is_stopped,

@@ -29,7 +29,7 @@ from gridsync.limits import GCRA, ApproxWindow, AsyncLimiter, Concurrency, Fixed
 from gridsync.limits import _look as limits_look
 from gridsync.locks import AsyncOncePer, OncePer, Stamp
 from gridsync.locks._masters import Master, Masters
-from gridsync.streams import DEAD, Check, Park, Write
+from gridsync.streams import DEAD, Check, Park, Retry, Write
 from gridsync.testing.proxy import Break, FaultProxy, Rule
 from gridsync.testing.servers import RedisServer
 from tests.wire.fake import soon
@@ -803,6 +803,29 @@ async def events_count_once_in_a_view(stage: Stage) -> None:
     assert rule.hits
     assert done.events == 3
     assert await world.do(totals.get, "kwh") == "6"
+
+
+async def _look_in(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", [Placed(kwh=n) for n in (1, 2, 3)])
+
+    def fail(_: object) -> None:
+        raise ValueError
+
+    group = store.group("matcher")
+    await world.ended(
+        world.start(group.consume, fail, policy=Retry(first_s=1000), on_error=lambda _: None, idle_stop=0)
+    )
+    rule = stage.arm()
+    assert (await world.do(store.info)).last == 3
+    assert (await world.do(group.info)).parked == 3
+    assert {event.position for event in await world.do(group.parked)} == {1, 2, 3}
+    assert rule.hits
+
+
+for _name in ("look_store", "weigh", "look_group", "look_parked"):
+    scenario(f"streams.{_name}")(_look_in)
 
 
 async def _consume(stage: Stage) -> None:

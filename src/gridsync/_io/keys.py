@@ -308,6 +308,22 @@ def events(namespace: str, store: str) -> EventKeys:
     )
 
 
+_STORE_END = "}:meta"
+
+
+def store_pattern(namespace: str) -> str:
+    """Return a pattern for SCAN that one key of every event store matches, and perhaps others; see `store_of`."""
+    return _literal(f"{{{namespace.translate(_PART_ESCAPES)}:events:") + "*" + _STORE_END
+
+
+def store_of(namespace: str, key: str) -> str | None:
+    """Return the event store whose key *key* is, or ``None`` if it is not the one that each store has."""
+    prefix = f"{{{namespace.translate(_PART_ESCAPES)}:events:"
+    if not key.startswith(prefix) or not key.endswith(_STORE_END):
+        return None
+    return _unescaped(key[len(prefix) : -len(_STORE_END)]) or None
+
+
 class HealthKeys(NamedTuple):
     """The keys of a health report."""
 

@@ -229,7 +229,7 @@ def limits_reset(
 
 streams_app = typer.Typer(
     name="streams",
-    help="See what groups of an event store have given up, and give it back to them.",
+    help="See what event stores hold and how far their groups have got; give back what was given up.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -240,6 +240,88 @@ GroupName = Annotated[str, typer.Argument(help="The consumer group's name.")]
 OfError = Annotated[str | None, typer.Option("--error", help="Only with this class of error, as `dlq` names it.")]
 OfStream = Annotated[str | None, typer.Option("--stream", help="Only events of this stream.")]
 OfType = Annotated[str | None, typer.Option("--type", help="Only events of this type.")]
+
+
+@streams_app.command("ls")
+def streams_ls(
+    *,
+    url: Url = None,
+    namespace: Namespace = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many stores to list at most.")] = 100,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long to look for them at most.")] = 5.0,
+    json: Json = False,
+) -> None:
+    """List the event stores.
+
+    Goes over all keys of the server, or of all primaries of a cluster, step by step (SCAN); stops at --limit stores or
+    after --seconds, and says so.  Exits with 0, or with 2 if the server cannot be asked.
+    """
+    from gridsync.cli.stores import ls  # noqa: PLC0415 - loads redis and pydantic
+
+    raise typer.Exit(ls(url=url, namespace=namespace, most=limit, seconds=seconds, as_json=json))
+
+
+@streams_app.command("info")
+def streams_info(store: StoreName, *, url: Url = None, namespace: Namespace = None, json: Json = False) -> None:
+    """Tell what an event store holds, and how far its groups have got.
+
+    Exits with 0, with 1 if it has no events, and with 2 if the server cannot be asked.
+    """
+    from gridsync.cli.stores import info  # noqa: PLC0415 - loads redis and pydantic
+
+    raise typer.Exit(info(store, url=url, namespace=namespace, as_json=json))
+
+
+@streams_app.command("groups")
+def streams_groups(
+    store: StoreName,
+    group: Annotated[str | None, typer.Argument(help="Only this consumer group.")] = None,
+    *,
+    parked: Annotated[int, typer.Option(min=0, max=1000, help="How many parked events to tell of each at most.")] = 10,
+    consumers: Annotated[int, typer.Option(min=1, max=1000, help="How many consumers to tell of each at most.")] = 20,
+    url: Url = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> None:
+    """Tell how far consumer groups have got, who is in them, and what they try again later.
+
+    Exits with 0, with 1 if there is no such group, and with 2 if the server cannot be asked.
+    """
+    from gridsync.cli.stores import groups  # noqa: PLC0415 - loads redis and pydantic
+
+    raise typer.Exit(
+        groups(store, group, parked=parked, consumers=consumers, url=url, namespace=namespace, as_json=json)
+    )
+
+
+@streams_app.command("tail")
+def streams_tail(
+    store: StoreName,
+    *,
+    last: Annotated[int, typer.Option(min=0, max=100_000, help="How many of the newest events to begin with.")] = 10,
+    after: Annotated[str | None, typer.Option(help="Begin behind this position or checkpoint instead.")] = None,
+    event_type: Annotated[
+        list[str] | None, typer.Option("--type", help="Only events of this type; or of any of these.")
+    ] = None,
+    stream: OfStream = None,
+    category: Annotated[str | None, typer.Option(help="Only streams whose name before the first - is this.")] = None,
+    follow: Annotated[bool, typer.Option(help="Wait for what is appended next, until Ctrl-C.")] = True,
+    url: Url = None,
+    namespace: Namespace = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line and nothing else.")] = False,
+) -> None:
+    """Print events, and go on with what is appended next.
+
+    It does not poll: at the end of the log it blocks at the server.  It is no consumer: no group notices it.
+
+    Exits with 0 at the end or after Ctrl-C, and with 2 if the server cannot be asked, or what comes next was removed.
+    """
+    from gridsync.cli.tail import Filter, tail  # noqa: PLC0415 - loads redis and pydantic
+
+    wanted = Filter(event_type or None, stream, category)
+    raise typer.Exit(
+        tail(store, wanted, last=last, after=after, follow=follow, url=url, namespace=namespace, as_json=json)
+    )
 
 
 @streams_app.command("dlq")

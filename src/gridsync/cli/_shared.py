@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gridsync.errors import GridsyncError
 from gridsync.grid import Grid
@@ -41,6 +42,45 @@ def open_grid(url: str | None, namespace: str | None) -> Grid:
     if settings.redis_url == "embedded://":
         print("gridsync: neither --url nor REDIS_URL names a server; this one is new, and empty", file=sys.stderr)
     return Grid(settings=settings)
+
+
+class Scan:
+    """The keys of a server, or of all primaries of a cluster, that match a pattern: step by step, for a time.
+
+    A key may come twice, as SCAN says.
+    """
+
+    def __init__(self, grid: Grid, pattern: str, seconds: float, kind: str | None = None) -> None:
+        """Look for keys of type *kind*, or of any, for so many seconds; nothing is sent."""
+        self._client: Any = grid.client
+        self._words = ("MATCH", pattern, "COUNT", str(SCAN_COUNT), *(("TYPE", kind) if kind else ()))
+        self._until = time.monotonic() + seconds
+        self.complete = False
+        """Whether that were all; false if the time was over before, or whoever iterated has broken off."""
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names.  The clock is looked at between steps: where nothing matches, none are yielded for long."""
+        cluster = hasattr(self._client, "get_primaries")
+        for node in self._client.get_primaries() if cluster else (None,):
+            options = {"target_nodes": node} if cluster else {}
+            cursor: Any = 0
+            while True:
+                cursor, keys = self._client.execute_command("SCAN", cursor, *self._words, **options)
+                for key in keys:
+                    yield key.decode(errors="replace")
+                    if self.late():
+                        return
+                if cluster:
+                    (cursor,) = cursor.values()
+                if cursor == 0:
+                    break
+                if self.late():
+                    return
+        self.complete = True
+
+    def late(self) -> bool:
+        """Tell whether the time is over."""
+        return time.monotonic() >= self._until
 
 
 def shown(text: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io import run_sync
 from gridsync._io.keys import LIMIT_KINDS, limit, limit_of, limit_pattern
-from gridsync.cli._shared import DONE, NOTHING, SCAN_COUNT, asking, open_grid, print_json, shown
+from gridsync.cli._shared import DONE, NOTHING, Scan, asking, open_grid, print_json, shown
 from gridsync.limits import _look
 from gridsync.limits._look import Kept, Usage
 
@@ -122,15 +121,12 @@ def _look_at(grid: Grid, limiter: str, key: str, kind: str, window: float) -> Us
 def _found(grid: Grid, limiter: str | None, window: float, seconds: float) -> tuple[list[Usage | Kept], bool]:
     """Return what every key has used, and whether that is all."""
     found: dict[tuple[str, str, str], Usage | Kept] = {}
-    until = time.monotonic() + seconds
-    # On a cluster this goes over all primaries.
-    for key in grid.client.scan_iter(match=limit_pattern(grid.namespace, limiter or ""), count=SCAN_COUNT):
-        one = limit_of(grid.namespace, key.decode(errors="replace"))
+    keys = Scan(grid, limit_pattern(grid.namespace, limiter or ""), seconds)
+    for key in keys:
+        one = limit_of(grid.namespace, key)
         if one is not None and one not in found and (used := _look_at(grid, *one, window)) is not None:
             found[one] = used
-        if time.monotonic() >= until:
-            return list(found.values()), False
-    return list(found.values()), True
+    return list(found.values()), keys.complete
 
 
 def _line(used: Usage | Kept, window: float) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from gridsync._io import run_sync
 from gridsync._io.keys import entity, pattern
 from gridsync.cli import together
-from gridsync.cli._shared import DONE, NOTHING, SCAN_COUNT, asking, open_grid, print_json, shown
+from gridsync.cli._shared import DONE, NOTHING, Scan, asking, open_grid, print_json, shown
 from gridsync.errors import UsageError
 from gridsync.locks import LockInfo, RWLock, RWLockInfo, Semaphore, SemaphoreInfo, _look, _redlock
 
@@ -136,20 +135,18 @@ def _held(grid: Grid, most: int, seconds: float) -> tuple[list[tuple[str, Info]]
     """Return what is held, and whether that is all."""
     found: dict[tuple[str, str], Info] = {}
     met: set[tuple[str, str]] = set()
-    until = time.monotonic() + seconds
-    # On a cluster this goes over all primaries.  A semaphore's first key outlives its holders, so each is asked.
-    for key in grid.client.scan_iter(match=pattern(grid.namespace), count=SCAN_COUNT, _type="HASH"):
-        one = entity(grid.namespace, key.decode(errors="replace"))
+    keys = Scan(grid, pattern(grid.namespace), seconds, "hash")
+    # A semaphore's first key outlives its holders, so each is asked.
+    for key in keys:
+        one = entity(grid.namespace, key)
         if one is not None and one[0] in KINDS and one not in met:
             met.add(one)
             info = _info(grid, *one, holders=HOLDERS_MAX, waiters=0)
             if not _idle(info):
                 found[one] = info
-        if len(found) >= most or time.monotonic() >= until:
+        if len(found) >= most:
             break
-    else:
-        return _in_order(found), True
-    return _in_order(found), False
+    return _in_order(found), keys.complete
 
 
 def _in_order(found: dict[tuple[str, str], Info]) -> list[tuple[str, Info]]:

@@ -17,6 +17,7 @@ from gridsync.streams._envelope import Envelope
 from gridsync.streams._failures import Failure, Park, Policy, Retry, Verdict
 from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
 from gridsync.streams._letters import DeadLetter, Replayed
+from gridsync.streams._look import ConsumerInfo, GroupInfo, ParkedEvent, StoreInfo
 from gridsync.streams._model import RawEvent, Upcaster, Upcasters
 from gridsync.streams._projection import AsyncProjection, Changes, Projected, Projection
 from gridsync.streams._records import Appended, Committed, Recorded
@@ -47,6 +48,7 @@ __all__ = [
     "Committed",
     "Consumed",
     "ConsumerGroup",
+    "ConsumerInfo",
     "DeadLetter",
     "DeadLetters",
     "Decided",
@@ -54,8 +56,10 @@ __all__ = [
     "EventStore",
     "Expected",
     "Failure",
+    "GroupInfo",
     "Loaded",
     "Park",
+    "ParkedEvent",
     "Policy",
     "Projected",
     "Projection",
@@ -63,6 +67,7 @@ __all__ = [
     "Recorded",
     "Replayed",
     "Retry",
+    "StoreInfo",
     "Subscription",
     "Upcaster",
     "Upcasters",

@@ -10,6 +10,7 @@ from gridsync.streams._commit import Expected
 from gridsync.streams._core import StoreCore
 from gridsync.streams._envelope import seal
 from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
+from gridsync.streams._look import store_info
 from gridsync.streams._model import E
 from gridsync.streams._projection import AsyncProjection, Projection
 from gridsync.streams._subscription import AsyncSubscription, Subscription
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from gridsync._io import IO, ReadFrom
     from gridsync.streams._commit import Check, Write
+    from gridsync.streams._look import StoreInfo
     from gridsync.streams._model import Upcasters
     from gridsync.streams._pages import Reading
     from gridsync.streams._records import Appended, Committed, Recorded
@@ -310,6 +312,13 @@ class EventStore(Generic[E]):
         """
         return ConsumerGroup(self._core, name, start)
 
+    def info(self) -> StoreInfo:
+        """Look what this store holds.
+
+        Cost: two round trips; O(groups).
+        """
+        return run_sync(store_info(self._core))
+
     def __repr__(self) -> str:
         """Name and event types."""
         return f"<EventStore {self._core.name!r} of {', '.join(self._core.codec.types)}>"
@@ -449,6 +458,10 @@ class AsyncEventStore(Generic[E]):
     def group(self, name: str, *, start: Literal["first", "now"] = "first") -> AsyncConsumerGroup[E]:
         """Return the consumer group *name*; see `EventStore.group`."""
         return AsyncConsumerGroup(self._core, name, start)
+
+    async def info(self) -> StoreInfo:
+        """Look what this store holds; see `EventStore.info`."""
+        return await store_info(self._core)
 
     def __repr__(self) -> str:
         """Name and event types."""

@@ -15,6 +15,7 @@ from gridsync.streams._dead import AsyncDeadLetters, DeadLetters
 from gridsync.streams._failures import Failure, Policy, Retry, Rules
 from gridsync.streams._joining import skip_removed
 from gridsync.streams._letters import Letters
+from gridsync.streams._look import CONSUMERS, PARKED, group_info, parked
 from gridsync.streams._model import E
 from gridsync.streams._settling import Consumed, Options
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from gridsync._io import IO
     from gridsync.streams._core import StoreCore
+    from gridsync.streams._look import GroupInfo, ParkedEvent
     from gridsync.streams._records import Recorded
 
 BATCH_MAX = 1000
@@ -71,6 +73,12 @@ class _Group(Generic[E]):
     async def _skip_removed(self) -> int:
         core = self._core
         return await skip_removed(core.io, core.keys, self._name, from_now=self._from_now)
+
+    async def _info(self, consumers_max: int) -> GroupInfo:
+        return await group_info(self._core.io, self._core.keys, self._core.name, self._name, consumers_max)
+
+    async def _parked(self, limit: int) -> tuple[ParkedEvent, ...]:
+        return await parked(self._core.io, self._core.keys, self._name, limit)
 
     def _log(self, failure: Failure[E]) -> None:
         _log_failure(self._name, failure)
@@ -177,6 +185,35 @@ class ConsumerGroup(_Group[E]):
         """
         return run_sync(self._skip_removed())
 
+    def info(self, *, consumers_max: int = CONSUMERS) -> GroupInfo:
+        """Look how far this group has got, and who is in it.
+
+        Args:
+            consumers_max: The most consumers to name, 1 to 1000; all are counted.
+
+        Returns:
+            What the server knows at this moment; with `GroupInfo.exists` false if nobody has consumed yet.
+
+        Raises:
+            UsageError: A number that cannot be used.
+
+        Cost: one round trip; O(consumers + groups of the store).
+        """
+        return run_sync(self._info(consumers_max))
+
+    def parked(self, *, limit: int = PARKED) -> tuple[ParkedEvent, ...]:
+        """Look at the failed events that are tried again later, those that are due first come first.
+
+        Args:
+            limit: The most to return, 1 to 1000; `GroupInfo.parked` counts all.
+
+        Raises:
+            UsageError: A number that cannot be used.
+
+        Cost: one round trip; O(log n) for each.
+        """
+        return run_sync(self._parked(limit))
+
 
 class AsyncConsumerGroup(_Group[E]):
     """The asyncio twin of `ConsumerGroup`.
@@ -259,6 +296,14 @@ class AsyncConsumerGroup(_Group[E]):
     async def skip_removed(self) -> int:
         """Let the group go on although events were removed that it has not had; see `ConsumerGroup.skip_removed`."""
         return await self._skip_removed()
+
+    async def info(self, *, consumers_max: int = CONSUMERS) -> GroupInfo:
+        """Look how far this group has got, and who is in it; see `ConsumerGroup.info`."""
+        return await self._info(consumers_max)
+
+    async def parked(self, *, limit: int = PARKED) -> tuple[ParkedEvent, ...]:
+        """Look at the failed events that are tried again later; see `ConsumerGroup.parked`."""
+        return await self._parked(limit)
 
 
 def _from_now(start: str) -> bool:

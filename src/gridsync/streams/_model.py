@@ -39,7 +39,7 @@ class RawEvent(BaseModel):
     """An event that no model of the store can read.
 
     Put it among a store's models, as in ``OrderPlaced | RawEvent``, to be given what other programs wrote instead of
-    `UnknownEventType`.  It can only be read.
+    `UnknownEventType`.  It can only be read; a store of nothing else reads whatever there is.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -94,7 +94,7 @@ class Codec(Generic[E]):
                 self._stored[_stored(name, version).encode()] = (name, version, validator)
             fixed = _stored(names[0], version) if len(names) == 1 else None
             self._models[cls] = (fixed, adapter.serializer, validator)
-        if not self._models:
+        if not self._models and not self._raw:
             raise UsageError("an event store needs at least one pydantic model")
         self._upcasters = dict(upcasters or {})
         self._check_upcasters()

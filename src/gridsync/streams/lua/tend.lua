@@ -12,30 +12,19 @@
 -- Cost O(consumers + groups), and once a list was lost O(parked log parked), at most 1000 a call
 local log, floors, retry, failed, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, dead_after = ARGV[1], tonumber(ARGV[2])
-local function fields(flat)
-  local map = {}
-  for k = 1, #flat, 2 do map[flat[k]] = flat[k + 1] end
-  return map
-end
-local pending = redis.call('XPENDING', log, group)
-local floor
-if pending[1] > 0 then
-  floor = tonumber(string.match(pending[2], '^%d+')) - 1
-else
-  for _, row in ipairs(redis.call('XINFO', 'GROUPS', log)) do
-    local info = fields(row)
-    if info['name'] == group then floor = tonumber(string.match(info['last-delivered-id'], '^%d+')) end
-  end
-end
+-- include parts/progress.lua
+local floor, undelivered, pending, since, holding = progress()
+if not floor then return redis.error_reply('NOGROUP ' .. group .. ' is gone') end
 for _, row in ipairs(redis.call('XINFO', 'CONSUMERS', log, group)) do
-  local info = fields(row)
+  local info = {}
+  for k = 1, #row, 2 do info[row[k]] = row[k + 1] end
   if info['pending'] == 0 and info['idle'] > dead_after then
     redis.call('XGROUP', 'DELCONSUMER', log, group, info['name'])
   end
 end
 -- Parked and on no list, or behind nobody knows what: a key was evicted, or deleted by hand.
 local parked = 0
-for _, row in ipairs(pending[4] or {}) do
+for _, row in ipairs(holding) do
   if row[1] == '~parked' then parked = tonumber(row[2]) end
 end
 if parked > 0 and redis.call('EXISTS', failed) == 0 then redis.call('DEL', waiting) end

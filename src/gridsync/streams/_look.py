@@ -1,0 +1,194 @@
+"""Looking in: what a store holds, how far its groups have got, and what they have put aside; nothing is changed.
+
+One script for each answer, so that its numbers belong together.  They are for people, alarms and tests: by the time
+they are read, the store has moved on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from gridsync._io import load
+from gridsync._units import count as counted
+from gridsync.streams._aside import Setback
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gridsync._io import IO
+    from gridsync._io.keys import EventKeys
+    from gridsync.streams._core import StoreCore
+
+LOOK_STORE: Final = load("gridsync.streams", "look_store")
+LOOK_GROUP: Final = load("gridsync.streams", "look_group")
+LOOK_PARKED: Final = load("gridsync.streams", "look_parked")
+WEIGH: Final = load("gridsync.streams", "weigh")
+
+SAMPLE: Final = 20
+"""Streams whose memory is asked for; the others are taken to be like them."""
+CONSUMERS: Final = 100
+PARKED: Final = 100
+MOST: Final = 1000
+"""Consumers, or parked events, in one answer."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """What an event store holds."""
+
+    name: str
+    """The store."""
+    events: int
+    """Events in the log now."""
+    first: int
+    """The position of the first one there; 0 if there is none."""
+    last: int
+    """The last position that was given out; 0 before the first event."""
+    streams: int
+    """Streams that ever had an event."""
+    bytes: int | None
+    """Memory of its log, its streams and its counters, estimated from twenty streams; not that of groups, snapshots and
+    projections.  ``None`` if the server does not tell."""
+    groups: tuple[str, ...]
+    """Its consumer groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumerInfo:
+    """A consumer of a group."""
+
+    name: str
+    """Its name: the one it was given, or one of its own."""
+    pending: int
+    """Events that it holds."""
+    idle: float
+    """Seconds since it asked for something last; one that waits for events asks every five seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class GroupInfo:
+    """How far a consumer group has got, and who is in it."""
+
+    store: str
+    """The store."""
+    name: str
+    """The group."""
+    exists: bool
+    """Whether the server knows it: it is made by its first `consume`."""
+    lag: int
+    """Events that were not delivered to it yet."""
+    pending: int
+    """Events that were delivered and are not settled: those in work, parked, waiting and given back."""
+    oldest_age: float | None
+    """Seconds since the commit of the oldest event that is not settled, delivered or not, on the server's clock;
+    ``None`` if all are."""
+    parked: int
+    """Failed events that are tried again later."""
+    waiting: int
+    """Events that wait behind a parked one of their stream."""
+    returned: int
+    """Events that a consumer gave back, and nobody has taken yet."""
+    dead: int
+    """Its dead letters."""
+    consumer_count: int
+    """How many consumers it has, dead ones that were not removed yet among them."""
+    consumers: tuple[ConsumerInfo, ...]
+    """The first of them, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedEvent:
+    """A failed event that is tried again later."""
+
+    position: int
+    """Its position in the store."""
+    stream: str
+    """Its stream; empty if it is no longer in the log."""
+    type: str
+    """The type name it was stored under; empty if it is no longer in the log."""
+    due: datetime
+    """When it is tried again, on the server's clock, in UTC; 1970 is: at once."""
+    attempts: int
+    """How often it was begun."""
+    error: str
+    """The class of the last error; empty if it has not failed itself, but waited behind one that did."""
+    text: str
+    """What the last error said, at most 1000 characters."""
+    first: datetime | None
+    """When it failed first, on the server's clock, in UTC; ``None`` if it has not."""
+    last: datetime | None
+    """When it failed last."""
+    consumer: str
+    """With whom it failed last; empty if it was a dead letter that was given back."""
+    trace: str
+    """The W3C ``traceparent`` of the last attempt; empty without tracing."""
+
+
+async def store_info(core: StoreCore[Any]) -> StoreInfo:
+    """Look at a store; see `EventStore.info`."""
+    keys = core.keys
+    told = await core.io.run(LOOK_STORE, (keys.meta, keys.versions, keys.log, keys.recent), (str(SAMPLE),))
+    last, events, first, streams, size, groups, sample = told
+    total = size if size >= 0 else None
+    versions = sum(int(version) for version in sample[1::2])
+    if versions and total is not None:
+        some = tuple(keys.stream(stream.decode()) for stream in sample[::2])
+        weight = await core.io.run(WEIGH, some)
+        total = total + weight * last // versions if weight >= 0 else None
+    names = tuple(sorted(group.decode(errors="replace") for group in groups))
+    return StoreInfo(core.name, events, first, last, streams, total, names)
+
+
+async def group_info(io: IO, keys: EventKeys, store: str, group: str, consumers_max: int) -> GroupInfo:
+    """Look at a group; see `ConsumerGroup.info`."""
+    asked = (keys.log, keys.retry(group), keys.waiting(group), keys.dead(group))
+    most = str(counted(consumers_max, "consumers_max", MOST))
+    told = await io.run(LOOK_GROUP, asked, (group, most))
+    lag, pending, age_us, parked, waiting, returned, dead, count, consumers = told
+    return GroupInfo(
+        store=store,
+        name=group,
+        exists=lag >= 0,
+        lag=max(lag, 0),
+        pending=pending,
+        oldest_age=None if age_us < 0 else age_us / 1_000_000,
+        parked=parked,
+        waiting=waiting,
+        returned=returned,
+        dead=dead,
+        consumer_count=count,
+        consumers=tuple(ConsumerInfo(name.decode(errors="replace"), has, idle / 1000) for name, has, idle in consumers),
+    )
+
+
+async def parked(io: IO, keys: EventKeys, group: str, limit: int) -> tuple[ParkedEvent, ...]:
+    """Look at what a group has put aside; see `ConsumerGroup.parked`."""
+    asked = (keys.log, keys.retry(group), keys.failed(group))
+    rows = await io.run(LOOK_PARKED, asked, (group, str(counted(limit, "limit", MOST))))
+    return tuple(_parked(row) for row in rows)
+
+
+def _parked(row: Sequence[Any]) -> ParkedEvent:
+    entry_id, due_ms, times, record, stream, kind = row
+    setback = Setback.read(record) if record else None
+    replayed = setback is not None and setback.attempts == 0
+    return ParkedEvent(
+        position=int(entry_id[:-2]),
+        stream=stream.decode(errors="replace"),
+        type=kind.decode(errors="replace"),
+        due=_at(due_ms),
+        attempts=times,
+        error=setback.kind if setback else "",
+        text=setback.text if setback else "",
+        first=_at(setback.first_ms) if setback else None,
+        last=_at(setback.last_ms) if setback else None,
+        consumer=setback.consumer if setback and not replayed else "",
+        trace=setback.trace if setback else "",
+    )
+
+
+def _at(ms: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=ms)

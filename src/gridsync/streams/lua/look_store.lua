@@ -1,0 +1,32 @@
+#!lua flags=no-writes
+-- look_store: say what an event store holds, for people.
+-- KEYS[1] meta hash
+-- KEYS[2] versions hash
+-- KEYS[3] log stream
+-- KEYS[4] recent zset
+-- ARGV[1] sample integer, streams
+-- Returns {last position, events in the log, first position there, streams, bytes of these keys (-1: not told), {groups},
+-- {some stream, its version, ...}}
+-- Category read
+-- Cost O(groups + sample)
+local meta, versions, log, recent = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local bytes, groups = 0, {}
+for _, key in ipairs({meta, versions, log, recent}) do
+  local size = redis.pcall('MEMORY', 'USAGE', key)
+  -- It may not be permitted; a key that is not there has none.
+  if type(size) == 'table' and size.err then bytes = -1 end
+  if bytes >= 0 and type(size) == 'number' then bytes = bytes + size end
+end
+if redis.call('EXISTS', log) == 1 then
+  for n, row in ipairs(redis.call('XINFO', 'GROUPS', log)) do
+    for k = 1, #row, 2 do
+      if row[k] == 'name' then groups[n] = row[k + 1] end
+    end
+  end
+end
+local first = redis.call('XRANGE', log, '-', '+', 'COUNT', '1')[1]
+return {
+  tonumber(redis.call('HGET', meta, 'pos') or 0), redis.call('XLEN', log),
+  first and tonumber(string.match(first[1], '^%d+')) or 0, redis.call('HLEN', versions), bytes, groups,
+  redis.call('HRANDFIELD', versions, ARGV[1], 'WITHVALUES'),
+}
