@@ -7,6 +7,7 @@ import contextlib
 import http.server
 import socket
 import threading
+import traceback
 from typing import TYPE_CHECKING
 
 import pytest
@@ -284,6 +285,17 @@ def test_something_else_than_a_ready_server_is_named(
     with FakeServer(lambda peer, _: peer.send(answer), greeting=None) as server:
         expect(refused(server.url), kind, word, f"127.0.0.1:{server.port}")
         assert len(server.peers) == 1
+
+
+def test_a_server_that_does_not_know_hello_is_named_and_its_quotation_of_the_password_is_not_shown(
+    refused: Callable[[str], Exception],
+):
+    """Redis 5, proxies and servers where HELLO was renamed quote the whole command, which would end in a log."""
+    said = b"-ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'default' 'hunter2' 'SETNAME' \r\n"
+    with FakeServer(lambda peer, _: peer.send(said), greeting=None) as server:
+        error = refused(server.url.replace("redis://", "redis://:hunter2@"))
+        expect(error, errors.Misconfigured, "unknown command 'HELLO'", "7.0 or newer", f"127.0.0.1:{server.port}")
+    assert "hunter2" not in "".join(traceback.format_exception(error))
 
 
 def test_a_server_that_hangs_up_is_reported_once(refused: Callable[[str], Exception]):

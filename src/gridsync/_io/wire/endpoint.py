@@ -268,10 +268,14 @@ def greeting_failed(endpoint: Endpoint, replies: Sequence[object]) -> Exception 
                 f"{endpoint} asks for a password, and {endpoint.shown} came without one (NOAUTH); "
                 "write redis://user:password@host, or pass credentials=…"
             )
+        if reply.code == "NOPROTO" or "unknown command" in text.lower():
+            # Servers quote the words of a command that they do not know, and the password is one of them.
+            text = text.partition(", with args")[0]
+            return Misconfigured(
+                f"{endpoint} does not speak RESP3 ({text}); use Redis or Valkey 7.0 or newer, and let it answer HELLO"
+            )
         if reply.code == "WRONGPASS" or "AUTH" in text:
             return AuthenticationFailed(f"{endpoint} refused the credentials of {endpoint.shown}: {text}")
-        if reply.code == "NOPROTO" or "unknown command" in text.lower():
-            return Misconfigured(f"{endpoint} does not speak RESP3 ({text}); use Redis or Valkey 7.0 or newer")
         if "DB index" in text:
             return InvalidURL(f"{endpoint.shown!r}: the server has no database {endpoint.db} ({text})")
         return as_public(reply, "the greeting")
