@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from enum import Enum
 from typing import TYPE_CHECKING
 
 import pytest
@@ -153,6 +154,20 @@ def test_a_key_is_one_subject_in_one_slot(io: PlainIO, client: redis.Redis, subj
     assert (key.count("{"), key.count("}"), key[0], key[-1]) == (1, 1, "{", "}")
 
 
+class Tier(str, Enum):  # noqa: UP042 - that is the point
+    """What many write who do not know `StrEnum`; a format string writes `Tier.FREE` for its member."""
+
+    FREE = "free"
+
+
+def test_a_member_of_an_enumeration_of_strings_is_limited_as_its_value(io: PlainIO, client: redis.Redis) -> None:
+    """Else its limit would be another one than that of the same text, read from a request or given to the command."""
+    limiter = Limiter(io, "n", "calls", "5/s")
+    limiter.hit(Tier.FREE)
+    limiter.hit("free")
+    assert client.keys() == [limit("n", "calls", "free")]
+
+
 def test_names_and_subjects_with_colons_do_not_meet() -> None:
     assert limit("n", "a:b", "c") != limit("n", "a", "b:c")
 
@@ -176,6 +191,8 @@ def test_a_cost_must_be_a_positive_whole_number(io: PlainIO, cost: object) -> No
 def test_a_limiter_needs_a_name_and_rules(io: PlainIO) -> None:
     with pytest.raises(UsageError, match="name"):
         Limiter(io, "t", "", "5/s")
+    with pytest.raises(UsageError, match="a limiter's name must be valid Unicode"):
+        Limiter(io, "t", "\ud800", "5/s")
     with pytest.raises(InvalidLimit, match="no rule"):
         Limiter(io, "t", "orders")
     with pytest.raises(InvalidLimit, match="at most 16"):

@@ -140,6 +140,7 @@ def test_a_mark_shares_the_slot_of_its_key(key: str, mark: str | None):
         (("SET", KEY, True), "text, bytes and numbers"),
         (("SET", KEY, None), "text, bytes and numbers"),
         (("SET", b"\xff", 1), "a key must be text"),
+        (("SET", KEY, "\ud800"), "not valid Unicode"),
         ("SET wallet 1", "commands that write to one key"),
         ((), "commands that write to one key"),
     ],

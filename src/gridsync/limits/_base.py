@@ -9,6 +9,7 @@ from gridsync._io.decided import CACHE, LOCAL, POLICY
 from gridsync._io.denials import Denials
 from gridsync._io.permits import Permits
 from gridsync._units import count, seconds
+from gridsync._units import name as checked
 from gridsync.errors import InvalidLimit, RateLimited, UsageError
 from gridsync.limits._algorithms import Slots, algorithm
 from gridsync.limits._core import Windows
@@ -50,8 +51,7 @@ class BaseLimiter:
         deny_cache: int = 0,
         resolution: Seconds | None = None,
     ) -> None:
-        if not isinstance(name, str) or not name:
-            raise UsageError(f"a limiter needs a name, not {name!r}")
+        checked(name, "a limiter's name")
         if not rules:
             raise InvalidLimit(f"limiter {name!r} has no rule; pass one or more such as '100/second'")
         if len(rules) > RULES_MAX:

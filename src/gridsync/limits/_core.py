@@ -249,4 +249,5 @@ class Windows:
         # The common case of `keys.limit`, without its two translations: they cost a tenth of a whole decision.
         if "{" in subject or "}" in subject or "%" in subject:
             return limit(self._namespace, self._name, subject)
-        return f"{self._prefix}{subject}}}"
+        # Not a format string: that would write `Tier.FREE` for a member of an enumeration of strings, not its value.
+        return self._prefix + subject + "}"

@@ -87,7 +87,7 @@ async def write(io: IO, namespace: str, key: str, lease: Fenced, commands: Seque
         )
 
 
-def _words(command: Sequence[Word]) -> Iterator[str | bytes]:
+def _words(command: Sequence[Word]) -> Iterator[bytes]:
     name = str(command[0]).upper() if command and not isinstance(command, str | bytes) else ""
     if name not in COMMANDS:
         raise UsageError(
@@ -95,17 +95,21 @@ def _words(command: Sequence[Word]) -> Iterator[str | bytes]:
         )
     if len(command) < 2 or len(command) > _ONE_KEY_AT_A_TIME.get(name, len(command)):  # noqa: PLR2004 - name and key
         raise UsageError(f"{name} takes one key here, its first argument; not {command!r:.100}")
-    yield name
+    yield name.encode()
     for word in command[1:]:
         if isinstance(word, bool) or not isinstance(word, str | bytes | int | float):
             raise UsageError(f"{name}: arguments are text, bytes and numbers, not {word!r:.100}")
-        yield word if isinstance(word, str | bytes) else repr(word)
-
-
-def _text(key: str | bytes) -> str:
-    if isinstance(key, bytes):
+        if isinstance(word, bytes):
+            yield word
+            continue
         try:
-            return key.decode()
-        except UnicodeDecodeError:
-            raise UsageError(f"a key must be text, not {key!r:.100}") from None
-    return key
+            yield (word if isinstance(word, str) else repr(word)).encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{name}: {word!r:.100} is not valid Unicode; bytes may be anything") from None
+
+
+def _text(key: bytes) -> str:
+    try:
+        return key.decode()
+    except UnicodeDecodeError:
+        raise UsageError(f"a key must be text, not {key!r:.100}") from None
