@@ -51,7 +51,7 @@ def calls(nodes: Any, command: str) -> int:  # noqa: ANN401 - any nodes
 
 
 async def test_each_replica_answers_for_its_own_slots(world: World, replicated: RedisCluster):
-    io = world.driver(parse(replicated.url, connect_timeout=5.0), timeout=10.0)
+    io = world.driver(parse(replicated.url, connect_timeout=20.0), timeout=20.0)
     await world.do(io.connect)
     limiter = world.limiter(io, "1000/minute")
     primaries, replicas = replicated.nodes[:3], replicated.nodes[3:]
@@ -72,7 +72,7 @@ async def test_each_replica_answers_for_its_own_slots(world: World, replicated: 
 
 
 async def test_a_replica_that_is_gone_is_missed_only_by_who_wants_no_primary(world: World, replicated: RedisCluster):
-    io = world.driver(parse(replicated.url, connect_timeout=5.0), timeout=1.0)
+    io = world.io(timeout=20.0)
     await world.do(io.connect)
     limiter = world.limiter(io, "1000/minute")
     peeked = [await world.do(limiter.peek, subject, read_from="replica") for subject in SUBJECTS]
@@ -85,7 +85,7 @@ async def test_a_replica_that_is_gone_is_missed_only_by_who_wants_no_primary(wor
             assert await world.do(limiter.peek, subject, read_from="prefer_replica")
         assert io.stats().replica_fallbacks == len(SUBJECTS)
         with pytest.raises(Unavailable):
-            await world.do(limiter.peek, "me", read_from="replica")
+            await world.do(world.limiter(world.io(timeout=1.0), "1000/minute").peek, "me", read_from="replica")
     finally:
         for replica in gone:
             await asyncio.to_thread(replica.start)
@@ -101,7 +101,7 @@ async def test_a_replica_that_is_gone_is_missed_only_by_who_wants_no_primary(wor
 
 
 async def test_after_a_failover_the_new_replica_is_read(world: World, replicated: RedisCluster):
-    io = world.driver(parse(replicated.url, connect_timeout=5.0), timeout=10.0)
+    io = world.driver(parse(replicated.url, connect_timeout=20.0), timeout=20.0)
     await world.do(io.connect)
     limiter = world.limiter(io, "1000/minute")
     assert await world.do(limiter.peek, "me", read_from="replica")

