@@ -14,9 +14,11 @@
     │   ├── BarrierBroken              a party died, or somebody broke the barrier
     │   ├── NotDurable                 too few servers confirmed a lock in time
     │   ├── RateLimited                the limit is used up
-    │   └── WrongVersion               the stream has moved on
+    │   ├── WrongVersion               the stream has moved on
+    │   └── StaleState                 what was read of the state of a group has changed
     ├── LeaseLost                   you had it, and have it no longer
-    │   └── StaleFence                 a later holder wrote already; your write was refused
+    │   ├── StaleFence                 a later holder wrote already; your write was refused
+    │   └── DeliveryLost               another consumer has the event; your commit was refused
     ├── HistoryBroken               what was read does not lead on to what is there
     │   ├── Truncated                  what comes next was removed
     │   └── Diverged                   what was read before is not there any more
@@ -40,6 +42,7 @@ from __future__ import annotations
 __all__ = [
     "AuthenticationFailed",
     "BarrierBroken",
+    "DeliveryLost",
     "Diverged",
     "GridsyncError",
     "HistoryBroken",
@@ -56,6 +59,7 @@ __all__ = [
     "RateLimited",
     "ServerError",
     "StaleFence",
+    "StaleState",
     "TLSFailed",
     "TooManyDeliveries",
     "Truncated",
@@ -178,6 +182,21 @@ class WrongVersion(NotNow):
         self.actual = actual
 
 
+class StaleState(NotNow):
+    """What a handler read of its group's state was changed before it could commit; nothing was written.
+
+    Attributes:
+        name: The store and the group.
+        key: What was read.
+    """
+
+    def __init__(self, message: str, *, name: str, key: str) -> None:
+        """Keep what a handler may want besides the message."""
+        super().__init__(message)
+        self.name = name
+        self.key = key
+
+
 class LeaseLost(GridsyncError):
     """The lease ended before it was released: someone else may hold the name now.
 
@@ -209,6 +228,16 @@ class StaleFence(LeaseLost):
         """Keep what a handler may want besides the message."""
         super().__init__(message, name=name, fence=fence)
         self.seen = seen
+
+
+class DeliveryLost(LeaseLost):
+    """A commit was refused, because the event is no longer this consumer's; nothing was written.
+
+    Attributes:
+        name: The store and the group.
+        fence: How often the event had been begun when this consumer got it, with that time.
+        reason: How it was lost, in words.
+    """
 
 
 class HistoryBroken(GridsyncError):

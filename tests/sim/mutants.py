@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from gridsync._io import load
+from tests.sim import commit_scenarios as commits
 from tests.sim import election_scenarios as elections
 from tests.sim import failure_scenarios as failures
 from tests.sim import fence_scenarios as fences
@@ -501,17 +502,17 @@ STREAMS = [
          "a replay is answered as the first time", streams.appends),
         ("append", "  if version == 0 then return 2, 0 end\n", "",
          "EXISTS refuses a new stream", streams.same_ids),
-        ("commit", "if refused or part then return refused or part end", "if refused then return refused end",
+        ("commit", "again and before or refused or part, fits", "again and before or refused, fits",
          "a replay of a part is none", streams.moved_on),
-        ("commit", "if refused or part then return refused or part end", "if part then return part end",
+        ("commit", "again and before or refused or part, fits", "again and before or part, fits",
          "one stream that does not fit refuses the whole", streams.transfers),
-        ("commit", "if again then return before end", "",
+        ("commit", "again and before or refused or part, fits", "refused or part, fits",
          "a commit that was written is a replay", streams.moved_on),
-        ("commit", "if again then return before end", "if again and not refused then return before end",
+        ("commit", "again and before or refused", "again and not refused and before or refused",
          "a replay wins over a check", streams.moved_on),
         ("commit", "if version ~= expected and (expected ~= -2 or version == 0) then", "if false then",
          "what was checked was true", streams.transfers),
-        ("commit", "    again = again and code == 1\n", "    again = code == 1\n",
+        ("commit", "again = again ~= false and code == 1", "again = code == 1",
          "a replay is one of all streams", streams.moved_on),
         ("commit", "  version, position = write(", "  version = write(",
          "positions of one commit follow each other", streams.moved_on),
@@ -596,6 +597,26 @@ STREAMS = [
          "what is given back is pending", failures.given_back),
         ("replay", "  redis.call('ZADD', retry, '0', id)\n", "",
          "what is given back is due", failures.given_back),
+        ("complete", "redis.call('ZADD', done, place_in_log, id .. ' ' .. consumer)", "",
+         "what was committed is remembered", commits.chain),
+        ("complete", "if mark then\n", "if false then\n",
+         "what was committed is not committed again", commits.chain),
+        ("complete", "pending and pending[2] == consumer and pending[4] <= tonumber(ARGV[4])", "pending",
+         "only what is still ours is committed", commits.ousted),
+        ("complete", " and pending[4] <= tonumber(ARGV[4])", "",
+         "a commit is of the life that began the event", commits.ousted),
+        ("complete", "mark == id .. ' ' .. consumer and 1 or -1", "-1",
+         "a lost reply to a commit is answered again", commits.lost_replies),
+        ("complete", "for k = 10, first - 1, 2 do", "for k = 10, 9, 2 do",
+         "what was read is still true", commits.chain),
+        ("complete", "  change(first, after - 1)\n", "",
+         "state is changed", commits.chain),
+        ("complete", "  answer = #fits > 0 and perform(fits, {0}) or {0}\n", "  answer = {0}\n",
+         "events are appended", commits.chain),
+        ("complete", "redis.call('XACK', log, name, id)\n", "",
+         "what is committed is not pending", commits.chain),
+        ("complete", "return {code, settled(id) and 2 or 1, ", "return {code, 1, ",
+         "what is committed stands in nobody's way", commits.chain),
     )
 ]  # fmt: skip
 # The model of the store sees whatever changes an answer or what is stored, each of the above included.

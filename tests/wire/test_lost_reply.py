@@ -29,7 +29,7 @@ from gridsync.limits import GCRA, ApproxWindow, AsyncLimiter, Concurrency, Fixed
 from gridsync.limits import _look as limits_look
 from gridsync.locks import AsyncOncePer, OncePer, Stamp
 from gridsync.locks._masters import Master, Masters
-from gridsync.streams import DEAD, Check, Park, Retry, Write
+from gridsync.streams import DEAD, AsyncDelivery, Check, Delivery, Park, Retry, Write
 from gridsync.testing.proxy import Break, FaultProxy, Rule
 from gridsync.testing.servers import RedisServer
 from tests.wire.fake import soon
@@ -878,6 +878,39 @@ async def _fail(stage: Stage) -> None:
 
 for _name in ("park", "begin", "due", "bury"):
     scenario(f"streams.{_name}")(_fail)
+
+
+@scenario("streams.complete")
+async def what_comes_of_an_event_comes_of_it_once(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", Placed(kwh=1))
+    rule = stage.arm()
+    told: list[bool | None] = []
+
+    def fill(tx: Any, position: int) -> None:  # noqa: ANN401 - either kind
+        tx.append("b", Placed(kwh=position)) if position == 1 else None
+        tx.add("seen", 1)
+
+    def handle(delivery: Delivery[Placed]) -> None:
+        with delivery.commit() as tx:
+            fill(tx, delivery.position)
+        told.append(tx.already)
+
+    async def handle_async(delivery: AsyncDelivery[Placed]) -> None:
+        async with delivery.commit() as tx:
+            fill(tx, delivery.position)
+        told.append(tx.already)
+
+    handler = handle if world.kind == "sync" else handle_async
+    done = await world.ended(world.start(store.group("matcher").consume, handler, idle_stop=0))
+    assert rule.hits
+    assert told == [stage.fault is not Break.REQUEST, False]
+    assert (done.handled, done.failed, done.stolen) == (2, 0, 0)
+    assert [e.position for e in await world.all(store.read("b"))] == [2]
+    with stage.server.client() as client:
+        assert client.hgetall(event_keys(NAMESPACE, "orders").state("matcher")) == {b"seen": b"2"}
+        assert client.xpending(LOG, "matcher")["pending"] == 0
 
 
 @scenario("streams.replay")

@@ -269,6 +269,17 @@ class EventKeys(NamedTuple):
         """Return the key of what a projection makes of the events: a hash."""
         return f"{self.base}:v:{projection.translate(_ESCAPES)}"
 
+    def done(self, group: str) -> str:
+        """Return the key of the deliveries that a group has committed with what came of them: a sorted set.
+
+        ``<id> <consumer>`` with the position as score, of those that may come again, and 1000 before them.
+        """
+        return f"{self.base}:done:{group.translate(_ESCAPES)}"
+
+    def state(self, group: str) -> str:
+        """Return the key of what the handlers of a group keep: a hash, name → JSON."""
+        return f"{self.base}:state:{group.translate(_ESCAPES)}"
+
     def retry(self, group: str) -> str:
         """Return the key of the deliveries of a group that were put aside: a sorted set, id → when due, server ms."""
         return f"{self.base}:retry:{group.translate(_ESCAPES)}"

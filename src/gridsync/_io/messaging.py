@@ -24,11 +24,13 @@ _KINDS: Final = {
     "streams.claim": ("receive", "receive", SpanKind.CLIENT),
     "streams.due": ("receive", "receive", SpanKind.CLIENT),
     "streams.ack": ("ack", "settle", SpanKind.CLIENT),
+    "streams.complete": ("complete", "settle", SpanKind.CLIENT),
 }
 """Of each operation, by its name: the operation's name and type, and the kind of its span."""
 _APPEND_HEAD, _APPEND_EVENT, _GROUP_HEAD = 4, 3, 2
 """How many arguments `append.lua` has before the events and for each; and how many words name group and consumer."""
 _SENDS: Final = frozenset({"streams.append", "streams.commit"})
+_SETTLES: Final = frozenset({"streams.ack", "streams.complete"})
 _COMMIT_TOTAL: Final = 2
 """Which argument of `commit.lua` says how many events there are."""
 _WRITTEN: Final = 1
@@ -78,7 +80,7 @@ def message(operation: Operation | Bound, keys: Sequence[Any], args: Sequence[An
         head = getattr(operation, "head", ())
         group, consumer = head[2:4] if head[:1] == ("XREADGROUP",) else args[:_GROUP_HEAD]
         if kind == "settle":
-            count = len(args) - _GROUP_HEAD
+            count = 1 if operation.name == "streams.complete" else len(args) - _GROUP_HEAD
     return Message(f"{name} {store}", span_kind, named(name, kind, store, group, consumer), count)
 
 
@@ -86,7 +88,7 @@ def ids(operation: Operation | Bound, reply: Any) -> list[str]:  # noqa: ANN401 
     """Return the ids of the messages that *reply* tells: of all that were received, of the last that was sent."""
     if operation.name in _SENDS:
         return [f"{reply[-1]}-0"] if reply[0] <= _WRITTEN else []
-    if operation.name == "streams.ack" or not reply:
+    if operation.name in _SETTLES or not reply:
         return []
     entries = next(iter(reply.values())) if operation.name == "streams.read_new" else reply[1]
     return [entry[0].decode() for entry in entries]

@@ -13,6 +13,7 @@ from gridsync.streams._api import (
 )
 from gridsync.streams._commit import Check, Expected, Write
 from gridsync.streams._dead import AsyncDeadLetters, DeadLetters
+from gridsync.streams._delivery import AsyncDelivery, AsyncTransaction, Delivery, Transaction
 from gridsync.streams._envelope import Envelope
 from gridsync.streams._failures import Failure, Park, Policy, Retry, Verdict
 from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
@@ -40,9 +41,11 @@ __all__ = [
     "AsyncAggregate",
     "AsyncConsumerGroup",
     "AsyncDeadLetters",
+    "AsyncDelivery",
     "AsyncEventStore",
     "AsyncProjection",
     "AsyncSubscription",
+    "AsyncTransaction",
     "Changes",
     "Check",
     "Committed",
@@ -52,6 +55,7 @@ __all__ = [
     "DeadLetter",
     "DeadLetters",
     "Decided",
+    "Delivery",
     "Envelope",
     "EventStore",
     "Expected",
@@ -69,6 +73,7 @@ __all__ = [
     "Retry",
     "StoreInfo",
     "Subscription",
+    "Transaction",
     "Upcaster",
     "Upcasters",
     "Verdict",

@@ -66,8 +66,8 @@ class Check:
 class Plan(Generic[E]):
     """The parts of one commit, checked."""
 
-    def __init__(self, parts: Sequence[Write[E] | Check]) -> None:
-        """Check *parts*; nothing is sent."""
+    def __init__(self, parts: Sequence[Write[E] | Check], least: int = 1) -> None:
+        """Check *parts*, which write at least so many events; nothing is sent."""
         self.parts = tuple(parts)
         for part in self.parts:
             if not isinstance(part, Write | Check):
@@ -81,7 +81,7 @@ class Plan(Generic[E]):
         if len({part.stream for part in self.parts}) != len(self.parts):
             raise UsageError("a stream stands in one part of a commit only: put all its events into one Write(...)")
         self.total = sum(len(part.batch) for part in self.parts)
-        limited(self.total)
+        limited(self.total, least)
         if len(self.parts) > COMMIT_MAX:
             raise UsageError(f"a commit touches at most {COMMIT_MAX} streams, not {len(self.parts)}")
 
@@ -96,6 +96,15 @@ class Plan(Generic[E]):
             used += count
         return chosen
 
+    def words(self, ids: Sequence[tuple[str, ...]], dump: Callable[[E], tuple[str, bytes]]) -> list[str | bytes]:
+        """Return what the scripts are told of the parts."""
+        words: list[str | bytes] = []
+        for part, its in zip(self.parts, ids, strict=True):
+            words += (part.stream, str(expected_number(part.expected_version)), str(len(its)))
+            for event, event_id in zip(part.batch, its, strict=True):
+                words += (event_id, *dump(event))
+        return words
+
     def answer(self, ids: Sequence[tuple[str, ...]], ends: Sequence[int], *, replayed: bool) -> Committed:
         """Return the result; *ends* are version and position of the last event of each stream that was written."""
         written = [(part.stream, its) for part, its in zip(self.parts, ids, strict=True) if its]
@@ -109,9 +118,9 @@ class Plan(Generic[E]):
         )
 
 
-def limited(count: int) -> None:
+def limited(count: int, least: int = 1) -> None:
     """Refuse a commit of nothing, or of too much."""
-    if not 1 <= count <= COMMIT_MAX:
+    if not least <= count <= COMMIT_MAX:
         raise UsageError(f"a commit takes 1 to {COMMIT_MAX} events, not {count}; split it into several appends")
 
 

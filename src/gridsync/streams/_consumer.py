@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from gridsync._io import Arg, Signal
     from gridsync.streams._core import StoreCore
+    from gridsync.streams._delivery import Delivered
     from gridsync.streams._failures import Failure
     from gridsync.streams._records import Recorded
     from gridsync.streams._settling import Options
@@ -54,11 +55,12 @@ class Session(Settling[E]):
         stop: Signal,
         *,
         from_now: bool,
-        handle: Callable[[Recorded[E]], Awaitable[None]],
+        handle: Callable[[Any], Awaitable[None]],
         complain: Callable[[Failure[E]], Awaitable[None]],
+        delivery: Callable[[Recorded[E], bytes, int], Delivered[E]] | None = None,
     ) -> None:
         """Prepare; nothing is sent before `run`."""
-        super().__init__(store, group, options, stop, handle=handle, complain=complain)
+        super().__init__(store, group, options, stop, handle=handle, complain=complain, delivery=delivery)
         self._from_now = from_now
         self._log_key = store.keys.log
         self._queue: deque[Any] = deque()

@@ -89,11 +89,7 @@ class StoreCore(Generic[E]):
         """Commit events to several streams; see `EventStore.commit`."""
         plan = Plan(parts)
         keys, ids = self.keys, plan.ids(self.new_ids)
-        args: list[str | bytes] = [_RECENT, about, str(plan.total)]
-        for part, its in zip(plan.parts, ids, strict=True):
-            args += (part.stream, str(expected_number(part.expected_version)), str(len(its)))
-            for event, event_id in zip(part.batch, its, strict=True):
-                args += (event_id, *self.codec.dump(event))
+        args = (_RECENT, about, str(plan.total), *plan.words(ids, self.codec.dump))
         touched = (keys.stream(part.stream) for part in plan.parts)
         # As with an append: a lost reply may mean written, and the script finds the same ids.
         reply = await self.io.run(COMMIT, (keys.meta, keys.versions, keys.log, keys.recent, *touched), args)

@@ -42,13 +42,22 @@ EMPTY: Final = Envelope()
 """Shared by all events of which nothing is said."""
 
 
-def seal(metadata: Mapping[str, Any] | None, correlation_id: str | None, causation_id: str | None) -> str:
+def seal(
+    metadata: Mapping[str, Any] | None,
+    correlation_id: str | None,
+    causation_id: str | None,
+    cause: Envelope = EMPTY,
+) -> str:
     """Return the envelope of a commit that this caller makes; empty if there is nothing to say.
+
+    Where nobody traces, the trace context of what set it off is passed on: that of *cause*.
 
     Raises:
         UsageError: What JSON cannot hold, or more than 4096 bytes.
     """
     trace = telemetry.traced()
+    if trace is None and cause.traceparent is not None:
+        trace = (cause.traceparent, cause.tracestate or "")
     if metadata is None and correlation_id is None and causation_id is None and trace is None:
         return ""
     said: dict[str, Any] = {}

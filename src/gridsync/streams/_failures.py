@@ -24,7 +24,7 @@ TEXT_MAX: Final = 1000
 _FACTOR_MAX: Final = 100.0
 _ATTEMPTS_MAX: Final = 1_000_000
 
-Decided = Literal["retry", "park", "skip", "stop", "dead", "stolen"]
+Decided = Literal["retry", "park", "skip", "stop", "dead", "stolen", "committed"]
 
 
 class Verdict(Enum):
@@ -129,7 +129,8 @@ class Failure(Generic[E]):
     """How often it was begun, with this time."""
     decided: Decided
     """``retry`` and ``park``: it comes again; ``dead``: it is a dead letter now; ``skip``: it counts as done; ``stop``:
-    the consumer ends; ``stolen``: another consumer had taken it over, and nothing was changed."""
+    the consumer ends; ``stolen``: another consumer had taken it over, and nothing was changed; ``committed``: it was
+    done when the handler raised, for that had committed it."""
     retry_in: float | None = None
     """Seconds until it comes again; ``None`` if it does not, or if the server could not be told: then after
     `claim_idle`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from gridsync._io import run_sync, telemetry
@@ -12,7 +13,9 @@ from gridsync._units import name as checked
 from gridsync.errors import UsageError
 from gridsync.streams._consumer import Session
 from gridsync.streams._dead import AsyncDeadLetters, DeadLetters
+from gridsync.streams._delivery import AsyncDelivery, Delivery
 from gridsync.streams._failures import Failure, Policy, Retry, Rules
+from gridsync.streams._handlers import asked
 from gridsync.streams._joining import skip_removed
 from gridsync.streams._letters import Letters
 from gridsync.streams._look import CONSUMERS, PARKED, group_info, parked
@@ -24,8 +27,8 @@ if TYPE_CHECKING:
 
     from gridsync._io import IO
     from gridsync.streams._core import StoreCore
+    from gridsync.streams._delivery import Delivered
     from gridsync.streams._look import GroupInfo, ParkedEvent
-    from gridsync.streams._records import Recorded
 
 BATCH_MAX = 1000
 CLAIM_IDLE_MIN = 0.1
@@ -58,12 +61,21 @@ class _Group(Generic[E]):
     def _session(
         self,
         options: Options,
-        handle: Callable[[Recorded[E]], Awaitable[None]],
+        handle: Callable[[Any], Awaitable[None]],
         complain: Callable[[Failure[E]], Awaitable[None]],
+        kind: type[Delivered[E]] | None,
     ) -> Session[E]:
+        """Return the call; *handle* gets deliveries of this *kind*, or events."""
         observed = telemetry.processing(handle, self._core.name, self._name, options.consumer)
         return Session(
-            self._core, self._name, options, self._stop, from_now=self._from_now, handle=observed, complain=complain
+            self._core,
+            self._name,
+            options,
+            self._stop,
+            from_now=self._from_now,
+            handle=observed,
+            complain=complain,
+            delivery=None if kind is None else partial(kind, self._core, self._name, options.consumer),
         )
 
     def _letters(self) -> Letters:
@@ -99,7 +111,7 @@ class ConsumerGroup(_Group[E]):
 
     def consume(
         self,
-        handler: Callable[[Recorded[E]], object],
+        handler: Callable[..., object],
         *,
         consumer: str | None = None,
         concurrency: int = 1,
@@ -114,7 +126,8 @@ class ConsumerGroup(_Group[E]):
 
         Args:
             handler: Called with each event; when it returns, the event is acknowledged.  When it raises, *policy*
-                says what becomes of the event.
+                says what becomes of the event.  It gets a `Recorded`; the event itself if its parameter says a model;
+                a `Delivery` if it says that, or if it has a second one.
             consumer: A name of your own that no other running consumer has; one that lives on after a crash gets its
                 pending events back at once.  Without one a new name is made and removed at the end.
             concurrency: Only 1 here: call `consume` in more threads or processes instead.
@@ -151,9 +164,10 @@ class ConsumerGroup(_Group[E]):
             raise UsageError("this handler is a coroutine function: use AsyncGrid, or pass a plain function")
         if concurrency != 1:
             raise UsageError(f"concurrency={concurrency}: a thread does one thing; call consume() in more threads")
+        call, delivers = asked(handler, self._core.codec.models)
 
-        async def handle(recorded: Recorded[E]) -> None:
-            done = handler(recorded)
+        async def handle(subject: Any) -> None:  # noqa: ANN401 - a Recorded, or a Delivery
+            done = call(subject)
             if inspect.iscoroutine(done):
                 # Nobody would run it, and the event would count as handled.
                 done.close()
@@ -171,7 +185,7 @@ class ConsumerGroup(_Group[E]):
             idle_stop=idle_stop,
             rules=Rules(policy, max_deliveries),
         )
-        return run_sync(self._session(options, handle, complain).run())
+        return run_sync(self._session(options, handle, complain, Delivery if delivers else None).run())
 
     def dead_letters(self) -> DeadLetters:
         """Return the events that this group has given up; nothing is sent."""
@@ -225,7 +239,7 @@ class AsyncConsumerGroup(_Group[E]):
 
     async def consume(
         self,
-        handler: Callable[[Recorded[E]], Awaitable[object] | object],
+        handler: Callable[..., Awaitable[object] | object],
         *,
         consumer: str | None = None,
         concurrency: int = 1,
@@ -239,7 +253,9 @@ class AsyncConsumerGroup(_Group[E]):
         """Handle events in this task until `stop` is called; see `ConsumerGroup.consume`.
 
         Args:
-            handler: A coroutine function, or a plain one that is quick: it holds up the loop while it runs.
+            handler: A coroutine function, or a plain one that is quick: it holds up the loop while it runs.  It gets a
+                `Recorded`; the event itself if its parameter says a model; an `AsyncDelivery` if it says that, or if it
+                has a second one.
             consumer: A name of your own that no other running consumer has.
             concurrency: How many handlers run side by side; with 1 this consumer handles its events in order.
             batch: The most events taken at once, 1 to 1000, and never more than half a second's work: what waits
@@ -267,9 +283,10 @@ class AsyncConsumerGroup(_Group[E]):
         held goes back to the group at once.
         """
         _callable(handler, on_error)
+        call, delivers = asked(handler, self._core.codec.models)
 
-        async def handle(recorded: Recorded[E]) -> None:
-            done = handler(recorded)
+        async def handle(subject: Any) -> None:  # noqa: ANN401 - a Recorded, or an AsyncDelivery
+            done = call(subject)
             if inspect.isawaitable(done):
                 await done
 
@@ -287,7 +304,7 @@ class AsyncConsumerGroup(_Group[E]):
             idle_stop=idle_stop,
             rules=Rules(policy, max_deliveries),
         )
-        return await self._session(options, handle, complain).run()
+        return await self._session(options, handle, complain, AsyncDelivery if delivers else None).run()
 
     def dead_letters(self) -> AsyncDeadLetters:
         """Return the events that this group has given up; nothing is sent."""
@@ -362,4 +379,5 @@ _BECOMES = {
     "stop": "it stays pending and this consumer ends",
     "dead": "it is a dead letter now",
     "stolen": "another consumer has taken it over",
+    "committed": "it was committed before, and is done",
 }

@@ -119,6 +119,11 @@ class Codec(Generic[E]):
         """Every type name this store knows."""
         return tuple(self._types)
 
+    @property
+    def models(self) -> tuple[type[BaseModel], ...]:
+        """Every model this store reads and writes."""
+        return tuple(self._models)
+
     def names(self, each: str | type[BaseModel]) -> list[str]:
         """Return the type names of a model, or the one that was given: it need not be known here."""
         if isinstance(each, str):

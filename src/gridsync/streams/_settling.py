@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 from gridsync._io import load, telemetry
-from gridsync.errors import GridsyncError, TooManyDeliveries
+from gridsync.errors import DeliveryLost, GridsyncError, TooManyDeliveries
 from gridsync.streams._aside import Aside
 from gridsync.streams._away import PAUSE_MAX, is_gone, raise_if_final
+from gridsync.streams._delivery import LOST
 from gridsync.streams._failures import Failure, Park, Retry, Verdict
 from gridsync.streams._holding import Holding
 from gridsync.streams._model import E
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from gridsync._io import Signal
     from gridsync.streams._core import StoreCore
+    from gridsync.streams._delivery import Delivered
     from gridsync.streams._failures import Decided, Rules
     from gridsync.streams._records import Recorded
 
@@ -83,10 +85,14 @@ class Settling(ABC, Generic[E]):
         options: Options,
         stop: Signal,
         *,
-        handle: Callable[[Recorded[E]], Awaitable[None]],
+        handle: Callable[[Any], Awaitable[None]],
         complain: Callable[[Failure[E]], Awaitable[None]],
+        delivery: Callable[[Recorded[E], bytes, int], Delivered[E]] | None,
     ) -> None:
-        """Prepare; nothing is sent."""
+        """Prepare; nothing is sent.
+
+        *handle* gets what *delivery* makes of an event, its id in the group and the attempts, or else the event.
+        """
         self._io = store.io
         self._store = store
         self._group = group
@@ -94,6 +100,7 @@ class Settling(ABC, Generic[E]):
         self._options = options
         self._stop = stop
         self._handle = handle
+        self._delivery = delivery
         self._complain = complain
         now = self._io.monotonic()
         self._holding = Holding(store.keys.log, group, options.consumer, options.claim_idle, now)
@@ -128,18 +135,24 @@ class Settling(ABC, Generic[E]):
         """Begin anew: the group is gone."""
 
     async def _deliver(self, entry: Any) -> None:  # noqa: ANN401 - [id, fields] or, if it comes again, [id, fields, times]
-        entry_id, life, recorded = entry[0], self._life, None
+        entry_id, life, recorded, delivery = entry[0], self._life, None, None
         attempts = self._held.get(entry_id, 0) + 1
         if (len(entry) > FRESH or self._rules.parks) and not await self._begin(entry, attempts):
             return
         try:
             recorded = self._store.in_log(entry)
             self._io.tally("stream.lag", self._name, recorded.time_us)
-            await self._handle(recorded)
+            if self._delivery is not None:
+                delivery = self._delivery(recorded, entry_id, attempts)
+            await self._handle(delivery or recorded)
         except Exception as error:  # noqa: BLE001 - whatever a handler raises must not end the consumer
-            await self._fail(entry, recorded, error, attempts, life)
-            return
-        if life == self._life:
+            if delivery is None or delivery.settled is None:
+                await self._fail(entry, recorded, error, attempts, life)
+                return
+            await self._raised_after(entry, delivery, error)
+        if delivery is not None and delivery.settled is not None:
+            self._count(entry_id, delivery.settled)
+        elif life == self._life:
             self._unacked.append(entry_id)
             if self._acking is None:
                 # Goes out while the next handler runs, and also if this task is cancelled: it was handled.
@@ -304,15 +317,27 @@ class Settling(ABC, Generic[E]):
             codes = [-1] * len(ids)
             self._lost_group()
         for entry_id, code in zip(ids, codes, strict=True):
-            self._held.pop(entry_id, None)
-            if code < 0:
-                self._stolen += 1
-            else:
-                self._handled += 1
-                self._io.tally("stream.consumed", self._name)
-                if code != _SETTLED:
-                    self._ask_at(0.0)
+            self._count(entry_id, code)
         return True
+
+    def _count(self, entry_id: bytes, code: int) -> None:
+        """Let go of a delivery of which the server has said what became of it."""
+        self._held.pop(entry_id, None)
+        if code < 0:
+            self._stolen += 1
+        else:
+            self._handled += 1
+            self._io.tally("stream.consumed", self._name)
+            if code != _SETTLED:
+                self._ask_at(0.0)
+
+    async def _raised_after(self, entry: Any, delivery: Delivered[E], error: Exception) -> None:  # noqa: ANN401
+        """Tell of a handler that raised when its event was settled: by its own commit, or by another consumer."""
+        telemetry.failed_trace()
+        decided: Decided = "stolen" if delivery.settled == LOST else "committed"
+        if not isinstance(error, DeliveryLost):
+            recorded, attempts = delivery.recorded, delivery.attempts
+            await self._report(Failure(error, recorded.position, recorded, fields_of(entry), attempts, decided))
 
 
 def fields_of(entry: Any) -> dict[bytes, bytes]:  # noqa: ANN401

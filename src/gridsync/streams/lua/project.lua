@@ -9,27 +9,15 @@
 -- Returns the checkpoint it is at: the new one if these changes are in it, now or before
 -- Category idempotent
 -- Cost O(changes)
-local view, places, name, after = KEYS[1], KEYS[2], ARGV[1], ARGV[3]
+local args, view, places, name, after = ARGV, KEYS[1], KEYS[2], ARGV[1], ARGV[3]
 local at = redis.call('HGET', places, name) or '0'
 -- Already there, or somebody else has got further: either way nothing is to be done here.
 if at ~= ARGV[2] then return at end
-for k = 4, #ARGV, 3 do
-  local old = ARGV[k] == 'add' and (redis.call('HGET', view, ARGV[k + 1]) or '0')
-  if old and (not string.match(old, '^-?%d+$') or math.abs(old + ARGV[k + 2]) > 9007199254740991) then
-    return redis.error_reply('NOTANUMBER ' .. ARGV[k + 1] .. ' of projection ' .. name .. ' cannot be added to')
-  end
-end
--- A view of a wrong type is noticed here at the latest, before the first write.
-redis.call('HLEN', view)
-for k = 4, #ARGV, 3 do
-  local what, field, value = ARGV[k], ARGV[k + 1], ARGV[k + 2]
-  if what == 'set' then
-    redis.call('HSET', view, field, value)
-  elseif what == 'add' then
-    redis.call('HINCRBY', view, field, value)
-  else
-    redis.call('HDEL', view, field)
-  end
-end
+
+-- include parts/changes.lua
+
+local field = unfit(4, #args)
+if field then return redis.error_reply('NOTANUMBER ' .. field .. ' of projection ' .. name .. ' cannot be added to') end
+change(4, #args)
 redis.call('HSET', places, name, after)
 return after

@@ -1,0 +1,214 @@
+"""Handlers that commit what comes of their events; for shipped scripts and mutants."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+
+from gridsync.errors import DeliveryLost, GridsyncError
+from gridsync.streams import AsyncDelivery, AsyncEventStore, Park, Retry
+from gridsync.testing.sim import Simulation
+from tests.sim.failure_scenarios import LOSSY, one_event
+from tests.sim.stream_scenarios import BAD_DAY, CLAIM_IDLE_S, KEYS, Placed, check_store, entries, write
+
+if TYPE_CHECKING:
+    from gridsync.testing.faults import Faults
+    from gridsync.testing.sim import SimIO
+    from tests.sim.stream_scenarios import Scripts
+
+POLICY = {KeyError: Park(first_s=0.3, max_s=1.0), Exception: Retry(first_s=0.3, max_s=1.0)}
+
+
+class Traded(BaseModel):
+    """What the first group makes of an order."""
+
+    item: str
+
+
+def open_market(io: SimIO) -> AsyncEventStore[Any]:
+    """Return the store of orders and trades."""
+    return AsyncEventStore(io, "sim", "orders", [Placed, Traded])
+
+
+def matching(io: SimIO) -> Any:  # noqa: ANN401 - a handler
+    """Make a trade of each order, count the orders of its stream, and all of them."""
+    random = io.process.random
+
+    async def match(delivery: AsyncDelivery[Any]) -> None:
+        if isinstance(delivery.event, Traded):
+            return
+        await io.sleep(random.uniform(0, 0.4))
+        stream = delivery.recorded.stream
+        seen = await delivery.state(stream, int, 0)
+        if random.random() < 0.05:
+            raise KeyError("not yet")
+        async with delivery.commit() as tx:
+            io.note("unsure", ids=tx.append("trades", Traded(item=delivery.event.item)), stream="trades")
+            tx.state(stream, seen + 1)
+            tx.add("orders", 1)
+        if random.random() < 0.05:
+            raise ValueError("after all was done")
+
+    return match
+
+
+def billing(io: SimIO) -> Any:  # noqa: ANN401 - a handler
+    """Count the trades, and do nothing that would leave a trace elsewhere."""
+
+    async def bill(delivery: AsyncDelivery[Any]) -> None:
+        await io.sleep(io.process.random.uniform(0, 0.2))
+        async with delivery.commit() as tx:
+            tx.add("trades", int(isinstance(delivery.event, Traded)))
+
+    return bill
+
+
+async def consume(io: SimIO, group: str, concurrency: int = 2) -> None:
+    """Handle events until stopped, again and again if cancelled."""
+    handler = (matching if group == "matching" else billing)(io)
+    while True:
+        try:
+            await (
+                open_market(io)
+                .group(group)
+                .consume(
+                    handler,
+                    concurrency=concurrency,
+                    batch=10,
+                    claim_idle=CLAIM_IDLE_S,
+                    policy=POLICY,
+                    on_error=lambda failure: io.note("failed", decided=failure.decided, error=repr(failure.error)),
+                )
+            )
+        except asyncio.CancelledError:
+            io.note("cancelled")
+        else:
+            return
+
+
+def state(sim: Simulation, group: str) -> dict[str, int]:
+    """Return what a group has counted."""
+    flat = sim.server.engine.execute("HGETALL", KEYS.state(group))
+    return {key.decode(): int(value) for key, value in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def check_once(sim: Simulation) -> None:
+    """Check that each order was traded and counted once, and that nothing is left to do."""
+    check_store(sim)
+    log = [facts for _, facts in entries(sim, KEYS.log)]
+    orders = Counter((facts["s"], facts["i"]) for facts in log if facts["t"] == "Placed")
+    trades = Counter((json.loads(facts["d"])["item"], json.loads(facts["m"])["k"]) for facts in log if "m" in facts)
+    # The item of an order is its id.
+    if trades != Counter((event_id, event_id) for _, event_id in orders):
+        raise sim.history.fail(f"orders {orders} were traded as {trades}")
+    streams = Counter(stream for stream, _ in orders)
+    for group, counted in (("matching", {**streams, "orders": len(orders)}), ("billing", {"trades": len(orders)})):
+        if (there := state(sim, group)) != counted:
+            raise sim.history.fail(f"{group} has counted {there}, not {counted}")
+        pending = sim.server.engine.execute("XPENDING", KEYS.log, group)
+        left = sim.server.engine.execute("EXISTS", KEYS.retry(group), KEYS.failed(group), KEYS.waiting(group))
+        if pending[0] or left:
+            raise sim.history.fail(f"left over in {group}: {pending} {left}")
+
+
+def chain(seed: int, scripts: Scripts = None, faults: Faults = BAD_DAY) -> Simulation:
+    """One group trades, the next bills, in bad weather; members are killed and cancelled, and a group is destroyed."""
+    sim = Simulation(seed, scripts=scripts, faults=replace(faults, cancel_every_s=0.0))
+    sim.start("a", write, 20, 1.0)
+    tasks = [sim.start(name, consume, "matching") for name in "cde"]
+    tasks += [sim.start(name, consume, "billing") for name in "fg"]
+    sim.at(sim.random.uniform(3, 20), lambda: sim.kill("c"))
+    sim.at(sim.random.uniform(3, 20), lambda: sim.kill("f"))
+    for _ in range(4):
+        sim.at(sim.random.uniform(3, 35), sim.random.choice([*tasks[1:3], tasks[4]]).cancel)
+    for group in ("matching", "billing", "billing"):
+        when = sim.random.uniform(5, 30)
+        sim.at(when, lambda group=group: sim.server.engine.execute("XGROUP", "DESTROY", KEYS.log, group))
+    sim.at(60.0, lambda: sim.start("y", consume, "matching"))
+    sim.at(60.0, lambda: sim.start("z", consume, "billing"))
+    sim.run(until=120.0)
+    check_once(sim)
+    return sim
+
+
+def lost_replies(seed: int, scripts: Scripts = None) -> Simulation:
+    """Nobody takes anything over, the line is bad: no commit is told that its event was lost."""
+    sim = Simulation(seed, scripts=scripts, faults=replace(LOSSY, calm_after_s=40.0))
+
+    async def work(io: SimIO) -> None:
+        async def handle(delivery: AsyncDelivery[Any]) -> None:
+            try:
+                async with delivery.commit() as tx:
+                    tx.add("events", 1)
+            except DeliveryLost:
+                io.note("lost", position=delivery.position)
+                raise
+            except GridsyncError:
+                io.note("open", position=delivery.position)
+                raise
+
+        await (
+            open_market(io)
+            .group("billing")
+            .consume(handle, claim_idle=600.0, policy=POLICY, on_error=lambda _: None, consumer="billing-1")
+        )
+
+    sim.start("a", write, 20, 0.5)
+    sim.start("c", work)
+    sim.run(until=90.0)
+    stored = check_store(sim)
+    if (there := state(sim, "billing")) != {"events": len(stored)}:
+        raise sim.history.fail(f"{there} of {len(stored)} events were counted")
+    if lost := [event.position for event in sim.history.of("lost")]:
+        raise sim.history.fail(f"told as lost, and nobody else was there: {lost}")
+    if sim.server.engine.execute("XPENDING", KEYS.log, "billing")[0]:
+        raise sim.history.fail("an event that was committed is pending")
+    return sim
+
+
+def ousted(seed: int, scripts: Scripts = None) -> Simulation:
+    """A consumer stands still, another begins its event, perhaps under the same name: the first one commits nothing."""
+    sim = Simulation(seed, scripts=scripts)
+    name = sim.random.choice(("billing-1", None))
+
+    async def work(io: SimIO, delay: float, work_s: float) -> None:
+        async def handle(delivery: AsyncDelivery[Any]) -> None:
+            if isinstance(delivery.event, Traded):
+                return
+            await io.sleep(work_s)
+            try:
+                async with delivery.commit() as tx:
+                    tx.append("trades", Traded(item=io.process.name))
+                    tx.add(io.process.name, 1)
+            except DeliveryLost:
+                io.note("lost")
+                raise
+            io.note("done")
+
+        await io.sleep(delay)
+        group = open_market(io).group("billing")
+        done = await group.consume(
+            handle, claim_idle=CLAIM_IDLE_S, idle_stop=30.0, consumer=name, on_error=lambda _: io.note("failed")
+        )
+        io.note("left", stolen=done.stolen, handled=done.handled)
+
+    sim.start("w", one_event)
+    # a begins at 1 s and would commit at 11; it stands still from 2 to 9 s; b comes at 5 s and works until after 25 s.
+    sim.start("a", work, 1.0, 10.0)
+    sim.start("b", work, 5.0, 20.0)
+    sim.at(2.0 + sim.random.uniform(0, 0.5), lambda: sim.pause("a", 7.0))
+    sim.run(until=120.0)
+    told = [(event.process, event.kind) for event in sim.history.events if event.kind in {"lost", "done", "failed"}]
+    if told != [("a", "lost"), ("b", "done")]:
+        raise sim.history.fail(f"who was too late was told otherwise: {told}")
+    first = next(facts for _, facts in entries(sim, KEYS.log) if facts["t"] == "Traded")
+    if json.loads(first["d"]) != {"item": "b"}:
+        raise sim.history.fail("who was too late has written")
+    if not any(event.stolen for event in sim.history.of("left") if event.process == "a"):
+        raise sim.history.fail("the lost delivery was not counted as stolen")
+    return sim
