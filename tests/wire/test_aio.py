@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -275,6 +276,33 @@ async def test_the_child_of_a_fork_gets_a_clear_error_and_harms_nobody(
     _, status = await asyncio.to_thread(os.waitpid, child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert await io.run(ECHO, ["parent"]) == b"parent"
+
+
+async def test_the_child_of_a_fork_keeps_no_connection_of_its_parent_open(
+    proxy: FaultProxy, async_io: Callable[..., AsyncIO]
+):
+    """Else the server does not notice that the parent died, and hands a waiter of its the lock that nobody takes up."""
+    io = async_io(proxy.url)
+    ear = io.ear(io.token(), "test:wake:here")
+    await ear.open()
+    await io.run(ECHO, ["warm"])
+    hears = proxy.connections
+    assert hears >= 2
+    ready, done = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        ready.close()
+        done.recv(1)
+        os._exit(0)
+    done.close()
+    try:
+        assert await io.run(ECHO, ["parent"]) == b"parent"
+        assert proxy.connections == hears
+        await io.close()
+        await soon(lambda: proxy.connections == 0)
+    finally:
+        ready.close()
+        await asyncio.to_thread(os.waitpid, child, 0)
 
 
 async def test_many_threads_may_throw_one_signal(flushed: RedisServer, async_io: Callable[..., AsyncIO]):

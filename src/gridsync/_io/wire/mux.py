@@ -18,6 +18,8 @@ the callers of all entries have long gone.
 from __future__ import annotations
 
 import asyncio
+import os
+import weakref
 from collections import deque
 from functools import partial
 from itertools import compress
@@ -332,6 +334,21 @@ class MuxWire(asyncio.BufferedProtocol):
         """Take the transport."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - create_connection makes no other
         self._transport = transport
+        _open_wires.add(self)
+
+    def let_go(self) -> None:
+        """Close our copy of the descriptor, in the child of a fork, without a word to the loop.
+
+        The connection is the parent's: it must end when the parent ends it, or dies.  The number stays taken, by
+        nothing, for transport and loop go on to believe that it is theirs; and what they share with the parent's loop,
+        such as its epoll, is not touched.
+        """
+        plain = None if self._transport is None else self._transport.get_extra_info("socket")
+        if plain is None or plain.fileno() < 0:
+            return
+        nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        os.dup2(nothing, plain.fileno(), inheritable=False)
+        os.close(nothing)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - one size
         """Lend the read buffer."""
@@ -572,3 +589,14 @@ async def _give_up(opening: asyncio.Future[tuple[asyncio.Transport, MuxWire]]) -
     await asyncio.wait([opening])
     if not opening.cancelled() and opening.exception() is None:
         opening.result()[0].abort()
+
+
+_open_wires: weakref.WeakSet[MuxWire] = weakref.WeakSet()
+
+
+def _let_go_of_all() -> None:
+    for wire in list(_open_wires):
+        wire.let_go()
+
+
+os.register_at_fork(after_in_child=_let_go_of_all)
