@@ -1,12 +1,18 @@
-"""The ``gridsync`` command in a process of its own, as an operator's shell would run it."""
+"""The ``gridsync`` command, as an operator's shell would run it.
+
+Run in this process: a new interpreter would take a second for each of hundreds of calls, ten on a busy machine.  What
+a process of its own does differently, signals and exit codes, tests/demo and tests/health show.
+"""
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+from typer.testing import CliRunner
+
+from gridsync.cli._app import app
 from tests.wire.world import NAMESPACE
 
 if TYPE_CHECKING:
@@ -25,9 +31,11 @@ class Command:
         return [sys.executable, "-m", "gridsync.cli", self._wing, *arguments, "--url", url, "--namespace", NAMESPACE]
 
     def run(self, server: RedisServer | RedisCluster | str, *arguments: str, says: str = "") -> tuple[int, str, str]:
-        words = self.words(server, *arguments)
-        done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, input=says)
-        return done.returncode, done.stdout, done.stderr
+        words = self.words(server, *arguments)[3:]
+        done = CliRunner().invoke(app, words, input=says)
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return done.exit_code, done.stdout, done.stderr
 
     def asked(self, server: RedisServer | RedisCluster, *arguments: str) -> tuple[int, Any]:
         code, output, _ = self.run(server, *arguments, "--json")
