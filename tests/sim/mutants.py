@@ -18,6 +18,7 @@ from tests.sim import limit_scenarios as limits
 from tests.sim import lock_scenarios as locks
 from tests.sim import once_scenarios as once
 from tests.sim import redlock_scenarios as redlock
+from tests.sim import retention_scenarios as retention
 from tests.sim import rule_scenarios as rules
 from tests.sim import several_scenarios as several
 from tests.sim import share_scenarios as shares
@@ -818,5 +819,37 @@ RULES = [
          "looking for a hit takes nothing", rules.together),
         ("slot_hit", "if redis.call('PTTL', key) * 1000 < ttl then", "if false then",
          "slots expire", rules.slots),
+    )
+]  # fmt: skip
+
+RETENTION = [
+    Mutant("streams", *words, scenario)
+    for *words, scenario in (
+        ("trim", "local floor, told, given_up, notes = last - 1,", "local floor, told, given_up, notes = last,",
+         "the newest event stays", retention.trimming),
+        ("trim", "math.min(wanted, floor, first - 1 + step)", "math.min(wanted, first - 1 + step, last - 1)",
+         "nothing goes that somebody needs", retention.trimming),
+        ("trim", "if info['pending'] > 0 then", "if false then",
+         "what is pending stays", retention.trimming),
+        ("trim", "local at = tonumber(string.match(info['last-delivered-id'], '^%d+'))", "local at = 1e14",
+         "what a group has not read stays", retention.trimming),
+        ("trim", "if at and expired == '' then hold(", "if false then hold(",
+         "a lost group keeps what it has not had", retention.trimming),
+        ("trim", "hold('projection',", "(function() end)('projection',",
+         "a projection keeps what it has not had", retention.trimming),
+        ("trim", "hold(kind, flat[k],", "(function() end)(kind, flat[k],",
+         "a registered reader keeps what it has not had", retention.trimming),
+        ("trim", "    if kind == 'group' then notes[name]", "    if false then notes[name]",
+         "a group that is lost after a trim has not missed what it had", retention.trimming),
+        ("trim", "if old(middle) then low = middle else high = middle - 1 end", "low = middle",
+         "what is young stays", retention.by_age),
+        ("trim", "if old(middle) then low = middle else high = middle - 1 end", "high = middle - 1",
+         "what is old goes", retention.by_age),
+        ("trim", "seen > 0 and now - seen > expire then", "seen > 0 then",
+         "only a group that was silent is given up", retention.told),
+        ("trim", "    redis.call('HSET', meta, 'trimmed', string.format('%.0f', upto))\n", "",
+         "it is known what was removed", retention.told),
+        ("join", "skipped = math.max(0, trimmed - floor)", "skipped = 0",
+         "a group is told what it has missed", retention.told),
     )
 ]  # fmt: skip

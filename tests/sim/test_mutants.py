@@ -32,6 +32,7 @@ from tests.sim.mutants import (
     MODELLED,
     REDLOCK,
     REFUNDS,
+    RETENTION,
     RULES,
     SEEDS_MAX,
     SEVERAL,
@@ -75,6 +76,7 @@ def find(scenario: Callable[..., Simulation], scripts: dict[str, str] | None = N
         *LEASED,
         *STREAMS,
         *MODELLED,
+        *RETENTION,
     ],
     ids=lambda mutant: mutant.id,
 )

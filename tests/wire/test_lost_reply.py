@@ -933,6 +933,40 @@ async def a_dead_letter_is_given_back_once(stage: Stage) -> None:
     assert seen == [1, 2]
 
 
+@scenario("streams.trim")
+async def what_everybody_had_is_removed_and_counted_once(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", [Placed(kwh=n) for n in range(1, 9)])
+    await world.do(store.note_reader, "view", 5)
+    stage.arm()
+    done = await world.do(store.trim, max_count=1)
+    assert (done.removed, done.left, done.kept, done.held_by) == (5, 3, 2, ("reader", "view"))
+    assert stage.server.command("XLEN", LOG) == 3
+
+
+@scenario("streams.note")
+async def a_reader_keeps_what_it_has_not_had(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", [Placed(kwh=n) for n in (1, 2, 3)])
+    stage.arm()
+    assert await world.do(store.note_reader, "view", 2) == 0
+    assert [(each.name, each.position) for each in (await world.do(store.floor)).holders] == [("view", 2)]
+
+
+@scenario("streams.release")
+async def who_is_forgotten_holds_nothing(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", [Placed(kwh=n) for n in (1, 2, 3)])
+    await world.do(store.note_reader, "view", 1)
+    stage.arm()
+    # The repeat no longer finds it: it may be told as unknown, and is gone all the same.
+    await world.do(store.release, "reader", "view")
+    assert (await world.do(store.floor)).holders == ()
+
+
 @scenario("streams.renew")
 async def a_delivery_in_work_stays_ours(stage: Stage) -> None:
     world = stage.world

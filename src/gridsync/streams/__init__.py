@@ -22,6 +22,7 @@ from gridsync.streams._look import ConsumerInfo, GroupInfo, ParkedEvent, StoreIn
 from gridsync.streams._model import RawEvent, Upcaster, Upcasters
 from gridsync.streams._projection import AsyncProjection, Changes, Projected, Projection
 from gridsync.streams._records import Appended, Committed, Recorded
+from gridsync.streams._retention import Floor, Holder, Trimmed
 from gridsync.streams._settling import Consumed
 from gridsync.streams._subscription import AsyncSubscription, Subscription
 
@@ -60,7 +61,9 @@ __all__ = [
     "EventStore",
     "Expected",
     "Failure",
+    "Floor",
     "GroupInfo",
+    "Holder",
     "Loaded",
     "Park",
     "ParkedEvent",
@@ -74,6 +77,7 @@ __all__ = [
     "StoreInfo",
     "Subscription",
     "Transaction",
+    "Trimmed",
     "Upcaster",
     "Upcasters",
     "Verdict",

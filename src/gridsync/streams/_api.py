@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from gridsync._io import run_sync
 from gridsync.streams._aggregate import Aggregate, AsyncAggregate, S
@@ -10,6 +10,7 @@ from gridsync.streams._commit import Expected
 from gridsync.streams._core import StoreCore
 from gridsync.streams._envelope import seal
 from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
+from gridsync.streams._kept import READER_TTL_S, AsyncKept, Kept
 from gridsync.streams._look import store_info
 from gridsync.streams._model import E
 from gridsync.streams._projection import AsyncProjection, Projection
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
     from gridsync._io import IO, ReadFrom
+    from gridsync._units import Seconds
     from gridsync.streams._commit import Check, Write
     from gridsync.streams._look import StoreInfo
     from gridsync.streams._model import Upcasters
@@ -33,7 +35,7 @@ EXISTS = Expected.EXISTS
 NO_STREAM = Expected.NO_STREAM
 
 
-class EventStore(Generic[E]):
+class EventStore(Kept[E]):
     """Streams of events with expected versions, and one gapless order over all of them.
 
     Guarantee: an append is written whole or not at all, once however often it is sent, and its positions follow the
@@ -231,6 +233,8 @@ class EventStore(Generic[E]):
         after: int | str = 0,
         types: Sequence[str | type[BaseModel]] | None = None,
         category: str | None = None,
+        reader: str | None = None,
+        reader_ttl: Seconds | None = READER_TTL_S,
     ) -> Subscription[E]:
         """Iterate over the events of the store, those to come included, until stopped.
 
@@ -238,6 +242,10 @@ class EventStore(Generic[E]):
             after: As in `read_all`; or ``now`` for what is appended from the first step on.
             types: As in `read_all`.
             category: As in `read_all`.
+            reader: A name, under which the server remembers how far this has got: `trim` leaves what it has not had,
+                and who subscribes again under it goes on there, whatever *after* says.  Whoever asks for the next event
+                has dealt with the one before; that is noted once a second, and when it is stopped.
+            reader_ttl: Seconds without a sign of life after which the reader is forgotten; ``None`` for never.
 
         Returns:
             An iterator that waits, with the `checkpoint` to store and a `stop`.
@@ -250,7 +258,7 @@ class EventStore(Generic[E]):
         Cost: one round trip per 500 events; at the end of the log a blocking read on a connection of its own, and one
         more round trip for what has come.
         """
-        return Subscription(self._core, after, self._core.takes(types, category))
+        return Subscription(self._core, after, self._core.takes(types, category), self._reader(reader, reader_ttl))
 
     def aggregate(
         self,
@@ -324,7 +332,7 @@ class EventStore(Generic[E]):
         return f"<EventStore {self._core.name!r} of {', '.join(self._core.codec.types)}>"
 
 
-class AsyncEventStore(Generic[E]):
+class AsyncEventStore(AsyncKept[E]):
     """The asyncio twin of `EventStore`.
 
     Guarantee: an append is written whole or not at all, once however often it is sent, and its positions follow the
@@ -422,9 +430,11 @@ class AsyncEventStore(Generic[E]):
         after: int | str = 0,
         types: Sequence[str | type[BaseModel]] | None = None,
         category: str | None = None,
+        reader: str | None = None,
+        reader_ttl: Seconds | None = READER_TTL_S,
     ) -> AsyncSubscription[E]:
         """Iterate over the events of the store, those to come included, until stopped; see `EventStore.subscribe`."""
-        return AsyncSubscription(self._core, after, self._core.takes(types, category))
+        return AsyncSubscription(self._core, after, self._core.takes(types, category), self._reader(reader, reader_ttl))
 
     def aggregate(
         self,

@@ -132,7 +132,9 @@ class Pages:
         entries: list[Any] = await self._io.read(RANGE, (self._key,), args, read_from=self._read_from)
         if mark is not None:
             entries = self._proven(mark, entries)[:count]
-        if entries:
+        if not entries:
+            await self._nothing_beyond(self._start)
+        else:
             if number(entries[0]) != self._start:
                 raise self._truncated(self._start, number(entries[0]))
             self.mark = mark_of(entries[-1])
@@ -156,10 +158,21 @@ class Pages:
         entries: list[Any] = await self._io.read(RANGE_BACK, (self._key,), args, read_from=self._read_from)
         if self.mark is not None and self._end is not None and (not entries or number(entries[0]) != self._end):
             raise self._truncated(self._end, self._end + 1)
-        if entries:
+        if not entries:
+            await self._nothing_beyond(self._start)
+        else:
             self.mark = mark_of(entries[-1])
             self._end = self.mark.number - 1
         return entries
+
+    async def _nothing_beyond(self, wanted: int) -> None:
+        """Tell an end that nobody has reached yet from one that was removed."""
+        if self._end is None:
+            return
+        args = (f"{self._end + 1}-0", "+", "COUNT", "1")
+        later = await self._io.read(RANGE, (self._key,), args, read_from=self._read_from)
+        if later:
+            raise self._truncated(wanted, number(later[0]))
 
     def _truncated(self, wanted: int, first: int) -> Truncated:
         return Truncated(

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from gridsync._io import Signal
     from gridsync.streams._core import StoreCore
+    from gridsync.streams._readers import Reader
     from gridsync.streams._records import Recorded
 
 _BLOCK_MS: Final = str(round(BLOCK_MAX * 1000))
@@ -75,15 +76,24 @@ async def more(core: StoreCore[Any], pages: Pages, stop: Signal) -> list[Any]:
 class _Subscribed(Generic[E]):
     """What both kinds share: a cursor over the log that waits at its end."""
 
-    def __init__(self, core: StoreCore[E], after: int | str, takes: Callable[[Any], bool] | None) -> None:
+    def __init__(
+        self,
+        core: StoreCore[E],
+        after: int | str,
+        takes: Callable[[Any], bool] | None,
+        reader: Reader | None = None,
+    ) -> None:
         """Made by the store."""
         self._io = core.io
         self._core = core
+        self._reader = reader
+        self._after = after
         self._takes = takes
         self._stop = core.io.signal()
         self._page: deque[Any] = deque()
-        # The cursor, once it is known where "now" is.
-        self._pages: Pages | None = None if after == NOW else self._from(after)
+        # The cursor, once it is known where "now" is, and where a registered reader was.
+        pages = None if after == NOW else self._from(after)
+        self._pages: Pages | None = None if reader is not None else pages
         self._seen = "0" if after == NOW else str(after)
 
     @property
@@ -103,7 +113,12 @@ class _Subscribed(Generic[E]):
 
     async def _next(self) -> Recorded[E] | None:
         """Return the next event that is wanted; ``None`` when stopped."""
+        begun = self._pages is not None
         while not self._stop.is_set():
+            if self._reader is not None and begun:
+                # Whoever asks for the next event has dealt with this one.
+                await self._reader.had(self._seen)
+            begun = True
             while self._page:
                 entry = self._page.popleft()
                 if self._takes is None or self._takes(entry):
@@ -116,11 +131,20 @@ class _Subscribed(Generic[E]):
             if pages is not None:
                 # Cancelled here, the cursor stands where it stood.
                 self._page.extend(await more(self._core, pages, self._stop))
+        if self._reader is not None and self._pages is not None:
+            await self._reader.had(self._seen, now=True)
         return None
 
     async def _begin(self) -> Pages:
-        newest = await self._io.run(RANGE_BACK, (self._core.keys.log,), ("+", "-", "COUNT", "1"))
-        self._seen = mark_of(newest[0]).checkpoint() if newest else "0"
+        noted = None if self._reader is None else await self._reader.place()
+        if noted is not None:
+            self._seen = noted
+        elif self._after == NOW:
+            newest = await self._io.run(RANGE_BACK, (self._core.keys.log,), ("+", "-", "COUNT", "1"))
+            self._seen = mark_of(newest[0]).checkpoint() if newest else "0"
+        if self._reader is not None:
+            # Before the first page, so that nothing goes from under it.
+            await self._reader.had(self._seen, now=True)
         self._pages = self._from(self._seen)
         return self._pages
 

@@ -11,6 +11,17 @@ local function standing(stream, base, at, count)
   return base + count, tonumber(have[count][2][4])
 end
 
+-- Which version of a stream has this position: where the log has lost it, the stream has not.
+local function version_at(stream, version, position)
+  local low, high = 1, version
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    local event = redis.call('XRANGE', stream, middle .. '-0', '+', 'COUNT', '1')[1]
+    if event and tonumber(event[2][4]) < position then low = middle + 1 else high = middle end
+  end
+  return low
+end
+
 -- 0 they may be written; 1 and where the last one stands; 2 and the version: a conflict; 3 and the version: there in part.
 local function place(stream, name, expected, version, at, count)
   if version == expected or (version == 0 and expected == -1) then return 0 end
@@ -28,7 +39,10 @@ local function place(stream, name, expected, version, at, count)
       local seen = redis.call('XRANGE', log, score .. '-0', score .. '-0')[1]
       if not seen or (seen[2][2] == id and seen[2][4] == name) then
         local last, position
-        if k == 1 and seen then last, position = standing(stream, tonumber(seen[2][6]) - 1, at, count) end
+        if k == 1 then
+          local v = seen and tonumber(seen[2][6]) or version_at(stream, version, tonumber(score))
+          last, position = standing(stream, v - 1, at, count)
+        end
         if last then return 1, last, position end
         return 3, version
       end

@@ -1,0 +1,142 @@
+"""What users call to keep a store small: the part of `EventStore` and `AsyncEventStore` that removes events."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, Literal
+
+from gridsync._io import run_sync
+from gridsync._units import Seconds, seconds
+from gridsync._units import name as checked
+from gridsync.errors import UsageError
+from gridsync.streams._model import E
+from gridsync.streams._readers import Reader
+from gridsync.streams._retention import Keeping, limits, reader_checkpoint
+
+if TYPE_CHECKING:
+    from gridsync.streams._core import StoreCore
+    from gridsync.streams._retention import Floor, Kind, Trimmed
+
+READER_TTL_S = 7 * 24 * 3600.0
+
+
+class _Both(Generic[E]):
+    """What both kinds share."""
+
+    _core: StoreCore[E]
+
+    def _keeping(self) -> Keeping:
+        return Keeping(self._core.io, self._core.keys)
+
+    def _reader(self, name: str | None, ttl: Seconds | None) -> Reader | None:
+        if name is None:
+            return None
+        return Reader(self._core, name, _lasts(ttl, "reader_ttl"))
+
+    async def _note(self, name: str, checkpoint: int | str, kind: Kind, ttl: Seconds | None) -> int:
+        if kind not in ("reader", "replicator"):
+            raise UsageError(f"kind={kind!r:.100}: reader or replicator")
+        checked(name, "the name of a reader")
+        return await self._keeping().note(name, kind, _lasts(ttl, "ttl"), reader_checkpoint(checkpoint))
+
+
+def _lasts(ttl: Seconds | None, what: str) -> float:
+    return 0.0 if ttl is None else seconds(ttl, what, least=1.0)
+
+
+class Kept(_Both[E]):
+    """Keeps the log of a store small."""
+
+    def trim(
+        self, *, max_age: Seconds | None = None, max_count: int | None = None, max_bytes: int | None = None
+    ) -> Trimmed:
+        """Remove the oldest events from the log that are beyond a limit, as far as everybody has had them.
+
+        The streams keep their events: `read` and `append` notice nothing; `read_all`, `subscribe`, projections and new
+        groups begin with what is there, or raise `Truncated` if they were to go on with what is not.
+
+        Args:
+            max_age: Seconds; what was committed longer ago may go.
+            max_count: What is not among so many newest events may go; 1 removes all that everybody has had.
+            max_bytes: What does not fit into so much memory may go, by the estimate of ``MEMORY USAGE`` and as if all
+                events were of one size.
+
+        Returns:
+            How many events left, how many had to stay, and for whom.
+
+        Raises:
+            UsageError: No limit, or one that cannot be used.
+
+        Guarantee: no event goes that a group has not acknowledged, that a projection or a registered reader has not
+        had, or that is not yet in an archive that was begun; nor the newest one (tests/sim/test_retention.py).
+        Not guaranteed: anything for readers that are not registered (`subscribe` with a *reader*, `note_reader`).
+        Cost: one script per 1000 events removed, O(groups + projections + readers) each.
+        """
+        return run_sync(self._keeping().trim(limits(max_age, max_count, max_bytes)))
+
+    def floor(self) -> Floor:
+        """Tell what is in the log, how much of it may go, and who has not had the rest.
+
+        Cost: one script and one look per holder.
+        """
+        return run_sync(self._keeping().floor())
+
+    def note_reader(
+        self,
+        name: str,
+        checkpoint: int | str,
+        *,
+        kind: Literal["reader", "replicator"] = "reader",
+        ttl: Seconds | None = READER_TTL_S,
+    ) -> int:
+        """Say how far a reader has got that keeps its checkpoint elsewhere: what it has not had stays in the log.
+
+        Args:
+            name: The reader.
+            checkpoint: The `Recorded.checkpoint` of the last event that it has dealt with, or a position.
+            kind: What it is, for those who ask `floor`.
+            ttl: Seconds after which it holds nothing any more, unless it is noted again; ``None`` for ever.
+
+        Returns:
+            The last position that was removed from the log: if that is above yours, it is too late.
+        """
+        return run_sync(self._note(name, checkpoint, kind, ttl))
+
+    def release(self, kind: Kind, name: str = "") -> bool:
+        """Forget somebody who holds the floor: a group with its pending events, a projection with its view, a reader.
+
+        Whoever still runs it should be stopped before; it would begin anew.  Dead letters stay.  Without its
+        ``archive``, which has no name, a store is trimmed as if it had none.
+
+        Returns:
+            Whether it was known.
+        """
+        return run_sync(self._keeping().release(kind, name))
+
+
+class AsyncKept(_Both[E]):
+    """The asyncio twin of `Kept`."""
+
+    async def trim(
+        self, *, max_age: Seconds | None = None, max_count: int | None = None, max_bytes: int | None = None
+    ) -> Trimmed:
+        """Remove the oldest events from the log as far as everybody has had them; see `EventStore.trim`."""
+        return await self._keeping().trim(limits(max_age, max_count, max_bytes))
+
+    async def floor(self) -> Floor:
+        """Tell what is in the log, and who has not had all of it; see `EventStore.floor`."""
+        return await self._keeping().floor()
+
+    async def note_reader(
+        self,
+        name: str,
+        checkpoint: int | str,
+        *,
+        kind: Literal["reader", "replicator"] = "reader",
+        ttl: Seconds | None = READER_TTL_S,
+    ) -> int:
+        """Say how far a reader has got that keeps its checkpoint elsewhere; see `EventStore.note_reader`."""
+        return await self._note(name, checkpoint, kind, ttl)
+
+    async def release(self, kind: Kind, name: str = "") -> bool:
+        """Forget somebody who holds the floor; see `EventStore.release`."""
+        return await self._keeping().release(kind, name)

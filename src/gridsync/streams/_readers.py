@@ -1,0 +1,61 @@
+"""Registered readers: a subscription whose place the server knows, so that nothing it has not had is removed.
+
+Redis structure: one hash of all readers of a store, name → its checkpoint and how long that counts.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from gridsync._io import Category, Command
+from gridsync._units import name as checked
+from gridsync.errors import GridsyncError
+from gridsync.streams._away import raise_if_final
+from gridsync.streams._retention import Keeping
+
+if TYPE_CHECKING:
+    from gridsync.streams._core import StoreCore
+
+LOOK: Final = Command("streams.look_at_reader", Category.READ, ("HGET",))
+
+NOTE_S: Final = 1.0
+"""Seconds between notes, while it gets on."""
+_CHECKPOINT: Final = 3
+"""What stands before it: kind, when, and how long it counts."""
+
+_log = logging.getLogger("gridsync.streams")
+
+
+class Reader:
+    """One registered reader of one log."""
+
+    def __init__(self, core: StoreCore[Any], name: str, lasts_s: float) -> None:
+        """Nothing is sent."""
+        self._io = core.io
+        self._name = checked(name, "the name of a reader")
+        self._key = core.keys.readers
+        self._keeping = Keeping(core.io, core.keys)
+        self._lasts_s = lasts_s
+        self._noted = ""
+        self._at = 0.0
+
+    async def place(self) -> str | None:
+        """Return the checkpoint that is noted; ``None`` if there is none."""
+        found = await self._io.run(LOOK, (self._key,), (self._name,))
+        return None if found is None else found.decode().split(" ", _CHECKPOINT)[_CHECKPOINT]
+
+    async def had(self, checkpoint: str, *, now: bool = False) -> None:
+        """Note that everything up to *checkpoint* was dealt with, if it is time to; a server that is away is let be."""
+        since = self._io.monotonic() - self._at
+        if self._noted == checkpoint and not 0 < self._lasts_s <= 3 * since:
+            return
+        if self._noted and since < NOTE_S and not now:
+            return
+        try:
+            await self._keeping.note(self._name, "reader", self._lasts_s, checkpoint)
+        except GridsyncError as error:
+            raise_if_final(error)
+            _log.warning("reader %r could not note its checkpoint yet: %s", self._name, error)
+        else:
+            self._noted, self._at = checkpoint, self._io.monotonic()

@@ -1,0 +1,210 @@
+"""Retention: what may leave the log, and who keeps it from doing so.
+
+Redis structures: all that remembers how far somebody has got, the groups' pending lists, one hash of what groups have
+acknowledged, one of the projections' checkpoints, one of registered readers, and how far the archive is.  The lowest of
+all is the floor.  `trim.lua` computes it in the same step that removes, so nobody can come between.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
+
+from gridsync._io import load
+from gridsync._units import Seconds, seconds
+from gridsync._units import name as checked
+from gridsync.errors import UsageError
+from gridsync.streams._look import WEIGH
+from gridsync.streams._pages import RANGE, mark_of, read_mark
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gridsync._io import IO
+    from gridsync._io.keys import EventKeys
+
+TRIM: Final = load("gridsync.streams", "trim")
+NOTE: Final = load("gridsync.streams", "note")
+RELEASE: Final = load("gridsync.streams", "release")
+
+STEP: Final = 1000
+"""Events that one run of the script removes at most: it blocks the server while it runs."""
+AGE_MAX_S: Final = 100 * 366 * 24 * 3600.0
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+Kind: TypeAlias = Literal["group", "projection", "reader", "replicator", "archive"]
+"""Who can keep events in the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Somebody who has not had every event, and what stays in the log for that."""
+
+    kind: Kind
+    """What it is."""
+    name: str
+    """Its name; empty for the archive."""
+    position: int
+    """It has had every event up to this position."""
+    held: int
+    """How many events in the log it has not had."""
+    held_bytes: int
+    """About how much memory they take, in bytes."""
+    since: datetime | None
+    """When the oldest of those was committed that are in the log."""
+    seen: datetime | None
+    """When it was last heard of, if that is noted: of groups while they are consumed, and of readers."""
+    partition: int = 0
+    """The partition that this is about; names and positions are its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What is in the log, and who holds it there."""
+
+    events: int
+    """How many events are in the log."""
+    free: int
+    """How many of them may be removed, for everybody known has had them."""
+    log_bytes: int
+    """About how much memory the log takes, in bytes, as ``MEMORY USAGE`` has it; 0 if the server does not tell."""
+    holders: tuple[Holder, ...]
+    """Who has not had every event, the one who is furthest behind first: that one holds the floor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """What one trim did."""
+
+    removed: int
+    """How many events left the log meanwhile."""
+    left: int
+    """How many are there now."""
+    kept: int
+    """How many more the limits would have removed, if nobody needed them."""
+    held_by: tuple[Kind, str] | None
+    """Kind and name of who is furthest behind of those who need them; ``None`` if nothing is kept."""
+    expired: tuple[str, ...] = ()
+    """Groups that were given up because they had been silent for too long."""
+
+
+class Limits(NamedTuple):
+    """What may stay in the log: what is beyond any of these may go."""
+
+    age_us: int
+    count_max: int
+    bytes_max: int
+
+
+def limits(max_age: Seconds | None, max_count: int | None, max_bytes: int | None) -> Limits:
+    """Check the arguments of `EventStore.trim`."""
+    if max_age is None and max_count is None and max_bytes is None:
+        raise UsageError("say what may stay: max_age, max_count or max_bytes; max_count=1 removes all that may be")
+    age = -1 if max_age is None else round(seconds(max_age, "max_age", most=AGE_MAX_S) * 1_000_000)
+    return Limits(age, _amount(max_count, "max_count"), _amount(max_bytes, "max_bytes"))
+
+
+def _amount(value: int | None, what: str) -> int:
+    if value is None:
+        return -1
+    if type(value) is not int or value < 1:
+        raise UsageError(f"{what}={value!r:.100} must be a whole number from 1")
+    return value
+
+
+class Keeping:
+    """Retention of one log."""
+
+    def __init__(self, io: IO, keys: EventKeys) -> None:
+        """Nothing is sent."""
+        self._io = io
+        self._keys = keys
+        self._all = (keys.log, keys.meta, keys.floors, keys.places, keys.readers)
+
+    async def trim(self, limits: Limits, *, expire_ms: int = -1, spill: bool = False) -> Trimmed:
+        """Remove what is beyond the limits and what nobody needs, in steps; see `EventStore.trim`."""
+        keep = limits.count_max
+        begin, last, *_ = (await self._step(keep, limits.age_us, 0, expire_ms, spill=spill))[1:]
+        if limits.bytes_max >= 0 and last:
+            size = await self._bytes()
+            if size < 0:
+                raise UsageError(f"max_bytes={limits.bytes_max}: the server does not say what keys take (MEMORY USAGE)")
+            fits = (last - begin + 1) * limits.bytes_max // max(size, 1)
+            keep = fits if keep < 0 else min(keep, fits)
+        expired: list[str] = []
+        while True:
+            # Counted by positions: a repeat after a lost reply goes on where the first run ended.
+            removed, first, last, floor, wanted, told, gone = await self._step(
+                keep, limits.age_us, STEP, expire_ms, spill=spill
+            )
+            expired += [name.decode() for name in gone]
+            if removed < STEP:
+                break
+        kept = max(0, min(wanted, last - 1) - max(floor, first - 1))
+        holders = sorted(told, key=_position)
+        held_by = (holders[0][0].decode(), holders[0][1].decode()) if kept and holders else None
+        return Trimmed(first - begin, last - first + 1 if last else 0, kept, held_by, tuple(expired))
+
+    async def floor(self) -> Floor:
+        """Tell who holds what; see `EventStore.floor`."""
+        _, first, last, free, _, told, _ = await self._step(-1, -1, 0, -1)
+        size = max(0, await self._bytes()) if last else 0
+        there = last - first + 1 if last else 0
+        holders = []
+        for kind, name, position, seen in sorted(told, key=_position):
+            held = last - max(position, first - 1)
+            since = await self._committed(position + 1)
+            holders.append(
+                Holder(kind.decode(), name.decode(), position, held, size * held // there, since, _when_ms(seen))
+            )
+        return Floor(there, max(0, free - first + 1), size, tuple(holders))
+
+    async def note(self, name: str, kind: Kind, lasts_s: float, checkpoint: str) -> int:
+        """Say how far a reader has got; returns the last position that was removed."""
+        # An older note that comes late holds more, never less.
+        args = (name, kind, str(round(lasts_s * 1000)), checkpoint)
+        trimmed: int = await self._io.run(NOTE, (self._keys.readers, self._keys.meta), args)
+        return trimmed
+
+    async def release(self, kind: Kind, name: str) -> bool:
+        """Forget one who holds the floor; see `EventStore.release`."""
+        if kind not in get_args(Kind):
+            raise UsageError(f"kind={kind!r:.100}: one of {', '.join(get_args(Kind))}")
+        keys, own = self._keys, tuple[str, ...]()
+        if kind != "archive":
+            checked(name, f"the name of a {kind}")
+        if kind == "group":
+            own = (keys.retry(name), keys.failed(name), keys.waiting(name))
+        elif kind == "projection":
+            own = (keys.view(name),)
+        return bool(await self._io.run(RELEASE, (*self._all, *own), (kind, name)))
+
+    async def _step(self, keep: int, age_us: int, step: int, expire_ms: int, *, spill: bool = False) -> Any:  # noqa: ANN401
+        args = (str(keep), str(age_us), str(step), str(expire_ms), str(int(spill)))
+        return await self._io.run(TRIM, self._all, args)
+
+    async def _bytes(self) -> int:
+        size: int = await self._io.run(WEIGH, (self._keys.log,))
+        return size
+
+    async def _committed(self, position: int) -> datetime | None:
+        """Return when the first event was committed that is in the log from *position* on."""
+        found = await self._io.run(RANGE, (self._keys.log,), (f"{position}-0", "+", "COUNT", "1"))
+        mark = mark_of(found[0]) if found else None
+        return None if mark is None or mark.identity is None else _EPOCH + timedelta(microseconds=int(mark.identity[1]))
+
+
+def reader_checkpoint(checkpoint: int | str) -> str:
+    """Check the checkpoint of a reader."""
+    read_mark(checkpoint)
+    return str(checkpoint)
+
+
+def _position(row: Sequence[Any]) -> int:
+    position: int = row[2]
+    return position
+
+
+def _when_ms(ms: int) -> datetime | None:
+    return _EPOCH + timedelta(milliseconds=ms) if ms else None
