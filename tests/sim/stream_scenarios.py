@@ -23,6 +23,7 @@ from gridsync.streams import (
     Changes,
     Check,
     Committed,
+    Failure,
     Recorded,
     Write,
 )
@@ -500,6 +501,66 @@ def lost_tail(seed: int, scripts: Scripts = None) -> Simulation:
     sim.start("b", write, 60, 0.2)
     sim.run(until=200.0)
     check_followers(sim, "cde")
+    return sim
+
+
+async def take(io: SimIO, work_s: float) -> None:
+    """Handle events slowly, and say what was taken and what one is told."""
+    random = io.process.random
+
+    async def handle(recorded: Recorded[Placed]) -> None:
+        io.note("begun", position=recorded.position, id=recorded.id)
+        await io.sleep(random.uniform(0, work_s))
+        io.note("handled", position=recorded.position, id=recorded.id)
+
+    def complain(failure: Failure[Placed]) -> None:
+        io.note("told", decided=failure.decided, position=failure.position, why=type(failure.error).__name__)
+
+    group = open_store(io).group(GROUP)
+    await group.consume(handle, concurrency=random.choice((1, 3)), batch=10, claim_idle=CLAIM_IDLE_S, on_error=complain)
+
+
+def lost_deliveries(seed: int, scripts: Scripts = None) -> Simulation:
+    """The server forgets its newest events while they are in work; others get their positions, and are handled.
+
+    With even seeds the connections break, as in a failover; with odd ones nobody notices anything.
+    """
+    sim = Simulation(seed, scripts=scripts)
+    data = sim.server.engine.data
+    kept: dict[Any, Any] = {}
+
+    def forget() -> None:
+        sim.history.add("server", "forgot", {})
+        data._values.clear()
+        data._values.update(kept)
+        if seed % 2 == 0:
+            sim.restart_server(0.2)
+
+    names = "cde"[: 1 + seed % 3]
+    sim.start("a", write, 30, 0.3)
+    for name in names:
+        sim.start(name, take, 1.5)
+    at_s = 2.0 + sim.random.uniform(0, 2)
+    sim.at(at_s, lambda: kept.update(copy.deepcopy(data._values)))
+    sim.at(at_s + sim.random.choice((0.5, 1.0, 3.0)), forget)
+    sim.start("b", write, 40, 0.3)
+    sim.run(until=120.0)
+    log = entries(sim, KEYS.log)
+    (forgot,) = sim.history.of("forgot")
+    if (pending := sim.server.engine.execute("XPENDING", KEYS.log, GROUP))[0]:
+        raise sim.history.fail(f"still pending: {pending}")
+    handled = {event.id for event in sim.history.of("handled")}
+    if missing := [facts["i"] for _, facts in log if facts["i"] not in handled]:
+        raise sim.history.fail(f"passed over: {missing}")
+    there = {(position, facts["i"]) for position, facts in log}
+    told = {event.process: event for event in sim.history.of("told")}
+    for name in names:
+        begun = [event for event in sim.history.of("begun") if event.process == name and event.at_us <= forgot.at_us]
+        gone = [event.id for event in begun if (event.position, event.id) not in there]
+        if gone and (name not in told or told[name].why != "Diverged"):
+            raise sim.history.fail(f"{name} was not told that {gone} are gone")
+        if name in told and not gone and not begun:
+            raise sim.history.fail(f"{name} was told that something is gone, and it had nothing")
     return sim
 
 

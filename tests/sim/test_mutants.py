@@ -263,6 +263,12 @@ CORES = {
         lambda entry: pages.Mark(int(entry[0][:-2]) - 1, None),
         streams.followers,
     ),
+    "a consumer proves that what it was given is still there": (
+        consumer.Session,
+        "_prove",
+        do_nothing,
+        streams.lost_deliveries,
+    ),
     "who is cancelled gives back what it holds": (consumer.Session, "_leave", do_nothing, streams.leaving),
 }
 

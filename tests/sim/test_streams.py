@@ -69,6 +69,11 @@ def test_a_lost_group_skips_nothing(seed: int) -> None:
     scenarios.lost_group(seed)
 
 
+def test_what_a_failover_put_at_positions_that_were_in_work_is_handled_and_its_loss_told(seed: int) -> None:
+    """An event would count as done because another one had its position before."""
+    scenarios.lost_deliveries(seed)
+
+
 def test_a_slow_handler_keeps_its_events(seed: int) -> None:
     """Two consumers would do the same work at once."""
     scenarios.calm_group(seed)

@@ -13,10 +13,12 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 from gridsync._io import Category, Command, load
-from gridsync.errors import GridsyncError
+from gridsync.errors import Diverged, GridsyncError
 from gridsync.streams._away import BLOCK_MAX, PAUSE_MAX, PAUSE_MIN, is_gone, raise_if_final
+from gridsync.streams._failures import Failure, Verdict
 from gridsync.streams._joining import join
 from gridsync.streams._model import E
+from gridsync.streams._pages import Pages, mark_of, number
 from gridsync.streams._settling import FRESH, Consumed, Settling
 
 if TYPE_CHECKING:
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from gridsync._io import Arg, Signal
     from gridsync.streams._core import StoreCore
     from gridsync.streams._delivery import Delivered
-    from gridsync.streams._failures import Failure
     from gridsync.streams._records import Recorded
     from gridsync.streams._settling import Options
 
@@ -64,6 +65,8 @@ class Session(Settling[E]):
         self._from_now = from_now
         self._log_key = store.keys.log
         self._queue: deque[Any] = deque()
+        # The newest event that was delivered here; a failover that lost it may give its position to another one.
+        self._seen = Pages(self._io, self._log_key, store.log_name)
         self._fetching: Signal | None = None
         self._joined = False
         # Where in our own pending list to look for deliveries that this process does not know of; None: nowhere.
@@ -139,6 +142,8 @@ class Session(Settling[E]):
         try:
             if not self._joined:
                 await self._join()
+            if self._doubted:
+                await self._prove()
             if self._acking is None and self._unacked:
                 await self._acknowledge()
             elif self._acking is not None and len(self._unacked) >= self._options.batch:
@@ -150,6 +155,8 @@ class Session(Settling[E]):
             if self._io.monotonic() >= self._due_at:
                 await self._take_due()
             if self._io.monotonic() >= self._claim_due:
+                if self._cursor == _START:
+                    await self._prove()
                 await self._claim()
                 if self._queue:
                     return
@@ -167,6 +174,8 @@ class Session(Settling[E]):
         raise_if_final(error)
         # Deliveries may have become ours without our knowing: look there before reading on.
         self._own, self._own_mode = _START, _OWN_MISSED
+        # Nor do we know that it is still the same server.
+        self._doubted = True
         _log.warning("group %r cannot read, next attempt in %.1f s: %s", self._group, self._pause, error)
         await self._stop.wait(self._pause)
         self._pause = min(self._pause * 2, PAUSE_MAX)
@@ -176,11 +185,33 @@ class Session(Settling[E]):
             "group %r is gone from %s; it is made again where it surely had got to", self._group, self._log_key
         )
         self._joined = False
+        self._doubted = True
+        self._drop()
+
+    def _drop(self) -> None:
+        """Forget what was delivered: it means nothing any more."""
         self._life += 1
         self._held.clear()
         self._queue.clear()
         self._unacked.clear()
         self._due_at = self._io.monotonic()
+
+    async def _prove(self) -> None:
+        """Make sure that what was delivered here is still in the log; tell if it is not."""
+        try:
+            await self._seen.prove()
+        except Diverged as error:
+            mark, self._seen.mark = self._seen.mark, None
+            self._drop()
+            # Some of what is there now may be ours: delivered under positions that were held for others.
+            self._own, self._own_mode = _START, _OWN_MISSED
+            position = 0 if mark is None else mark.number
+            ends = self._rules.judge(error, 1) is Verdict.STOP
+            await self._report(Failure(error, position, None, {}, 0, "stop" if ends else "diverged"))
+            if ends:
+                self._broken = error
+                self._ended = True
+        self._doubted = False
 
     async def _join(self) -> None:
         # Once lost, "now" would skip what was appended since: a group that is nowhere noted starts at the beginning.
@@ -194,6 +225,10 @@ class Session(Settling[E]):
             if entry[0] not in self._held:
                 self._held[entry[0]] = entry[2] if len(entry) > FRESH else 0
                 self._queue.append(entry)
+        if entries:
+            newest, mark = max(entries, key=number), self._seen.mark
+            if mark is None or number(newest) > mark.number:
+                self._seen.mark = mark_of(newest)
 
     async def _read_own(self, after: bytes) -> None:
         """Read one page of our own pending list, moving on from page to page."""
@@ -252,7 +287,11 @@ class Session(Settling[E]):
             reply = await self._block(read, wait_ms / 1000)
         # Only here: what comes before may work while this does not, as when no descriptor is left for a connection.
         self._pause = PAUSE_MIN
-        self._enqueue(_entries(reply))
+        entries, mark = _entries(reply), self._seen.mark
+        if entries and mark is not None and number(entries[0]) != mark.number + 1:
+            # Others had what lies between; or it is another history, in which positions come again.
+            await self._prove()
+        self._enqueue(entries)
         if not self._queue and options.idle_stop is not None and self._cursor == _START:
             # What is due by now was due in time: it is late, or we are.
             self._ended = self._quiet_since + options.idle_stop <= self._io.monotonic() < self._due_at

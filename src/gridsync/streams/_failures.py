@@ -24,7 +24,7 @@ TEXT_MAX: Final = 1000
 _FACTOR_MAX: Final = 100.0
 _ATTEMPTS_MAX: Final = 1_000_000
 
-Decided = Literal["retry", "park", "skip", "stop", "dead", "stolen", "committed"]
+Decided = Literal["retry", "park", "skip", "stop", "dead", "stolen", "committed", "diverged"]
 
 
 class Verdict(Enum):
@@ -118,11 +118,12 @@ class Failure(Generic[E]):
     """A delivery that was not handled, and what was decided about it."""
 
     error: Exception
-    """What the handler raised; `UnknownEventType` or `InvalidEvent` if the event could not be read."""
+    """What the handler raised; `UnknownEventType` or `InvalidEvent` if the event could not be read, `Diverged` if it is
+    gone."""
     position: int
     """The event's position in the store."""
     recorded: Recorded[E] | None
-    """The event; ``None`` if it could not be read."""
+    """The event; ``None`` if it could not be read, or is gone."""
     raw: dict[bytes, bytes]
     """The stored fields: ``i`` id, ``s`` stream, ``v`` version, ``t`` type, ``d`` payload, ``w`` time."""
     attempts: int
@@ -130,7 +131,8 @@ class Failure(Generic[E]):
     decided: Decided
     """``retry`` and ``park``: it comes again; ``dead``: it is a dead letter now; ``skip``: it counts as done; ``stop``:
     the consumer ends; ``stolen``: another consumer had taken it over, and nothing was changed; ``committed``: it was
-    done when the handler raised, for that had committed it."""
+    done when the handler raised, for that had committed it; ``diverged``: it was taken before, and
+    a failover or a restore has lost it: the consumer goes on with what is there now."""
     retry_in: float | None = None
     """Seconds until it comes again; ``None`` if it does not, or if the server could not be told: then after
     `claim_idle`."""

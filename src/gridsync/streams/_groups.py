@@ -380,4 +380,5 @@ _BECOMES = {
     "dead": "it is a dead letter now",
     "stolen": "another consumer has taken it over",
     "committed": "it was committed before, and is done",
+    "diverged": "undo what came of it and of what followed; the consumer goes on with what is there now",
 }

@@ -125,6 +125,17 @@ class Pages:
             self._left = 0 if at_the_end else self._left - len(entries)
         return entries
 
+    async def prove(self) -> None:
+        """Ask whether what was read last is still there.
+
+        Raises:
+            Diverged: It is not.
+        """
+        mark = self.mark
+        if mark is not None:
+            args = (f"{mark.number}-0", "+", "COUNT", "1")
+            self._proven(mark, await self._io.read(RANGE, (self._key,), args, read_from=self._read_from))
+
     async def _forth(self, count: int) -> list[Any]:
         mark = self.mark
         low, asked = (self._start, count) if mark is None else (mark.number, count + 1)

@@ -110,8 +110,10 @@ class Settling(ABC, Generic[E]):
         self._unacked: list[bytes] = []
         self._acking: Signal | None = None
         self._ended = False
-        # Counts how often the group was lost: a delivery of a lost group means nothing in the new one.
+        # Counts how often the group or what was delivered was lost: what is held means nothing any more.
         self._life = 0
+        # Whether to look, before anything is read, if what was delivered is still in the log.
+        self._doubted = False
         # When to ask for what is due again.
         self._due_at = now
         # Failed, and the server was not told yet: no longer held, and not to be begun again.
@@ -227,7 +229,8 @@ class Settling(ABC, Generic[E]):
         trace: str,
     ) -> tuple[Decided, float | None]:
         """Settle, again and again while the server is away: what may be told to wait behind this must not go on."""
-        while True:
+        life = self._life
+        while life == self._life:
             try:
                 return await self._settle(entry, rule, error, attempts, trace)
             except GridsyncError as away:
@@ -240,6 +243,8 @@ class Settling(ABC, Generic[E]):
                     # It stays pending with us; given back, it is claimed after claim_idle.
                     return "retry", None
                 self._pause = min(self._pause * 2, PAUSE_MAX)
+        # What has this id now is another event, or will come again.
+        return "stolen", None
 
     async def _settle(
         self,
@@ -305,6 +310,7 @@ class Settling(ABC, Generic[E]):
     async def _acknowledge(self) -> bool:
         """Acknowledge everything handled; false if the server is away, then it stays held for another attempt."""
         ids, self._unacked = self._unacked, []
+        life = self._life
         try:
             # Repeated by the driver; a second run finds nothing pending, which is the same success.
             codes = await self._io.run(ACK, self._aside.settling, (self._group, self._options.consumer, *ids))
@@ -317,12 +323,18 @@ class Settling(ABC, Generic[E]):
             codes = [-1] * len(ids)
             self._lost_group()
         for entry_id, code in zip(ids, codes, strict=True):
-            self._count(entry_id, code)
+            if life == self._life:
+                self._count(entry_id, code)
+            else:
+                # The group, or the event, was lost meanwhile; what has this id now is to be handled.
+                self._stolen += 1
         return True
 
     def _count(self, entry_id: bytes, code: int) -> None:
         """Let go of a delivery of which the server has said what became of it."""
         self._held.pop(entry_id, None)
+        # It was ours, and it is not: a repeat, a thief, or a server that knows nothing of it.
+        self._doubted |= code <= 0
         if code < 0:
             self._stolen += 1
         else:

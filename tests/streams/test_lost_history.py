@@ -1,0 +1,150 @@
+"""A failover, a restore or a flush that lost events which were handled: consumers are told, and skip nothing."""
+
+# ruff: noqa: ANN401 - two kinds of everything
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from gridsync.errors import Diverged
+from gridsync.streams import STOP
+from tests.streams.conftest import until
+from tests.streams.models import Order, Placed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import redis
+
+    from tests.streams.conftest import Group, Store, World
+
+pytestmark = pytest.mark.any_server
+GROUP = "billing"
+
+
+class Work:
+    """A handler that notes what it gets, and is stopped in the middle of one event."""
+
+    def __init__(self, *, is_async: bool) -> None:
+        self._is_async = is_async
+        self.gate = threading.Event()
+        self.begun: list[float] = []
+        self.handled: list[float] = []
+        self.told: list[Any] = []
+
+    @property
+    def handle(self) -> Any:
+        return self._wait if self._is_async else self._block
+
+    async def _wait(self, recorded: Any) -> None:
+        self.begun.append(recorded.event.kwh)
+        await until(lambda: recorded.event.kwh != 33 or self.gate.is_set(), 60)
+        self.handled.append(recorded.event.kwh)
+
+    def _block(self, recorded: Any) -> None:
+        self.begun.append(recorded.event.kwh)
+        assert recorded.event.kwh != 33 or self.gate.wait(60)
+        self.handled.append(recorded.event.kwh)
+
+
+@asynccontextmanager
+async def working(group: Group, work: Work, **options: Any) -> AsyncIterator[asyncio.Task[Any]]:
+    task = asyncio.create_task(group.consume(work.handle, on_error=work.told.append, claim_idle=0.6, **options))
+    try:
+        yield task
+    finally:
+        work.gate.set()
+        group.stop()
+        await asyncio.wait([task])
+
+
+def copied(raw: redis.Redis) -> dict[bytes, bytes]:
+    """Return everything the server knows, as a replica that falls behind from now on would know it."""
+    return {key: raw.dump(key) for key in raw.scan_iter()}
+
+
+def fail_over(raw: redis.Redis, kept: dict[bytes, bytes]) -> None:
+    """Let the server know only that."""
+    with raw.pipeline(transaction=True) as at_once:
+        at_once.flushall()
+        for key, value in kept.items():
+            at_once.restore(key, 0, value)
+        at_once.execute()
+
+
+async def handled_two(world: World, raw: redis.Redis, work: Work) -> Store:
+    """Wait until the first two events are settled."""
+    store = world.store(Order)
+    await store.append("a", [Placed(kwh=1), Placed(kwh=2)])
+    await store.group(GROUP).consume(work.handle, idle_stop=0)
+    assert raw.xpending(store.keys.log, GROUP)["pending"] == 0
+    return store
+
+
+async def test_an_event_that_gets_the_position_of_one_in_work_is_handled_and_the_loss_told(
+    world: World, raw: redis.Redis
+):
+    """Otherwise the acknowledgement of the lost one would count for the new one, and nobody would ever handle that."""
+    work = Work(is_async=world.is_async)
+    store = await handled_two(world, raw, work)
+    kept = copied(raw)
+    # The delivery to come is in the history that will be lost, the consumer's name is not: it goes on as it was.
+    async with working(store.group(GROUP), work, consumer="c", concurrency=2 if world.is_async else 1):
+        await store.append("a", Placed(kwh=33))
+        await until(lambda: 33 in work.begun)
+        fail_over(raw, kept)
+        assert (await store.append("b", Placed(kwh=44))).position == 3
+        if not world.is_async:
+            work.gate.set()
+        await until(lambda: 44 in work.begun and work.told, 30)
+        work.gate.set()
+        await until(lambda: 33 in work.handled and 44 in work.handled, 30)
+    (failure,) = work.told
+    assert isinstance(failure.error, Diverged)
+    assert (failure.decided, failure.position, failure.recorded) == ("diverged", 3, None)
+    assert raw.xpending(store.keys.log, GROUP)["pending"] == 0
+
+
+async def test_a_consumer_that_waits_is_told_that_what_it_handled_is_gone(world: World, raw: redis.Redis):
+    """Nobody appends: it looks by itself."""
+    work = Work(is_async=world.is_async)
+    store = await handled_two(world, raw, work)
+    kept = copied(raw)
+    async with working(store.group(GROUP), work):
+        await store.append("a", Placed(kwh=3))
+        await until(lambda: 3 in work.handled)
+        fail_over(raw, kept)
+        await until(lambda: work.told, 30)
+    assert (work.told[0].decided, work.told[0].position) == ("diverged", 3)
+
+
+async def test_a_policy_may_end_the_consumer_when_events_are_gone(world: World, raw: redis.Redis):
+    work = Work(is_async=world.is_async)
+    store = await handled_two(world, raw, work)
+    kept = copied(raw)
+    async with working(store.group(GROUP), work, policy={Diverged: STOP}) as task:
+        await store.append("a", Placed(kwh=3))
+        await until(lambda: 3 in work.handled)
+        fail_over(raw, kept)
+        await asyncio.wait([task], timeout=30)
+        with pytest.raises(Diverged, match=r"event '3:\d+:.*' was read before"):
+            task.result()
+    assert work.told[0].decided == "stop"
+
+
+async def test_a_group_that_was_only_rewound_tells_nothing(world: World, raw: redis.Redis):
+    """A replica that lacks acknowledgements and no events: they are handled again, as promised."""
+    work = Work(is_async=world.is_async)
+    store = world.store(Order)
+    await store.append("a", [Placed(kwh=1), Placed(kwh=2)])
+    async with working(store.group(GROUP), work):
+        await until(lambda: work.handled == [1, 2])
+        raw.xgroup_setid(store.keys.log, GROUP, "0-0")
+        await store.append("a", Placed(kwh=3))
+        await until(lambda: work.handled == [1, 2, 1, 2, 3], 30)
+    assert not work.told
