@@ -86,12 +86,14 @@ def _append_script(bench: Bench, size: int, commits_per_s: int) -> float:
     from redis import Redis
 
     from gridsync.streams._commit import Expected
-    from gridsync.streams._core import StoreCore
+    from gridsync.streams._partitions import open_store
 
     ids = [f"{RANDOM}-{number}" for number in range(size)]
     trades = [_trade(number) for number in range(size)]
     script, keys, args = pipelined.told(
-        lambda io: StoreCore(io, "gridsync", "bench", TradeAgreed).append("stream", trades, Expected.ANY, ids, "")
+        lambda io: open_store(io, "gridsync", "bench", TradeAgreed, None, 1, "stream").append(
+            "stream", trades, Expected.ANY, ids, ""
+        )
     )
     with Redis(host=bench.host, port=bench.port) as client:
         client.script_load(script.source)

@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from gridsync.errors import LeaseLost
     from gridsync.health import Health
     from gridsync.limits import OnError, Rule, Share
-    from gridsync.streams import Upcasters
+    from gridsync.streams import PartitionBy, Upcasters
 
 __all__ = ["AsyncGrid", "Grid"]
 
@@ -420,17 +420,52 @@ class Grid(Stays, ForThreads):
         )
 
     @overload
-    def events(self, name: str, model: type[E], *, upcasters: Upcasters | None = None) -> EventStore[E]: ...
+    def events(
+        self,
+        name: str,
+        model: type[E],
+        *,
+        upcasters: Upcasters | None = None,
+        partitions: int = 1,
+        partition_by: PartitionBy = "stream",
+    ) -> EventStore[E]: ...
     @overload
-    def events(self, name: str, model: TypeForm[E], *, upcasters: Upcasters | None = None) -> EventStore[E]: ...
+    def events(
+        self,
+        name: str,
+        model: TypeForm[E],
+        *,
+        upcasters: Upcasters | None = None,
+        partitions: int = 1,
+        partition_by: PartitionBy = "stream",
+    ) -> EventStore[E]: ...
     @overload
-    def events(self, name: str, model: Sequence[Any], *, upcasters: Upcasters | None = None) -> EventStore[Any]: ...
-    def events(self, name: str, model: Any, *, upcasters: Upcasters | None = None) -> EventStore[Any]:
+    def events(
+        self,
+        name: str,
+        model: Sequence[Any],
+        *,
+        upcasters: Upcasters | None = None,
+        partitions: int = 1,
+        partition_by: PartitionBy = "stream",
+    ) -> EventStore[Any]: ...
+    def events(
+        self,
+        name: str,
+        model: Any,
+        *,
+        upcasters: Upcasters | None = None,
+        partitions: int = 1,
+        partition_by: PartitionBy = "stream",
+    ) -> EventStore[Any]:
         """Return the event store *name*, whose events are *model*: a pydantic model or a union of them.
 
-        *upcasters* lift what was stored with older schemas; see `EventStore`.
+        *upcasters* lift what was stored with older schemas.  With several *partitions* it is spread over so many hash
+        slots, and a stream is where *partition_by* says; see `EventStore`.
         """
-        return EventStore(self._io, self.namespace, name, model, upcasters)
+        return EventStore(
+            self._io, self.namespace, name, model, upcasters, partitions=partitions, partition_by=partition_by
+        )
 
     def on_state_change(self, callback: Callable[[StateChange], None]) -> None:
         """Call *callback* whenever a server's circuit breaker opens, probes or closes.
@@ -723,19 +758,52 @@ class AsyncGrid(Stays, ForTasks):
         )
 
     @overload
-    def events(self, name: str, model: type[E], *, upcasters: Upcasters | None = None) -> AsyncEventStore[E]: ...
-    @overload
-    def events(self, name: str, model: TypeForm[E], *, upcasters: Upcasters | None = None) -> AsyncEventStore[E]: ...
+    def events(
+        self,
+        name: str,
+        model: type[E],
+        *,
+        upcasters: Upcasters | None = None,
+        partitions: int = 1,
+        partition_by: PartitionBy = "stream",
+    ) -> AsyncEventStore[E]: ...
     @overload
     def events(
-        self, name: str, model: Sequence[Any], *, upcasters: Upcasters | None = None
+        self,
+        name: str,
+        model: TypeForm[E],
+        *,
+        upcasters: Upcasters | None = None,
+        partitions: int = 1,
+        partition_by: PartitionBy = "stream",
+    ) -> AsyncEventStore[E]: ...
+    @overload
+    def events(
+        self,
+        name: str,
+        model: Sequence[Any],
+        *,
+        upcasters: Upcasters | None = None,
+        partitions: int = 1,
+        partition_by: PartitionBy = "stream",
     ) -> AsyncEventStore[Any]: ...
-    def events(self, name: str, model: Any, *, upcasters: Upcasters | None = None) -> AsyncEventStore[Any]:
+    def events(
+        self,
+        name: str,
+        model: Any,
+        *,
+        upcasters: Upcasters | None = None,
+        partitions: int = 1,
+        partition_by: PartitionBy = "stream",
+    ) -> AsyncEventStore[Any]:
         """Return the event store *name*, whose events are *model*: a pydantic model or a union of them.
 
-        *upcasters* lift what was stored with older schemas; see `EventStore`.
+        *upcasters* lift what was stored with older schemas.  With several *partitions* it is spread over so many hash
+        slots, and a stream is where *partition_by* says; see `EventStore`.
         """
-        return AsyncEventStore(self._io, self.namespace, name, model, upcasters)
+        return AsyncEventStore(
+            self._io, self.namespace, name, model, upcasters, partitions=partitions, partition_by=partition_by
+        )
 
     def on_state_change(self, callback: Callable[[StateChange], None]) -> None:
         """Call *callback* whenever a server's circuit breaker opens, probes or closes.

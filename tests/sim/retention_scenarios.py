@@ -207,7 +207,7 @@ def told(seed: int, scripts: Scripts = None) -> Simulation:
         await group.consume(handle, idle_stop=0, on_error=lambda _: None, policy=later, claim_idle=CLAIM_IDLE_S)
         for pause_s, expired in ((io.process.random.uniform(0, 50), ()), (61.0, (GROUP,))):
             await io.sleep(pause_s)
-            done = await store._keeping().trim(limits(None, 1, None), expire_ms=60_000)
+            done = await store._keeping()[0].trim(limits(None, 1, None), expire_ms=60_000)
             if done.expired != expired or done.removed != 2:
                 raise sim.history.fail(f"of a group that was silent for {pause_s} s more: {done}")
         try:

@@ -88,7 +88,7 @@ class Store:
     def __init__(self, store: EventStore[Any] | AsyncEventStore[Any]) -> None:
         self.store = store
         self.is_async = isinstance(store, AsyncEventStore)
-        self.keys = store._core.keys
+        self.keys = store._core.partitions[0].keys
 
     async def append(self, *args: Any, **options: Any) -> Any:
         if isinstance(self.store, AsyncEventStore):

@@ -766,6 +766,18 @@ async def events_are_appended_once(stage: Stage) -> None:
     assert [e.position for e in await world.all(store.read_all())] == [1, 2, 3]
 
 
+@scenario("streams.open")
+async def the_number_of_partitions_is_noted_once(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed, partitions=3)
+    stage.arm()
+    await world.do(store.append, "a", Placed(kwh=1))
+    await world.do(store.append, "a", Placed(kwh=2), expected_version=1)
+    with stage.server.client() as client:
+        noted = client.hmget(event_keys(NAMESPACE, "orders").meta, "pos", "partitions", "by")
+    assert noted == [b"in 3 partitions", b"3", b"stream"]
+
+
 @scenario("streams.commit")
 async def several_streams_are_appended_to_once(stage: Stage) -> None:
     world = stage.world

@@ -217,6 +217,12 @@ class IO(Protocol):
         raises does not end the others.
         """
 
+    async def beside(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
+        """Run all of them at the same time, however long they take: `fan` for what blocks or goes on.
+
+        `SyncIO` starts threads for this call alone, so that nothing else waits for one.
+        """
+
     async def sleep(self, seconds: float) -> None:
         """Let *seconds* pass."""
 

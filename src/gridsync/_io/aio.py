@@ -418,7 +418,7 @@ class AsyncIO(Stays):
             raise failures.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    fan = gather
+    fan = beside = gather
 
     async def sleep(self, seconds: float) -> None:
         """Let *seconds* pass."""

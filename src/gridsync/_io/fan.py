@@ -23,13 +23,14 @@ THREADS_MAX = 64
 class Fan:
     """The kept threads of one driver; they end when it is closed or dropped."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads_max: int = THREADS_MAX) -> None:
         """Start no thread yet."""
+        self._threads_max = threads_max
         self.reset()
 
     def reset(self) -> None:
         """Forget the threads: the child of a fork has none."""
-        self._pool = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="gridsync-fan")
+        self._pool = ThreadPoolExecutor(self._threads_max, thread_name_prefix="gridsync-fan")
 
     def run(self, coroutines: tuple[Coroutine[Any, Any, T], ...]) -> list[T]:
         """Run all of them to their end, and return their results in order, or raise the first exception."""

@@ -7,6 +7,7 @@ percent sign of a user's name are percent-escaped: a name can never change the s
 from __future__ import annotations
 
 import re
+from binascii import crc_hqx
 from typing import NamedTuple
 
 from gridsync.errors import UsageError
@@ -241,7 +242,11 @@ class EventKeys(NamedTuple):
     """The keys of an event store.  All of them are permanent: they are the data."""
 
     meta: str
-    """hash: ``pos`` the last position, ``trimmed`` the last one that was removed from the log."""
+    """hash: ``pos`` the last position, ``trimmed`` the last one that was removed from the log.
+
+    Of a store in several partitions this one is the directory: ``partitions`` how many there are, ``by`` what decides
+    which one a stream is in, and ``pos`` no number.
+    """
     versions: str
     """hash: stream → version."""
     log: str
@@ -305,8 +310,41 @@ class EventKeys(NamedTuple):
 
 
 def events(namespace: str, store: str) -> EventKeys:
-    """Return the keys of the event store *store*."""
-    base = tag(namespace, "events", store)
+    """Return the keys of the event store *store*; if it is in several partitions, those of its directory."""
+    return _events(tag(namespace, "events", store))
+
+
+def event_partitions(namespace: str, store: str, count: int) -> tuple[EventKeys, ...]:
+    """Return the keys of each of *count* partitions of the event store *store*.
+
+    Tags that only count up fall where the checksum throws them: ``{orders:0}`` to ``{orders:15}`` give six equal
+    masters 3, 3, 0, 5, 5 and 0.  So each tag ends in six digits that lead to a chosen slot, at equal distances from the
+    others, and any number of equal masters gets its share.  Where the first one lies, the name of the store decides:
+    with more masters than partitions, different stores use different masters.
+    """
+    apart = SLOTS / count
+    first = apart * (0.25 + crc_hqx(store.encode(), 0) / 2**17)
+    return tuple(
+        _events(_in_slot(tag(namespace, f"events/{count}", f"{store}/{k}.")[:-1], int(first + apart * k)))
+        for k in range(count)
+    )
+
+
+SLOTS = 16384
+"""Hash slots of a Cluster."""
+_DIGITS = [f"{n:03o}".encode() for n in range(8**3)]
+
+
+def _in_slot(opened: str, slot: int) -> str:
+    """Return the tag that begins with *opened*, goes on with six octal digits, and lies in *slot*."""
+    inside = crc_hqx(opened[1:].encode(), 0)
+    # A checksum is linear: what the last digits do to it is the same whatever stands before them.
+    heads = {crc_hqx(bytes(3), crc_hqx(head, inside)) % SLOTS: head for head in _DIGITS}
+    found = next(heads[key] + tail for tail in _DIGITS if (key := slot ^ crc_hqx(tail, 0) % SLOTS) in heads)
+    return f"{opened}{found.decode()}}}"
+
+
+def _events(base: str) -> EventKeys:
     return EventKeys(
         f"{base}:meta",
         f"{base}:versions",

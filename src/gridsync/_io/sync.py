@@ -364,6 +364,14 @@ class SyncIO(Stays):
         """Run all of them at the same time, each but the last in a thread of its own."""
         return self._fan.run(coroutines)
 
+    async def beside(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
+        """Run all of them at the same time, each but the last in a thread that is started for it."""
+        fan = Fan(len(coroutines))
+        try:
+            return fan.run(coroutines)
+        finally:
+            fan.close()
+
     async def sleep(self, seconds: float) -> None:
         """Block for *seconds*."""
         time.sleep(seconds)  # noqa: ASYNC251 - blocking is what this driver does

@@ -9,12 +9,18 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from gridsync._io import run_sync
+from gridsync._units import name as checked
 from gridsync.errors import GridsyncError
 from gridsync.grid import Grid
 from gridsync.settings import Settings
+from gridsync.streams import RawEvent
+from gridsync.streams._partitions import noted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from gridsync.streams import EventStore
 
 DONE: Final = 0
 NOTHING: Final = 1
@@ -42,6 +48,13 @@ def open_grid(url: str | None, namespace: str | None) -> Grid:
     if settings.redis_url == "embedded://":
         print("gridsync: neither --url nor REDIS_URL names a server; this one is new, and empty", file=sys.stderr)
     return Grid(settings=settings)
+
+
+def raw_store(grid: Grid, store: str) -> EventStore[RawEvent]:
+    """Open the store of that name without knowing its models, in as many partitions as it is."""
+    name = checked(store, "the name of an event store")
+    partitions, by = run_sync(noted(grid._io, grid.namespace, name))  # noqa: SLF001
+    return grid.events(name, RawEvent, partitions=partitions, partition_by=by)
 
 
 class Scan:

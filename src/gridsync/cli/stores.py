@@ -7,19 +7,18 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io.keys import store_of, store_pattern
-from gridsync.cli._shared import DONE, NOTHING, Scan, asking, open_grid, print_json, shown
-from gridsync.streams import RawEvent
+from gridsync.cli._shared import DONE, NOTHING, Scan, asking, open_grid, print_json, raw_store, shown
 
 if TYPE_CHECKING:
     from gridsync.grid import Grid
-    from gridsync.streams import EventStore, GroupInfo, ParkedEvent, StoreInfo
+    from gridsync.streams import GroupInfo, ParkedEvent, StoreInfo
 
 
 def ls(*, url: str | None, namespace: str | None, most: int, seconds: float, as_json: bool) -> int:
     """Print the stores; returns 0, or 2 if the server cannot be asked."""
     with asking() as outcome, open_grid(url, namespace) as grid:
         names, complete = _names(grid, most, seconds)
-        found = [_store(grid, name).info() for name in sorted(names)]
+        found = [raw_store(grid, name).info() for name in sorted(names)]
         if as_json:
             print_json({"stores": [asdict(each) for each in found], "complete": complete})
         else:
@@ -34,7 +33,7 @@ def ls(*, url: str | None, namespace: str | None, most: int, seconds: float, as_
 def info(store: str, *, url: str | None, namespace: str | None, as_json: bool) -> int:
     """Print what a store holds; returns 0, 1 if it has no events, 2 if the server cannot be asked."""
     with asking() as outcome, open_grid(url, namespace) as grid:
-        opened = _store(grid, store)
+        opened = raw_store(grid, store)
         found = opened.info()
         groups = [opened.group(name).info(consumers_max=1) for name in found.groups]
         if as_json:
@@ -59,7 +58,7 @@ def groups(
 ) -> int:
     """Print how far groups have got; returns 0, 1 if there is none, 2 if the server cannot be asked."""
     with asking() as outcome, open_grid(url, namespace) as grid:
-        opened = _store(grid, store)
+        opened = raw_store(grid, store)
         found: list[tuple[GroupInfo, tuple[ParkedEvent, ...]]] = []
         for name in opened.info().groups if group is None else (group,):
             one = opened.group(name)
@@ -87,10 +86,6 @@ def _names(grid: Grid, most: int, seconds: float) -> tuple[set[str], bool]:
         if len(names) >= most:
             break
     return names, keys.complete
-
-
-def _store(grid: Grid, name: str) -> EventStore[RawEvent]:
-    return grid.events(name, RawEvent)
 
 
 def _print_group(told: GroupInfo, aside: tuple[ParkedEvent, ...]) -> None:

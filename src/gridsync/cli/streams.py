@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from gridsync._io.keys import events
-from gridsync._units import name as checked
-from gridsync.cli._shared import DONE, NOTHING, asking, open_grid, print_json, shown
-from gridsync.streams import DeadLetters
-from gridsync.streams._letters import Letters
+from gridsync.cli._shared import DONE, NOTHING, asking, open_grid, print_json, raw_store, shown
 
 if TYPE_CHECKING:
     from gridsync.grid import Grid
-    from gridsync.streams import DeadLetter
+    from gridsync.streams import DeadLetter, DeadLetters
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +90,7 @@ def discard(store: str, group: str, letter: str, *, url: str | None, namespace: 
 
 
 def _letters(grid: Grid, store: str, group: str) -> DeadLetters:
-    name = checked(store, "the name of an event store")
-    return DeadLetters(Letters(grid._io, events(grid.namespace, name), name, group))  # noqa: SLF001
+    return raw_store(grid, store).group(group).dead_letters()
 
 
 def _plain(letter: DeadLetter) -> dict[str, Any]:

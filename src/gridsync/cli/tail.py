@@ -9,13 +9,14 @@ import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gridsync.cli._shared import DONE, asking, open_grid, print_json, shown
-from gridsync.streams import RawEvent
+from gridsync.cli._shared import DONE, asking, open_grid, print_json, raw_store, shown
+from gridsync.errors import UsageError
+from gridsync.streams._partitions import vector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from gridsync.streams import EventStore, Recorded
+    from gridsync.streams import EventStore, RawEvent, Recorded
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def tail(
 ) -> int:
     """Print events until Ctrl-C; returns 0, or 2 if the server cannot be asked or events were removed."""
     with asking() as outcome, open_grid(url, namespace) as grid:
-        opened = grid.events(store, RawEvent)
+        opened = raw_store(grid, store)
         try:
             for recorded in _events(opened, wanted, last, after, follow=follow):
                 if as_json:
@@ -65,11 +66,13 @@ def _events(
     store: EventStore[RawEvent], wanted: Filter, last: int, after: str | None, *, follow: bool
 ) -> Iterator[Recorded[RawEvent]]:
     if after is None:
-        # Where the log ends now: what is shown first ends there, and what follows begins there.
-        newest = next(store.read_all(reverse=True, limit=1), None)
-        if newest is not None:
-            yield from reversed(list(itertools.islice(filter(wanted, _back(store, wanted, newest)), last)))
-        after = "0" if newest is None else newest.checkpoint
+        # Where the logs end now: what is shown first ends there, and what follows begins there.
+        ends = [next(store.read_all(reverse=True, limit=1, partition=k), None) for k in range(store.partitions)]
+        backwards = (filter(wanted, _back(store, wanted, newest)) for newest in ends if newest is not None)
+        found = [recorded for each in backwards for recorded in itertools.islice(each, last)]
+        # Over several partitions, the clocks of their servers are all there is to go by.
+        yield from sorted(found, key=lambda each: (each.time_us, each.position))[max(0, len(found) - last) :]
+        after = vector(["0" if newest is None else newest.checkpoint for newest in ends])
     chosen: Iterable[Recorded[RawEvent]]
     if follow:
         chosen = store.subscribe(after=after, types=wanted.types, category=wanted.category)
@@ -79,10 +82,20 @@ def _events(
 
 
 def _back(store: EventStore[RawEvent], wanted: Filter, newest: Recorded[RawEvent]) -> Iterator[Recorded[RawEvent]]:
-    """Yield what is wanted, from *newest* on backwards."""
-    if wanted.stream is None:
-        return store.read_all(before=newest.position + 1, reverse=True, types=wanted.types, category=wanted.category)
-    if wanted.category not in (None, wanted.stream.partition("-")[0]):
+    """Yield what is wanted of the partition of *newest*, from there on backwards."""
+    try:
+        home = None if wanted.stream is None else store.partition_of(wanted.stream)
+    except UsageError:
+        home = None  # only the program that writes it knows
+    if wanted.stream is None or home is None:
+        return store.read_all(
+            before=newest.position + 1,
+            partition=newest.partition,
+            reverse=True,
+            types=wanted.types,
+            category=wanted.category,
+        )
+    if home != newest.partition or wanted.category not in (None, wanted.stream.partition("-")[0]):
         return iter(())
     # Its own stream is shorter than the log of all.
     own = store.read(wanted.stream, reverse=True)
@@ -91,6 +104,7 @@ def _back(store: EventStore[RawEvent], wanted: Filter, newest: Recorded[RawEvent
 
 def _plain(recorded: Recorded[RawEvent]) -> dict[str, Any]:
     return {
+        "partition": recorded.partition,
         "position": recorded.position,
         "stream": recorded.stream,
         "version": recorded.version,

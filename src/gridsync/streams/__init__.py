@@ -20,6 +20,7 @@ from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
 from gridsync.streams._letters import DeadLetter, Replayed
 from gridsync.streams._look import ConsumerInfo, GroupInfo, ParkedEvent, StoreInfo
 from gridsync.streams._model import RawEvent, Upcaster, Upcasters
+from gridsync.streams._partitions import PartitionBy
 from gridsync.streams._projection import AsyncProjection, Changes, Projected, Projection
 from gridsync.streams._records import Appended, Committed, Recorded
 from gridsync.streams._retention import Floor, Holder, Trimmed
@@ -67,6 +68,7 @@ __all__ = [
     "Loaded",
     "Park",
     "ParkedEvent",
+    "PartitionBy",
     "Policy",
     "Projected",
     "Projection",

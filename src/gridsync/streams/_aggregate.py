@@ -22,12 +22,12 @@ from gridsync.errors import Diverged, GridsyncError, UsageError, WrongVersion
 from gridsync.streams._commit import as_list
 from gridsync.streams._envelope import seal
 from gridsync.streams._model import E
-from gridsync.streams._pages import Mark, Pages
+from gridsync.streams._pages import Mark
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-    from gridsync.streams._core import StoreCore
+    from gridsync.streams._partitions import Store
     from gridsync.streams._records import Appended
 
     Decision: TypeAlias = E | Sequence[E] | None
@@ -85,7 +85,7 @@ class _Aggregate(Generic[S, E]):
 
     def __init__(
         self,
-        core: StoreCore[E],
+        core: Store[E],
         initial: S,
         evolve: Callable[[S, E], S],
         *,
@@ -122,7 +122,7 @@ class _Aggregate(Generic[S, E]):
     async def _from_snapshot(self, stream: str) -> _Held[S] | None:
         if self._adapter is None:
             return None
-        key = self._core.keys.snapshot(self._name, stream)
+        key = self._core.of(stream).keys.snapshot(self._name, stream)
         version, event_id, time, schema, state = await self._core.io.run(LOOK, (key,), ("v", "i", "w", "s", "d"))
         if version is None or schema.decode() != self._schema:
             return None
@@ -134,8 +134,8 @@ class _Aggregate(Generic[S, E]):
 
     async def _catch_up(self, stream: str, held: _Held[S]) -> None:
         """Apply what is new; if it raises, *held* is not to be used any more."""
-        core = self._core
-        pages = Pages(core.io, core.keys.stream(stream), core.stream_name(stream), mark=held.mark)
+        core = self._core.of(stream)
+        pages = core.stream_pages(stream, mark=held.mark)
         while entries := await pages.next():
             for entry in entries:
                 held.state = self._evolve(held.state, core.in_stream(stream, entry).event)
@@ -176,7 +176,8 @@ class _Aggregate(Generic[S, E]):
         """Take a snapshot if it is time to; that it fails is no reason to say that the decision did."""
         if self._adapter is None or self._every is None or done.version - held.snapshot < self._every:
             return
-        keys = (self._core.keys.snapshot(self._name, stream), self._core.keys.stream(stream))
+        its = self._core.of(stream).keys
+        keys = (its.snapshot(self._name, stream), its.stream(stream))
         base = held.mark or Mark(0, None)
         args = (
             str(done.version),

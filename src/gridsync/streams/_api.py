@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from gridsync._io import run_sync
 from gridsync.streams._aggregate import Aggregate, AsyncAggregate, S
 from gridsync.streams._commit import Expected
-from gridsync.streams._core import StoreCore
 from gridsync.streams._envelope import seal
 from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
 from gridsync.streams._kept import READER_TTL_S, AsyncKept, Kept
 from gridsync.streams._look import store_info
 from gridsync.streams._model import E
+from gridsync.streams._partitions import PartitionBy, open_store
 from gridsync.streams._projection import AsyncProjection, Projection
 from gridsync.streams._subscription import AsyncSubscription, Subscription
 
@@ -50,22 +50,31 @@ class EventStore(Kept[E]):
         name: str,
         model: type[E] | TypeForm[E] | Sequence[Any],
         upcasters: Upcasters | None = None,
+        *,
+        partitions: int = 1,
+        partition_by: PartitionBy = "stream",
     ) -> None:
         """Open the store *name*; nothing is sent.
 
         Args:
             io: The driver.
             namespace: The first part of every key.
-            name: The store; all its keys live in one hash slot.
+            name: The store; all its keys live in one hash slot, or those of each partition in one of its own.
             model: A pydantic model class, a union of them (discriminated or not) or a sequence of them.  With
                 `RawEvent` among them, what no model can read is read as that.
             upcasters: ``(type name, schema version)`` → a function from what JSON said in that version to what it says
                 in the next one.  A model's own version is its class variable ``schema_version``, 1 without one.
+            partitions: How many parts the store has, 1 to 64: each in a hash slot of its own, so that several masters
+                of a Cluster share the work.  Fixed with the first event.
+            partition_by: What decides in which partition a stream is, for ever: its whole name (``stream``), what
+                stands before the first ``-`` of it (``category``), or a function of the name that returns a string.
+                Fixed with the first event, and of a function it is not checked that it stays the same.
 
         Raises:
-            UsageError: No model, two models with the same type name, or upcasters that do not lead to a model.
+            UsageError: No model, two models with the same type name, upcasters that do not lead to a model, or
+                partitions that cannot be.
         """
-        self._core: StoreCore[E] = StoreCore(io, namespace, name, model, upcasters)
+        self._core = open_store(io, namespace, name, model, upcasters, partitions, partition_by)
 
     def append(
         self,
@@ -189,6 +198,7 @@ class EventStore(Kept[E]):
         *,
         after: int | str = 0,
         before: int | None = None,
+        partition: int | None = None,
         reverse: bool = False,
         types: Sequence[str | type[BaseModel]] | None = None,
         category: str | None = None,
@@ -199,8 +209,10 @@ class EventStore(Kept[E]):
 
         Args:
             after: What was seen already: a position, or the `Recorded.checkpoint` of an event.  A checkpoint is proven,
-                of a position it is only seen that some event stands there.
+                of a position it is only seen that some event stands there.  Over several partitions it is the
+                checkpoint of a subscription to them.
             before: The position before which to stop; ``None`` for the present end.
+            partition: Only this one, from 0; ``None`` for all of them, a page of each in turn.
             reverse: Newest event first.
             types: Yield only these: models of this store, or names of types, of any schema version.
             category: Yield only streams of this category: what stands before the first ``-`` of their names.
@@ -223,7 +235,13 @@ class EventStore(Kept[E]):
         takes = self._core.takes(types, category)
         return _iterate(
             self._core.read_all(
-                after=after, before=before, reverse=reverse, takes=takes, limit=limit, read_from=read_from
+                after=after,
+                before=before,
+                partition=partition,
+                reverse=reverse,
+                takes=takes,
+                limit=limit,
+                read_from=read_from,
             )
         )
 
@@ -231,6 +249,7 @@ class EventStore(Kept[E]):
         self,
         *,
         after: int | str = 0,
+        partition: int | None = None,
         types: Sequence[str | type[BaseModel]] | None = None,
         category: str | None = None,
         reader: str | None = None,
@@ -240,6 +259,7 @@ class EventStore(Kept[E]):
 
         Args:
             after: As in `read_all`; or ``now`` for what is appended from the first step on.
+            partition: As in `read_all`.
             types: As in `read_all`.
             category: As in `read_all`.
             reader: A name, under which the server remembers how far this has got: `trim` leaves what it has not had,
@@ -258,7 +278,8 @@ class EventStore(Kept[E]):
         Cost: one round trip per 500 events; at the end of the log a blocking read on a connection of its own, and one
         more round trip for what has come.
         """
-        return Subscription(self._core, after, self._core.takes(types, category), self._reader(reader, reader_ttl))
+        takes = self._core.takes(types, category)
+        return Subscription(self._core, after, takes, partition, self._reader(reader, reader_ttl))
 
     def aggregate(
         self,
@@ -310,6 +331,15 @@ class EventStore(Kept[E]):
         """
         return Projection(self._core, name, self._core.takes(types, category))
 
+    @property
+    def partitions(self) -> int:
+        """How many partitions this store has."""
+        return len(self._core.partitions)
+
+    def partition_of(self, stream: str) -> int:
+        """Return the partition that *stream* is in, from 0; nothing is sent."""
+        return self._core.of(stream).partition
+
     def group(self, name: str, *, start: Literal["first", "now"] = "first") -> ConsumerGroup[E]:
         """Return the consumer group *name*: each event goes to one of the group's consumers.
 
@@ -323,9 +353,9 @@ class EventStore(Kept[E]):
     def info(self) -> StoreInfo:
         """Look what this store holds.
 
-        Cost: two round trips; O(groups).
+        Cost: two round trips for each partition; O(groups).
         """
-        return run_sync(store_info(self._core))
+        return run_sync(store_info(self._core.partitions))
 
     def __repr__(self) -> str:
         """Name and event types."""
@@ -347,9 +377,12 @@ class AsyncEventStore(AsyncKept[E]):
         name: str,
         model: type[E] | TypeForm[E] | Sequence[Any],
         upcasters: Upcasters | None = None,
+        *,
+        partitions: int = 1,
+        partition_by: PartitionBy = "stream",
     ) -> None:
         """Open the store *name*; see `EventStore`."""
-        self._core: StoreCore[E] = StoreCore(io, namespace, name, model, upcasters)
+        self._core = open_store(io, namespace, name, model, upcasters, partitions, partition_by)
 
     async def append(
         self,
@@ -410,6 +443,7 @@ class AsyncEventStore(AsyncKept[E]):
         *,
         after: int | str = 0,
         before: int | None = None,
+        partition: int | None = None,
         reverse: bool = False,
         types: Sequence[str | type[BaseModel]] | None = None,
         category: str | None = None,
@@ -420,7 +454,13 @@ class AsyncEventStore(AsyncKept[E]):
         takes = self._core.takes(types, category)
         return _iterate_async(
             self._core.read_all(
-                after=after, before=before, reverse=reverse, takes=takes, limit=limit, read_from=read_from
+                after=after,
+                before=before,
+                partition=partition,
+                reverse=reverse,
+                takes=takes,
+                limit=limit,
+                read_from=read_from,
             )
         )
 
@@ -428,13 +468,15 @@ class AsyncEventStore(AsyncKept[E]):
         self,
         *,
         after: int | str = 0,
+        partition: int | None = None,
         types: Sequence[str | type[BaseModel]] | None = None,
         category: str | None = None,
         reader: str | None = None,
         reader_ttl: Seconds | None = READER_TTL_S,
     ) -> AsyncSubscription[E]:
         """Iterate over the events of the store, those to come included, until stopped; see `EventStore.subscribe`."""
-        return AsyncSubscription(self._core, after, self._core.takes(types, category), self._reader(reader, reader_ttl))
+        takes = self._core.takes(types, category)
+        return AsyncSubscription(self._core, after, takes, partition, self._reader(reader, reader_ttl))
 
     def aggregate(
         self,
@@ -465,13 +507,22 @@ class AsyncEventStore(AsyncKept[E]):
         """Return the projection *name*; see `EventStore.projection`."""
         return AsyncProjection(self._core, name, self._core.takes(types, category))
 
+    @property
+    def partitions(self) -> int:
+        """How many partitions this store has."""
+        return len(self._core.partitions)
+
+    def partition_of(self, stream: str) -> int:
+        """Return the partition that *stream* is in, from 0; nothing is sent."""
+        return self._core.of(stream).partition
+
     def group(self, name: str, *, start: Literal["first", "now"] = "first") -> AsyncConsumerGroup[E]:
         """Return the consumer group *name*; see `EventStore.group`."""
         return AsyncConsumerGroup(self._core, name, start)
 
     async def info(self) -> StoreInfo:
         """Look what this store holds; see `EventStore.info`."""
-        return await store_info(self._core)
+        return await store_info(self._core.partitions)
 
     def __repr__(self) -> str:
         """Name and event types."""

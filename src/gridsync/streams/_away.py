@@ -14,7 +14,7 @@ PAUSE_MAX: Final = 5.0
 
 _GONE: Final = frozenset({"NOGROUP", "UNBLOCKED"})
 """The group was lost: deleted, flushed, evicted, or not yet there on a promoted replica."""
-_FINAL: Final = frozenset({"ERR", "WRONGTYPE"})
+_FINAL: Final = frozenset({"ERR", "WRONGTYPE", "PARTITIONED"})
 """What no waiting heals; anything else that a server answers (LOADING, READONLY, OOM, …) passes."""
 
 

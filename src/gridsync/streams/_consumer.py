@@ -45,6 +45,14 @@ _OWN, _OWN_MISSED = "-1", "-2"
 _log = logging.getLogger("gridsync.streams")
 
 
+class Quiet:
+    """Since when nothing came, in all partitions of a store."""
+
+    def __init__(self, now: float) -> None:
+        """Begin now."""
+        self.since = now
+
+
 class Session(Settling[E]):
     """One `consume` call."""
 
@@ -59,6 +67,7 @@ class Session(Settling[E]):
         handle: Callable[[Any], Awaitable[None]],
         complain: Callable[[Failure[E]], Awaitable[None]],
         delivery: Callable[[Recorded[E], bytes, int], Delivered[E]] | None = None,
+        quiet: Quiet | None = None,
     ) -> None:
         """Prepare; nothing is sent before `run`."""
         super().__init__(store, group, options, stop, handle=handle, complain=complain, delivery=delivery)
@@ -75,7 +84,8 @@ class Session(Settling[E]):
         self._own_mode = _OWN
         self._cursor = _START
         # When to claim what others left.
-        self._claim_due = self._quiet_since = self._due_at
+        self._claim_due = self._due_at
+        self._quiet = quiet or Quiet(self._due_at)
         self._pause = PAUSE_MIN
         # Seconds that a handler takes, smoothed; None before the first one.
         self._pace: float | None = None
@@ -104,7 +114,7 @@ class Session(Settling[E]):
         while (entry := await self._next()) is not None:
             begun = self._io.monotonic()
             await self._deliver(entry)
-            self._quiet_since = ended = self._io.monotonic()
+            self._quiet.since = ended = self._io.monotonic()
             self._pace = ended - begun if self._pace is None else self._pace + (ended - begun - self._pace) / 8
 
     def _room(self) -> int:
@@ -275,7 +285,7 @@ class Session(Settling[E]):
         options, now = self._options, self._io.monotonic()
         wait = 0.0 if self._queue else min(self._claim_due - now, self._due_at - now, BLOCK_MAX)
         if options.idle_stop is not None:
-            wait = min(wait, self._quiet_since + options.idle_stop - now)
+            wait = min(wait, self._quiet.since + options.idle_stop - now)
         if wait <= 0:
             # Not BLOCK 1: a server with nothing else to do looks at its timeouts ten times a second.
             read = Command("streams.read_new", Category.NEVER, (*self._read_head(), "STREAMS"))
@@ -294,7 +304,7 @@ class Session(Settling[E]):
         self._enqueue(entries)
         if not self._queue and options.idle_stop is not None and self._cursor == _START:
             # What is due by now was due in time: it is late, or we are.
-            self._ended = self._quiet_since + options.idle_stop <= self._io.monotonic() < self._due_at
+            self._ended = self._quiet.since + options.idle_stop <= self._io.monotonic() < self._due_at
 
     async def _block(self, read: Command, wait: float) -> Any:  # noqa: ANN401
         self._nudge = self._io.signal()

@@ -11,10 +11,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 from gridsync._io import load
-from gridsync._io.keys import events as event_keys
 from gridsync._units import name as checked
-from gridsync.errors import InvalidEvent, UsageError, WrongVersion
+from gridsync.errors import InvalidEvent, ServerError, UsageError, WrongVersion
 from gridsync.streams._commit import Expected, Plan, as_list, expected_number, given_ids, limited
+from gridsync.streams._directory import PARTITIONED
 from gridsync.streams._envelope import EMPTY, unseal
 from gridsync.streams._model import Codec, E
 from gridsync.streams._pages import Pages, Reading, number, read_mark, wanted
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from gridsync._io import IO, ReadFrom
+    from gridsync._io.keys import EventKeys
     from gridsync.streams._commit import Check, Write
-    from gridsync.streams._model import Upcasters
+    from gridsync.streams._directory import Directory
     from gridsync.streams._records import Committed
 
 APPEND: Final = load("gridsync.streams", "append")
@@ -43,22 +44,44 @@ _CONFLICT: Final = 2
 
 
 class StoreCore(Generic[E]):
-    """One event store: its keys, its models, and the calls."""
+    """One event store, or one partition of it: its keys, its models, and the calls."""
 
-    def __init__(
-        self,
-        io: IO,
-        namespace: str,
-        name: str,
-        model: Any,  # noqa: ANN401
-        upcasters: Upcasters | None = None,
+    def __init__(  # noqa: PLR0917 - made in two places
+        self, io: IO, keys: EventKeys, name: str, codec: Codec[E], directory: Directory, partition: int | None = None
     ) -> None:
-        """Build the codec and the key names once."""
+        """Take what was checked; *partition* is which one of several, ``None`` for all there is."""
         self.io = io
-        self.name = checked(name, "the name of an event store")
-        self.codec: Codec[E] = Codec(model, upcasters)
-        self.keys = event_keys(namespace, name)
-        self.log_name = f"the log of {self.name!r}"
+        self.keys = keys
+        self.name = name
+        self.codec = codec
+        self.directory = directory
+        self.partition = partition or 0
+        self.log_name = f"the log of {name!r}" if partition is None else f"the log of partition {partition} of {name!r}"
+        self.partitions: tuple[StoreCore[E], ...] = (self,)
+        """All partitions, when this is the store."""
+        self.home: Callable[[str], int] | None = None
+        """Which partition a stream is in, if this is one of several."""
+
+    def of(self, stream: str) -> StoreCore[E]:  # noqa: ARG002 - as `PartitionedCore.of`
+        """Return the partition that *stream* is in: this."""
+        return self
+
+    def require(self, stream: str) -> None:
+        """Refuse a stream that is in another partition than this.
+
+        Raises:
+            UsageError: It is.
+        """
+        if self.home is not None and (home := self.home(stream)) != self.partition:
+            raise UsageError(
+                f"what is committed with a delivery is in the partition of its event, {self.partition} of "
+                f"{self.name!r}, and stream {stream!r} is in {home}: append to it by itself, with event ids made from "
+                "the event's, or choose a partition_by that keeps both together"
+            )
+
+    def chosen(self, partition: int | None) -> tuple[StoreCore[E], ...]:
+        """Return that partition, or all of them."""
+        return chosen(self.partitions, partition)
 
     async def append(
         self,
@@ -79,7 +102,12 @@ class StoreCore(Generic[E]):
             args += (event_id, *self.codec.dump(event))
         keys = self.keys
         # A lost reply may mean written: the script finds the same ids and gives the first answer again.
-        reply = await self.io.run(APPEND, (keys.meta, keys.versions, keys.log, keys.recent, keys.stream(stream)), args)
+        touched = (keys.meta, keys.versions, keys.log, keys.recent, keys.stream(stream))
+        try:
+            reply = await self.io.run(APPEND, touched, args)
+        except ServerError as error:
+            await self.compare(error)
+            raise
         code, version = reply[0], reply[1]
         if code <= REPLAYED:
             return Appended(version, reply[2], ids, code == REPLAYED)
@@ -92,12 +120,25 @@ class StoreCore(Generic[E]):
         args = (_RECENT, about, str(plan.total), *plan.words(ids, self.codec.dump))
         touched = (keys.stream(part.stream) for part in plan.parts)
         # As with an append: a lost reply may mean written, and the script finds the same ids.
-        reply = await self.io.run(COMMIT, (keys.meta, keys.versions, keys.log, keys.recent, *touched), args)
+        try:
+            reply = await self.io.run(COMMIT, (keys.meta, keys.versions, keys.log, keys.recent, *touched), args)
+        except ServerError as error:
+            await self.compare(error)
+            raise
         code = reply[0]
         if code <= REPLAYED:
             return plan.answer(ids, reply[1:], replayed=code == REPLAYED)
         refused = plan.parts[reply[1] - 1]
         raise self.wrong_version(code, refused.stream, refused.expected_version, reply[2])
+
+    async def compare(self, error: ServerError) -> None:
+        """Say more of *error*, if it is that the store is in several partitions.
+
+        Raises:
+            UsageError: It is.
+        """
+        if error.code == PARTITIONED:
+            await self.directory.look()
 
     def wrong_version(self, code: int, stream: str, expected: int | Expected, version: int) -> WrongVersion:
         """Return the error for a code of `append.lua` or `commit.lua`."""
@@ -128,10 +169,8 @@ class StoreCore(Generic[E]):
         for what, version in (("from_version", from_version), ("to_version", to_version)):
             if version is not None and version < 1:
                 raise UsageError(f"{what}={version}: versions begin at 1")
-        pages = Pages(
-            self.io,
-            self.keys.stream(checked(stream, "the name of a stream")),
-            self.stream_name(stream),
+        pages = self.stream_pages(
+            checked(stream, "the name of a stream"),
             start=from_version,
             end=to_version,
             reverse=reverse,
@@ -145,20 +184,19 @@ class StoreCore(Generic[E]):
         *,
         after: int | str,
         before: int | None,
+        partition: int | None,
         reverse: bool,
         takes: Callable[[Any], bool] | None,
         limit: int | None,
         read_from: ReadFrom,
     ) -> Reading[E]:
         """Return the pages of the log."""
+        self.chosen(partition)
         if before is not None and before < 1:
             raise UsageError(f"before={before}: positions begin at 1")
         mark = read_mark(after)
         start = 1 if mark is None else mark.number + 1
-        pages = Pages(
-            self.io,
-            self.keys.log,
-            self.log_name,
+        pages = self.log_pages(
             start=start,
             # Backwards it is the other end that is proven, page by page.
             mark=None if reverse else mark,
@@ -182,9 +220,14 @@ class StoreCore(Generic[E]):
             raise UsageError(f"types={types!r}: give a sequence of models or type names")
         return wanted(frozenset(name.encode() for each in types for name in self.codec.names(each)), category)
 
-    def stream_name(self, stream: str) -> str:
-        """Return what errors call a stream."""
-        return f"stream {stream!r} of {self.name!r}"
+    def stream_pages(self, stream: str, **options: Any) -> Pages:  # noqa: ANN401 - those of `Pages`
+        """Return a cursor over one stream."""
+        key, name = self.keys.stream(stream), f"stream {stream!r} of {self.name!r}"
+        return Pages(self.io, key, name, absent=self.directory.look, **options)
+
+    def log_pages(self, **options: Any) -> Pages:  # noqa: ANN401 - those of `Pages`
+        """Return a cursor over the log."""
+        return Pages(self.io, self.keys.log, self.log_name, absent=self.directory.look, **options)
 
     def in_stream(self, stream: str, entry: Any) -> Recorded[E]:  # noqa: ANN401 - [id, [field, value, ...]]
         """Decode an entry of one stream."""
@@ -213,7 +256,9 @@ class StoreCore(Generic[E]):
             raise self._foreign((position, fields)) from error
         where = f"event {version} of stream {stream!r} in {self.name!r} (position {position})"
         event, name, schema_version = self.codec.load(stored, data, where)
-        return Recorded(event, event_id, stream, version, position, name, time_us, schema_version, envelope)
+        return Recorded(
+            event, event_id, stream, version, position, name, time_us, schema_version, envelope, self.partition
+        )
 
     def _foreign(self, entry: Any) -> InvalidEvent:  # noqa: ANN401
         return InvalidEvent(f"entry {entry[0]!r} of {self.name!r} was not written by gridsync: its fields are not ours")
@@ -222,6 +267,19 @@ class StoreCore(Generic[E]):
         """Return ids that nobody else has."""
         token = self.io.token()
         return (token,) if count == 1 else tuple(f"{token}-{k}" for k in range(count))
+
+
+def chosen(partitions: tuple[StoreCore[E], ...], partition: int | None) -> tuple[StoreCore[E], ...]:
+    """Return one of *partitions*, or all.
+
+    Raises:
+        UsageError: There is no such partition.
+    """
+    if partition is None:
+        return partitions
+    if isinstance(partition, bool) or not isinstance(partition, int) or not 0 <= partition < len(partitions):
+        raise UsageError(f"partition={partition!r:.100}: they are numbered from 0 to {len(partitions) - 1}")
+    return partitions[partition : partition + 1]
 
 
 def _fields(flat: list[bytes]) -> dict[bytes, bytes]:

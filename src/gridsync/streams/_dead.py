@@ -9,18 +9,19 @@ from gridsync._io import run_sync
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
+    from gridsync.streams._boxes import Boxes
     from gridsync.streams._letters import DeadLetter, Letters, Replayed
 
 
 class DeadLetters:
-    """The dead letters of a consumer group: iterate over them, oldest first.
+    """The dead letters of a consumer group: iterate over them, oldest first; of several partitions, one by one.
 
     Guarantee: until it is handled, skipped or discarded, a delivered event is either pending or a dead letter, never
     neither and never both (tests/sim/test_failures.py).
     Not guaranteed: that a failover keeps the last ones; replication is asynchronous.
     """
 
-    def __init__(self, letters: Letters) -> None:
+    def __init__(self, letters: Letters | Boxes) -> None:
         """Made by `ConsumerGroup.dead_letters`."""
         self._letters = letters
 
@@ -84,7 +85,7 @@ class AsyncDeadLetters:
     Not guaranteed: that a failover keeps the last ones; replication is asynchronous.
     """
 
-    def __init__(self, letters: Letters) -> None:
+    def __init__(self, letters: Letters | Boxes) -> None:
         """Made by `AsyncConsumerGroup.dead_letters`."""
         self._letters = letters
 

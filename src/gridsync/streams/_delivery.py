@@ -133,6 +133,8 @@ class Delivered(Generic[E]):
             words += (key, stored)
         words += changes
         words += plan.words(ids, core.codec.dump)
+        for part in plan.parts:
+            core.require(part.stream)
         touched = [keys.stream(part.stream) for part in plan.parts]
         try:
             # A lost reply may mean written: the script finds its mark, and changes nothing.

@@ -121,7 +121,7 @@ class Failure(Generic[E]):
     """What the handler raised; `UnknownEventType` or `InvalidEvent` if the event could not be read, `Diverged` if it is
     gone."""
     position: int
-    """The event's position in the store."""
+    """The event's position in the store, or in its partition."""
     recorded: Recorded[E] | None
     """The event; ``None`` if it could not be read, or is gone."""
     raw: dict[bytes, bytes]
@@ -136,6 +136,8 @@ class Failure(Generic[E]):
     retry_in: float | None = None
     """Seconds until it comes again; ``None`` if it does not, or if the server could not be told: then after
     `claim_idle`."""
+    partition: int = 0
+    """The partition of the store that its stream is in, from 0."""
 
 
 def described(error: BaseException) -> tuple[str, str]:

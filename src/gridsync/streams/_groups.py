@@ -10,25 +10,34 @@ from typing import TYPE_CHECKING, Any, Generic, Literal
 from gridsync._io import run_sync, telemetry
 from gridsync._units import Seconds, seconds
 from gridsync._units import name as checked
-from gridsync.errors import UsageError
-from gridsync.streams._consumer import Session
+from gridsync.errors import ServerError, UsageError
+from gridsync.streams._boxes import letters_of
+from gridsync.streams._consumer import Quiet, Session
+from gridsync.streams._crew import Crew, Desk, Turns
 from gridsync.streams._dead import AsyncDeadLetters, DeadLetters
 from gridsync.streams._delivery import AsyncDelivery, Delivery
 from gridsync.streams._failures import Failure, Policy, Retry, Rules
 from gridsync.streams._handlers import asked
 from gridsync.streams._joining import skip_removed
-from gridsync.streams._letters import Letters
 from gridsync.streams._look import CONSUMERS, PARKED, group_info, parked
 from gridsync.streams._model import E
 from gridsync.streams._settling import Consumed, Options
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
+    from typing import TypeAlias
 
-    from gridsync._io import IO
+    from gridsync._io import IO, Signal
+    from gridsync.streams._boxes import Boxes
     from gridsync.streams._core import StoreCore
     from gridsync.streams._delivery import Delivered
+    from gridsync.streams._letters import Letters
     from gridsync.streams._look import GroupInfo, ParkedEvent
+    from gridsync.streams._partitions import Store
+
+    Handle: TypeAlias = Callable[[Any], Coroutine[Any, Any, None]]
+    Complain: TypeAlias = Callable[[Failure[E]], Coroutine[Any, Any, None]]
+    Kind: TypeAlias = type[Delivered[Any]] | None
 
 BATCH_MAX = 1000
 CLAIM_IDLE_MIN = 0.1
@@ -43,12 +52,12 @@ _log = logging.getLogger("gridsync.streams")
 class _Group(Generic[E]):
     """What both kinds of group share: a name, where it starts, and how it is stopped."""
 
-    def __init__(self, core: StoreCore[E], name: str, start: Literal["first", "now"]) -> None:
+    def __init__(self, store: Store[E], name: str, start: Literal["first", "now"]) -> None:
         """Made by the store."""
-        self._core = core
+        self._store = store
         self._name = checked(name, "the name of a consumer group")
         self._from_now = _from_now(start)
-        self._stop = core.io.signal()
+        self._stop = store.io.signal()
 
     def stop(self) -> None:
         """End every `consume` of this object: running handlers finish, nothing new is begun.
@@ -58,46 +67,68 @@ class _Group(Generic[E]):
         """
         self._stop.set()
 
-    def _session(
+    async def _alone(self, options: Options, handle: Handle, complain: Complain[E], kind: Kind) -> Consumed:
+        """Consume what is in one partition."""
+        (core,) = self._store.partitions
+        try:
+            return await self._session(core, options, self._stop, handle, complain, kind, None).run()
+        except ServerError as error:
+            await core.compare(error)
+            raise
+
+    def _sessions(
+        self, options: Options, stop: Signal, handle: Handle, complain: Complain[E], kind: Kind
+    ) -> list[Session[E]]:
+        quiet = Quiet(self._store.io.monotonic())
+        return [self._session(core, options, stop, handle, complain, kind, quiet) for core in self._store.partitions]
+
+    def _session(  # noqa: PLR0917 - what a session takes
         self,
+        core: StoreCore[E],
         options: Options,
-        handle: Callable[[Any], Awaitable[None]],
-        complain: Callable[[Failure[E]], Awaitable[None]],
-        kind: type[Delivered[E]] | None,
+        stop: Signal,
+        handle: Handle,
+        complain: Complain[E],
+        kind: Kind,
+        quiet: Quiet | None,
     ) -> Session[E]:
         """Return the call; *handle* gets deliveries of this *kind*, or events."""
-        observed = telemetry.processing(handle, self._core.name, self._name, options.consumer)
+        observed = telemetry.processing(handle, core.name, self._name, options.consumer)
         return Session(
-            self._core,
+            core,
             self._name,
             options,
-            self._stop,
+            stop,
             from_now=self._from_now,
             handle=observed,
             complain=complain,
-            delivery=None if kind is None else partial(kind, self._core, self._name, options.consumer),
+            delivery=None if kind is None else partial(kind, core, self._name, options.consumer),
+            quiet=quiet,
         )
 
-    def _letters(self) -> Letters:
-        core = self._core
-        return Letters(core.io, core.keys, core.name, self._name, from_now=self._from_now)
+    def _letters(self) -> Letters | Boxes:
+        store = self._store
+        keys = [core.keys for core in store.partitions]
+        return letters_of(store.io, keys, store.name, self._name, from_now=self._from_now)
 
     async def _skip_removed(self) -> int:
-        core = self._core
-        return await skip_removed(core.io, core.keys, self._name, from_now=self._from_now)
+        store, skipped = self._store, 0
+        for core in store.partitions:
+            skipped += await skip_removed(store.io, core.keys, self._name, from_now=self._from_now)
+        return skipped
 
     async def _info(self, consumers_max: int) -> GroupInfo:
-        return await group_info(self._core.io, self._core.keys, self._core.name, self._name, consumers_max)
+        return await group_info(self._store.partitions, self._name, consumers_max)
 
     async def _parked(self, limit: int) -> tuple[ParkedEvent, ...]:
-        return await parked(self._core.io, self._core.keys, self._name, limit)
+        return await parked(self._store.partitions, self._name, limit)
 
     def _log(self, failure: Failure[E]) -> None:
         _log_failure(self._name, failure)
 
     def __repr__(self) -> str:
         """Name, store and whether it was stopped."""
-        return f"<{type(self).__name__} {self._name!r} of {self._core.name!r}{', stopped' * self._stop.is_set()}>"
+        return f"<{type(self).__name__} {self._name!r} of {self._store.name!r}{', stopped' * self._stop.is_set()}>"
 
 
 class ConsumerGroup(_Group[E]):
@@ -164,7 +195,7 @@ class ConsumerGroup(_Group[E]):
             raise UsageError("this handler is a coroutine function: use AsyncGrid, or pass a plain function")
         if concurrency != 1:
             raise UsageError(f"concurrency={concurrency}: a thread does one thing; call consume() in more threads")
-        call, delivers = asked(handler, self._core.codec.models)
+        call, delivers = asked(handler, self._store.codec.models)
 
         async def handle(subject: Any) -> None:  # noqa: ANN401 - a Recorded, or a Delivery
             done = call(subject)
@@ -177,7 +208,7 @@ class ConsumerGroup(_Group[E]):
             (on_error or self._log)(failure)
 
         options = _options(
-            self._core.io,
+            self._store.io,
             consumer,
             concurrency=concurrency,
             batch=batch,
@@ -185,7 +216,14 @@ class ConsumerGroup(_Group[E]):
             idle_stop=idle_stop,
             rules=Rules(policy, max_deliveries),
         )
-        return run_sync(self._session(options, handle, complain, Delivery if delivers else None).run())
+        kind = Delivery if delivers else None
+        store = self._store
+        if len(store.partitions) == 1:
+            return run_sync(self._alone(options, handle, complain, kind))
+        crew: Crew[E] = Crew(store.io, store.directory, self._stop)
+        desk = Desk(store.io, len(store.partitions), crew.halt)
+        sessions = self._sessions(options, crew.halt, desk.done_by(handle), desk.done_by(complain), kind)
+        return run_sync(crew.run(sessions, desk))
 
     def dead_letters(self) -> DeadLetters:
         """Return the events that this group has given up; nothing is sent."""
@@ -283,7 +321,7 @@ class AsyncConsumerGroup(_Group[E]):
         held goes back to the group at once.
         """
         _callable(handler, on_error)
-        call, delivers = asked(handler, self._core.codec.models)
+        call, delivers = asked(handler, self._store.codec.models)
 
         async def handle(subject: Any) -> None:  # noqa: ANN401 - a Recorded, or an AsyncDelivery
             done = call(subject)
@@ -296,7 +334,7 @@ class AsyncConsumerGroup(_Group[E]):
                 await done
 
         options = _options(
-            self._core.io,
+            self._store.io,
             consumer,
             concurrency=concurrency,
             batch=batch,
@@ -304,7 +342,13 @@ class AsyncConsumerGroup(_Group[E]):
             idle_stop=idle_stop,
             rules=Rules(policy, max_deliveries),
         )
-        return await self._session(options, handle, complain, AsyncDelivery if delivers else None).run()
+        kind = AsyncDelivery if delivers else None
+        store = self._store
+        if len(store.partitions) == 1:
+            return await self._alone(options, handle, complain, kind)
+        crew: Crew[E] = Crew(store.io, store.directory, self._stop)
+        turns = Turns(store.io, concurrency)
+        return await crew.run(self._sessions(options, crew.halt, turns.taken_by(handle), complain, kind))
 
     def dead_letters(self) -> AsyncDeadLetters:
         """Return the events that this group has given up; nothing is sent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, Literal
 
 from gridsync._io import run_sync
@@ -9,12 +10,17 @@ from gridsync._units import Seconds, seconds
 from gridsync._units import name as checked
 from gridsync.errors import UsageError
 from gridsync.streams._model import E
+from gridsync.streams._pages import read_mark
+from gridsync.streams._partitions import read_vector
 from gridsync.streams._readers import Reader
-from gridsync.streams._retention import Keeping, limits, reader_checkpoint
+from gridsync.streams._retention import Floor, Keeping, Limits, Trimmed, limits, reader_checkpoint
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gridsync.streams._core import StoreCore
-    from gridsync.streams._retention import Floor, Kind, Trimmed
+    from gridsync.streams._partitions import Store
+    from gridsync.streams._retention import Kind
 
 READER_TTL_S = 7 * 24 * 3600.0
 
@@ -22,21 +28,62 @@ READER_TTL_S = 7 * 24 * 3600.0
 class _Both(Generic[E]):
     """What both kinds share."""
 
-    _core: StoreCore[E]
+    _core: Store[E]
 
-    def _keeping(self) -> Keeping:
-        return Keeping(self._core.io, self._core.keys)
+    def _keeping(self) -> list[Keeping]:
+        return [Keeping(core.io, core.keys) for core in self._core.partitions]
 
-    def _reader(self, name: str | None, ttl: Seconds | None) -> Reader | None:
+    def _reader(self, name: str | None, ttl: Seconds | None) -> Callable[[StoreCore[E]], Reader] | None:
         if name is None:
             return None
-        return Reader(self._core, name, _lasts(ttl, "reader_ttl"))
+        known, lasts_s = checked(name, "the name of a reader"), _lasts(ttl, "reader_ttl")
+        return lambda core: Reader(core, known, lasts_s)
+
+    async def _trim(self, whole: Limits) -> Trimmed:
+        keeping = self._keeping()
+        # What may stay of the whole store, each partition has its share of.
+        share = Limits(whole.age_us, *(_share(most, len(keeping)) for most in whole[1:]))
+        done = [await each.trim(share) for each in keeping]
+        return Trimmed(
+            sum(each.removed for each in done),
+            sum(each.left for each in done),
+            sum(each.kept for each in done),
+            next((each.held_by for each in done if each.held_by), None),
+            tuple(sorted({name for each in done for name in each.expired})),
+        )
+
+    async def _floor(self) -> Floor:
+        found = [await each.floor() for each in self._keeping()]
+        if len(found) == 1:
+            return found[0]
+        holders = (replace(holder, partition=k) for k, each in enumerate(found) for holder in each.holders)
+        return Floor(
+            sum(each.events for each in found),
+            sum(each.free for each in found),
+            sum(each.log_bytes for each in found),
+            tuple(sorted(holders, key=lambda holder: -holder.held)),
+        )
+
+    async def _release(self, kind: Kind, name: str) -> bool:
+        return any([await each.release(kind, name) for each in self._keeping()])
 
     async def _note(self, name: str, checkpoint: int | str, kind: Kind, ttl: Seconds | None) -> int:
         if kind not in ("reader", "replicator"):
             raise UsageError(f"kind={kind!r:.100}: reader or replicator")
         checked(name, "the name of a reader")
-        return await self._keeping().note(name, kind, _lasts(ttl, "ttl"), reader_checkpoint(checkpoint))
+        keeping, lasts_s = self._keeping(), _lasts(ttl, "ttl")
+        marks = [reader_checkpoint(mark) for mark in read_vector(checkpoint, len(keeping))]
+        removed = [await each.note(name, kind, lasts_s, mark) for each, mark in zip(keeping, marks, strict=True)]
+        if len(removed) == 1:
+            return removed[0]
+        # Positions of different partitions cannot be compared: only whether it is too late in one of them.
+        had = (read_mark(mark) for mark in marks)
+        late = (last for last, mark in zip(removed, had, strict=True) if last > (mark.number if mark else 0))
+        return max(late, default=0)
+
+
+def _share(most: int, count: int) -> int:
+    return most if most < 0 else -(-most // count)
 
 
 def _lasts(ttl: Seconds | None, what: str) -> float:
@@ -56,7 +103,8 @@ class Kept(_Both[E]):
 
         Args:
             max_age: Seconds; what was committed longer ago may go.
-            max_count: What is not among so many newest events may go; 1 removes all that everybody has had.
+            max_count: What is not among so many newest events may go; 1 removes all that everybody has had.  Of several
+                partitions each keeps its share, and at least one event.
             max_bytes: What does not fit into so much memory may go, by the estimate of ``MEMORY USAGE`` and as if all
                 events were of one size.
 
@@ -71,14 +119,14 @@ class Kept(_Both[E]):
         Not guaranteed: anything for readers that are not registered (`subscribe` with a *reader*, `note_reader`).
         Cost: one script per 1000 events removed, O(groups + projections + readers) each.
         """
-        return run_sync(self._keeping().trim(limits(max_age, max_count, max_bytes)))
+        return run_sync(self._trim(limits(max_age, max_count, max_bytes)))
 
     def floor(self) -> Floor:
         """Tell what is in the log, how much of it may go, and who has not had the rest.
 
         Cost: one script and one look per holder.
         """
-        return run_sync(self._keeping().floor())
+        return run_sync(self._floor())
 
     def note_reader(
         self,
@@ -97,7 +145,8 @@ class Kept(_Both[E]):
             ttl: Seconds after which it holds nothing any more, unless it is noted again; ``None`` for ever.
 
         Returns:
-            The last position that was removed from the log: if that is above yours, it is too late.
+            The last position that was removed from the log: if that is above yours, it is too late.  Of several
+            partitions, 0 unless it is too late in one of them.
         """
         return run_sync(self._note(name, checkpoint, kind, ttl))
 
@@ -110,7 +159,7 @@ class Kept(_Both[E]):
         Returns:
             Whether it was known.
         """
-        return run_sync(self._keeping().release(kind, name))
+        return run_sync(self._release(kind, name))
 
 
 class AsyncKept(_Both[E]):
@@ -120,11 +169,11 @@ class AsyncKept(_Both[E]):
         self, *, max_age: Seconds | None = None, max_count: int | None = None, max_bytes: int | None = None
     ) -> Trimmed:
         """Remove the oldest events from the log as far as everybody has had them; see `EventStore.trim`."""
-        return await self._keeping().trim(limits(max_age, max_count, max_bytes))
+        return await self._trim(limits(max_age, max_count, max_bytes))
 
     async def floor(self) -> Floor:
         """Tell what is in the log, and who has not had all of it; see `EventStore.floor`."""
-        return await self._keeping().floor()
+        return await self._floor()
 
     async def note_reader(
         self,
@@ -139,4 +188,4 @@ class AsyncKept(_Both[E]):
 
     async def release(self, kind: Kind, name: str = "") -> bool:
         """Forget somebody who holds the floor; see `EventStore.release`."""
-        return await self._keeping().release(kind, name)
+        return await self._release(kind, name)

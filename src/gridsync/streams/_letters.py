@@ -38,9 +38,9 @@ class DeadLetter:
     """An event that its group has given up, and why."""
 
     id: str
-    """Its id among the dead letters of the group."""
+    """Its id among the dead letters of the group; in several partitions it begins with the number of its own."""
     position: int
-    """The event's position in the store."""
+    """The event's position in the store, or in its partition."""
     stream: str
     """The event's stream; empty if the entry was not written by gridsync."""
     type: str
@@ -61,6 +61,8 @@ class DeadLetter:
     """The W3C ``traceparent`` of the last attempt; empty without tracing."""
     raw: dict[bytes, bytes]
     """The event as it was delivered, also if it cannot be read: ``t`` type, ``d`` payload and so on."""
+    partition: int = 0
+    """The partition of the store that its stream is in, from 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ CONSUMERS: Final = 100
 PARKED: Final = 100
 MOST: Final = 1000
 """Consumers, or parked events, in one answer."""
+_SUMS: Final = ("lag", "pending", "parked", "waiting", "returned", "dead")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -44,9 +45,9 @@ class StoreInfo:
     events: int
     """Events in the log now."""
     first: int
-    """The position of the first one there; 0 if there is none."""
+    """The position of the first one there, the lowest of all partitions; 0 if there is none."""
     last: int
-    """The last position that was given out; 0 before the first event."""
+    """The last position that was given out, the highest of all partitions; 0 before the first event."""
     streams: int
     """Streams that ever had an event."""
     bytes: int | None
@@ -54,6 +55,8 @@ class StoreInfo:
     projections.  ``None`` if the server does not tell."""
     groups: tuple[str, ...]
     """Its consumer groups."""
+    partitions: int = 1
+    """In how many partitions it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +128,29 @@ class ParkedEvent:
     """With whom it failed last; empty if it was a dead letter that was given back."""
     trace: str
     """The W3C ``traceparent`` of the last attempt; empty without tracing."""
+    partition: int = 0
+    """The partition of the store that its stream is in, from 0."""
 
 
-async def store_info(core: StoreCore[Any]) -> StoreInfo:
+async def store_info(partitions: Sequence[StoreCore[Any]]) -> StoreInfo:
     """Look at a store; see `EventStore.info`."""
+    found = await partitions[0].io.gather(*(_store_info(core) for core in partitions))
+    if len(found) == 1:
+        return found[0]
+    sizes = [each.bytes for each in found]
+    return StoreInfo(
+        name=found[0].name,
+        events=sum(each.events for each in found),
+        first=min((each.first for each in found if each.first), default=0),
+        last=max(each.last for each in found),
+        streams=sum(each.streams for each in found),
+        bytes=None if None in sizes else sum(size or 0 for size in sizes),
+        groups=tuple(sorted({group for each in found for group in each.groups})),
+        partitions=len(found),
+    )
+
+
+async def _store_info(core: StoreCore[Any]) -> StoreInfo:
     keys = core.keys
     told = await core.io.run(LOOK_STORE, (keys.meta, keys.versions, keys.log, keys.recent), (str(SAMPLE),))
     last, events, first, streams, size, groups, sample = told
@@ -142,8 +164,31 @@ async def store_info(core: StoreCore[Any]) -> StoreInfo:
     return StoreInfo(core.name, events, first, last, streams, total, names)
 
 
-async def group_info(io: IO, keys: EventKeys, store: str, group: str, consumers_max: int) -> GroupInfo:
+async def group_info(partitions: Sequence[StoreCore[Any]], group: str, consumers_max: int) -> GroupInfo:
     """Look at a group; see `ConsumerGroup.info`."""
+    looking = (_group_info(core.io, core.keys, core.name, group, consumers_max) for core in partitions)
+    found = await partitions[0].io.gather(*looking)
+    if len(found) == 1:
+        return found[0]
+    sums = {name: sum(getattr(each, name) for each in found) for name in _SUMS}
+    # One consumer has the same name in all partitions.
+    consumers: dict[str, ConsumerInfo] = {}
+    for each in (consumer for one in found for consumer in one.consumers):
+        known = consumers.get(each.name, ConsumerInfo(each.name, 0, each.idle))
+        consumers[each.name] = ConsumerInfo(each.name, known.pending + each.pending, min(known.idle, each.idle))
+    ages = [each.oldest_age for each in found if each.oldest_age is not None]
+    return GroupInfo(
+        store=found[0].store,
+        name=group,
+        exists=any(each.exists for each in found),
+        oldest_age=max(ages, default=None),
+        consumer_count=max(len(consumers), *(each.consumer_count for each in found)),
+        consumers=tuple(consumers[name] for name in sorted(consumers)[:consumers_max]),
+        **sums,
+    )
+
+
+async def _group_info(io: IO, keys: EventKeys, store: str, group: str, consumers_max: int) -> GroupInfo:
     asked = (keys.log, keys.retry(group), keys.waiting(group), keys.dead(group))
     most = str(counted(consumers_max, "consumers_max", MOST))
     told = await io.run(LOOK_GROUP, asked, (group, most))
@@ -164,14 +209,20 @@ async def group_info(io: IO, keys: EventKeys, store: str, group: str, consumers_
     )
 
 
-async def parked(io: IO, keys: EventKeys, group: str, limit: int) -> tuple[ParkedEvent, ...]:
+async def parked(partitions: Sequence[StoreCore[Any]], group: str, limit: int) -> tuple[ParkedEvent, ...]:
     """Look at what a group has put aside; see `ConsumerGroup.parked`."""
-    asked = (keys.log, keys.retry(group), keys.failed(group))
-    rows = await io.run(LOOK_PARKED, asked, (group, str(counted(limit, "limit", MOST))))
-    return tuple(_parked(row) for row in rows)
+    most = str(counted(limit, "limit", MOST))
+
+    async def look(core: StoreCore[Any]) -> list[ParkedEvent]:
+        keys = core.keys
+        rows = await core.io.run(LOOK_PARKED, (keys.log, keys.retry(group), keys.failed(group)), (group, most))
+        return [_parked(row, core.partition) for row in rows]
+
+    found = await partitions[0].io.gather(*(look(core) for core in partitions))
+    return tuple(sorted((each for rows in found for each in rows), key=lambda each: each.due)[:limit])
 
 
-def _parked(row: Sequence[Any]) -> ParkedEvent:
+def _parked(row: Sequence[Any], partition: int) -> ParkedEvent:
     entry_id, due_ms, times, record, stream, kind = row
     setback = Setback.read(record) if record else None
     replayed = setback is not None and setback.attempts == 0
@@ -187,6 +238,7 @@ def _parked(row: Sequence[Any]) -> ParkedEvent:
         last=_at(setback.last_ms) if setback else None,
         consumer=setback.consumer if setback and not replayed else "",
         trace=setback.trace if setback else "",
+        partition=partition,
     )
 
 

@@ -8,7 +8,7 @@ the proof and what follows, so nothing can come between.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol
 
 from gridsync._io import Category, Command
 from gridsync._units import read_from as source
@@ -16,7 +16,7 @@ from gridsync.errors import Diverged, Truncated, UsageError
 from gridsync.streams._model import E
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from gridsync._io import IO, ReadFrom
     from gridsync.streams._records import Recorded
@@ -95,8 +95,12 @@ class Pages:
         reverse: bool = False,
         limit: int | None = None,
         read_from: ReadFrom = "primary",
+        absent: Callable[[ReadFrom], Awaitable[None]],
     ) -> None:
-        """Bring *limit* entries from number *start*, or what follows *mark*, to *end*; *name* goes into errors."""
+        """Bring *limit* entries from number *start*, or what follows *mark*, to *end*; *name* goes into errors.
+
+        *absent* is awaited whenever there is nothing at all: it may know that this is the wrong place to look.
+        """
         if limit is not None and limit < 0:
             raise UsageError(f"limit={limit}: it cannot be negative; None reads to the end")
         self.mark = mark
@@ -108,6 +112,7 @@ class Pages:
         self._reverse = reverse
         self._left = limit
         self._read_from = source(read_from)
+        self._absent = absent
 
     async def next(self) -> list[Any]:
         """Return the next raw entries; none at the end.
@@ -141,6 +146,8 @@ class Pages:
         low, asked = (self._start, count) if mark is None else (mark.number, count + 1)
         args = (f"{low}-0", "+" if self._end is None else f"{self._end}-0", "COUNT", str(asked))
         entries: list[Any] = await self._io.read(RANGE, (self._key,), args, read_from=self._read_from)
+        if not entries:
+            await self._absent(self._read_from)
         if mark is not None:
             entries = self._proven(mark, entries)[:count]
         if not entries:
@@ -167,6 +174,8 @@ class Pages:
     async def _back(self, count: int) -> list[Any]:
         args = ("+" if self._end is None else f"{self._end}-0", f"{self._start}-0", "COUNT", str(count))
         entries: list[Any] = await self._io.read(RANGE_BACK, (self._key,), args, read_from=self._read_from)
+        if not entries:
+            await self._absent(self._read_from)
         if self.mark is not None and self._end is not None and (not entries or number(entries[0]) != self._end):
             raise self._truncated(self._end, self._end + 1)
         if not entries:
@@ -202,21 +211,32 @@ class Pages:
         )
 
 
+class Paged(Protocol):
+    """What brings entries page by page."""
+
+    async def next(self) -> list[Any]:
+        """Return the next raw entries; none at the end."""
+
+
 class Reading(Generic[E]):
     """Pages, what is wanted of them, and how it is decoded."""
 
     def __init__(
         self,
-        pages: Pages,
+        pages: Paged,
         decode: Callable[[Any], Recorded[E]],
         wanted: Callable[[Any], bool] | None = None,
         limit: int | None = None,
     ) -> None:
         """Yield at most *limit* of those that are *wanted*."""
-        self.next = pages.next
+        self._pages = pages
         self.decode = decode
         self._wanted = wanted
         self._left = limit
+
+    async def next(self) -> list[Any]:
+        """Return the next raw entries, which `decode` reads until this is called again; none at the end."""
+        return await self._pages.next()
 
     def takes(self, entry: Any) -> bool:  # noqa: ANN401
         """Tell whether *entry* is wanted."""

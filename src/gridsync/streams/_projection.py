@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 from gridsync._io import Category, Command, load, run_sync
 from gridsync._units import name as checked
-from gridsync.errors import UsageError
+from gridsync.errors import GridsyncError, UsageError
+from gridsync.streams._cursors import Cursor, Cursors
 from gridsync.streams._model import E
-from gridsync.streams._pages import Pages, mark_of, read_mark
-from gridsync.streams._subscription import more, patiently
+from gridsync.streams._pages import mark_of
+from gridsync.streams._partitions import vector
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from gridsync.streams._core import StoreCore
+    from gridsync.streams._partitions import Store
     from gridsync.streams._records import Recorded
 
 PROJECT: Final = load("gridsync.streams", "project")
@@ -82,13 +83,12 @@ class Projected:
 class _Projection(Generic[E]):
     """What both kinds share."""
 
-    def __init__(self, core: StoreCore[E], name: str, takes: Callable[[Any], bool] | None) -> None:
+    def __init__(self, store: Store[E], name: str, takes: Callable[[Any], bool] | None) -> None:
         """Made by the store."""
-        self._core = core
+        self._store = store
         self._name = checked(name, "the name of a projection")
         self._takes = takes
-        self._view = core.keys.view(name)
-        self._stop = core.io.signal()
+        self._stop = store.io.signal()
 
     def stop(self) -> None:
         """End every `run` of this object after the batch that it is at.
@@ -98,56 +98,75 @@ class _Projection(Generic[E]):
         self._stop.set()
 
     async def _run(self, apply: Callable[[Changes, Recorded[E]], Any], *, once: bool) -> Projected:
-        core, done = self._core, 0
-        at = await self._at() if once else await patiently(core, self._stop, self._at)
-        if at is None:
-            return Projected(0, "0")
-        pages = self._from(at)
-        while not self._stop.is_set():
-            entries = await pages.next() if once else await more(core, pages, self._stop)
-            if once and not entries:
-                break
+        done = 0
+        cursors: Cursors[E] = Cursors(self._store.partitions, self._stop, self._at, once=once)
+        while (found := await cursors.next()) is not None:
+            cursor, entries = found
             for first in range(0, len(entries), BATCH):
                 batch = entries[first : first + BATCH]
                 changes, count = Changes(), 0
                 for entry in batch:
                     if self._takes is None or self._takes(entry):
-                        outcome = apply(changes, core.in_log(entry))
+                        outcome = apply(changes, cursor.core.in_log(entry))
                         if inspect.isawaitable(outcome):
                             await outcome
                         count += 1
                 after = mark_of(batch[-1]).checkpoint()
-                # Repeated, it finds itself at the new checkpoint: what is written is written once, and whole.
-                write = partial(self._write, (self._name, at, after, *changes.words()))
-                there = await write() if once else await patiently(core, self._stop, write)
-                if there is None:
-                    return Projected(done, at)
-                at = there
+                try:
+                    there = await self._write(cursor, after, changes)
+                except GridsyncError as error:
+                    cursors.failed(cursor, error)
+                    there = cursor.seen
                 if there != after:
-                    # Somebody else runs it, too, and was faster: the events go on from where it is now.
-                    pages = self._from(at)
+                    # The server is away; or somebody else runs it, too, and was faster: it goes on from where it is.
+                    cursor.place(there)
                     break
+                cursor.seen = after
                 done += count
-        return Projected(done, at)
+        return Projected(done, vector([cursor.seen for cursor in cursors.all]))
 
-    async def _write(self, args: tuple[str, ...]) -> str:
-        there = await self._core.io.run(PROJECT, (self._view, self._core.keys.places), args)
+    async def _write(self, cursor: Cursor[E], after: str, changes: Changes) -> str:
+        keys = cursor.core.keys
+        # Repeated, it finds itself at the new checkpoint: what is written is written once, and whole.
+        there = await self._store.io.run(
+            PROJECT, (keys.view(self._name), keys.places), (self._name, cursor.seen, after, *changes.words())
+        )
         return str(there.decode())
 
-    def _from(self, at: str) -> Pages:
-        return Pages(self._core.io, self._core.keys.log, self._core.log_name, mark=read_mark(at))
-
-    async def _at(self) -> str:
-        found = await self._core.io.run(LOOK, (self._core.keys.places,), (self._name,))
+    async def _at(self, core: StoreCore[E]) -> str:
+        found = await core.io.run(LOOK, (core.keys.places,), (self._name,))
         return "0" if found is None else found.decode()
 
-    async def _get(self, field: str) -> str | None:
-        found = await self._core.io.run(LOOK, (self._view,), (checked(field, "the name of a field"),))
-        return None if found is None else found.decode()
+    async def _checkpoint(self) -> str:
+        return vector(await self._store.io.gather(*(self._at(core) for core in self._store.partitions)))
+
+    async def _get(self, field: str, partition: int | None) -> str | None:
+        found = await self._parts(field, partition)
+        if len(found) > 1:
+            raise UsageError(
+                f"field {field!r} of projection {self._name!r} is in {len(found)} partitions, for events in each of "
+                "them changed it: total() adds them up, partition= chooses one"
+            )
+        return found[0] if found else None
+
+    async def _total(self, field: str) -> int:
+        found = await self._parts(field, None)
+        try:
+            return sum(map(int, found))
+        except ValueError as error:
+            raise UsageError(f"field {field!r} of projection {self._name!r} is no whole number: {found}") from error
+
+    async def _parts(self, field: str, partition: int | None) -> list[str]:
+        checked(field, "the name of a field")
+        cores = self._store.chosen(partition)
+        found = await self._store.io.gather(
+            *(core.io.run(LOOK, (core.keys.view(self._name),), (field,)) for core in cores)
+        )
+        return [value.decode() for value in found if value is not None]
 
     def __repr__(self) -> str:
         """Name, store and whether it was stopped."""
-        return f"<{type(self).__name__} {self._name!r} of {self._core.name!r}{', stopped' * self._stop.is_set()}>"
+        return f"<{type(self).__name__} {self._name!r} of {self._store.name!r}{', stopped' * self._stop.is_set()}>"
 
 
 class Projection(_Projection[E]):
@@ -189,13 +208,30 @@ class Projection(_Projection[E]):
 
         return run_sync(self._run(applied, once=once))
 
-    def get(self, field: str) -> str | None:
-        """Return the value of a field; ``None`` if it is not there."""
-        return run_sync(self._get(field))
+    def get(self, field: str, *, partition: int | None = None) -> str | None:
+        """Return the value of a field; ``None`` if it is not there.
+
+        Args:
+            field: Its name.
+            partition: Of a store in several partitions, each has a view of its own, of the events in it: look only into
+                this one.  ``None`` looks into all of them, one round trip each.
+
+        Raises:
+            UsageError: Several partitions have this field.
+        """
+        return run_sync(self._get(field, partition))
+
+    def total(self, field: str) -> int:
+        """Return the sum of a field over all partitions; 0 if it is nowhere.
+
+        Raises:
+            UsageError: It is no whole number.
+        """
+        return run_sync(self._total(field))
 
     def checkpoint(self) -> str:
         """Return how far it has got."""
-        return run_sync(self._at())
+        return run_sync(self._checkpoint())
 
 
 class AsyncProjection(_Projection[E]):
@@ -212,13 +248,17 @@ class AsyncProjection(_Projection[E]):
         _check(apply)
         return await self._run(apply, once=once)
 
-    async def get(self, field: str) -> str | None:
+    async def get(self, field: str, *, partition: int | None = None) -> str | None:
         """Return the value of a field; see `Projection.get`."""
-        return await self._get(field)
+        return await self._get(field, partition)
+
+    async def total(self, field: str) -> int:
+        """Return the sum of a field over all partitions; see `Projection.total`."""
+        return await self._total(field)
 
     async def checkpoint(self) -> str:
         """Return how far it has got; see `Projection.checkpoint`."""
-        return await self._at()
+        return await self._checkpoint()
 
 
 def _check(apply: object) -> None:

@@ -23,7 +23,7 @@ class Appended:
     version: int
     """The stream's version after the last event of this commit; the first event has version 1."""
     position: int
-    """The position of that event among all events of the store; the first has position 1."""
+    """The position of that event among all events of the store, or of its partition; the first has position 1."""
     event_ids: tuple[str, ...]
     """The ids of the events, as given or generated."""
     replayed: bool
@@ -55,7 +55,7 @@ class Recorded(Generic[E]):
     version: int
     """Its place in the stream, from 1, without gaps."""
     position: int
-    """Its place among all events of the store, from 1, without gaps, in commit order."""
+    """Its place among all events of the store, or of its partition, from 1, without gaps, in commit order."""
     type: str
     """The type name it was stored under."""
     time_us: int
@@ -64,10 +64,15 @@ class Recorded(Generic[E]):
     """The version of its type's schema that it was stored with; see `EventStore`."""
     envelope: Envelope = EMPTY
     """What is known of the commit that it came with."""
+    partition: int = 0
+    """The partition of the store that its stream is in, from 0."""
 
     @property
     def checkpoint(self) -> str:
-        """What a reader stores to go on after this event: it says where it stands, and proves that it is this one."""
+        """What a reader stores to go on after this event: it says where it stands, and proves that it is this one.
+
+        Of a store in several partitions, it is what a reader of this one partition stores.
+        """
         return checkpoint(self.position, self.time_us, self.id)
 
     @property

@@ -214,7 +214,9 @@ class Settling(ABC, Generic[E]):
             finally:
                 self._failing.discard(entry[0])
         raw = fields_of(entry)
-        await self._report(Failure(error, int(entry[0][:-2]), recorded, raw, attempts, decided, retry_in))
+        await self._report(
+            Failure(error, int(entry[0][:-2]), recorded, raw, attempts, decided, retry_in, self._store.partition)
+        )
         if decided == "stop":
             self._broken = error
             self._ended = True

@@ -1,105 +1,62 @@
-"""Subscriptions: from the past into the present with one cursor, for threads and for asyncio.
-
-Whatever is delivered was read by range, in pages that prove that they go on where the last one ended (`_pages.py`); a
-blocking read only tells that there is something.  So there is no moment at which catching up ends and something else
-begins, and a server that took over without the last events is noticed before the first event of another history.
-"""
+"""Subscriptions: from the past into the present with one cursor for each partition, for threads and for asyncio."""
 
 from __future__ import annotations
 
-import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic
 
-from gridsync._io import Category, Command, run_sync
-from gridsync.errors import GridsyncError
-from gridsync.streams._away import BLOCK_MAX, PAUSE_MAX, PAUSE_MIN, raise_if_final
+from gridsync._io import run_sync
+from gridsync.streams._cursors import Cursor, Cursors
 from gridsync.streams._model import E
-from gridsync.streams._pages import RANGE_BACK, Pages, mark_of, read_mark
+from gridsync.streams._pages import RANGE_BACK, mark_of, read_mark
+from gridsync.streams._partitions import read_vector, vector
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
-    from gridsync._io import Signal
     from gridsync.streams._core import StoreCore
+    from gridsync.streams._partitions import Store
     from gridsync.streams._readers import Reader
     from gridsync.streams._records import Recorded
 
-_BLOCK_MS: Final = str(round(BLOCK_MAX * 1000))
-# It delivers nothing, so it may be repeated; but nobody waits for its answer any more by then.
-WATCH: Final = Command("streams.watch", Category.READ, ("XREAD", "COUNT", "1", "BLOCK", _BLOCK_MS, "STREAMS"))
 NOW: Final = "now"
-
-T = TypeVar("T")
-
-_log = logging.getLogger("gridsync.streams")
-
-
-async def patiently(core: StoreCore[Any], stop: Signal, attempt: Callable[[], Awaitable[T]]) -> T | None:
-    """Return what *attempt* returns, sooner or later; ``None`` when stopped.
-
-    Raises:
-        GridsyncError: What no waiting heals.
-    """
-    pause = PAUSE_MIN
-    while not stop.is_set():
-        try:
-            return await attempt()
-        except GridsyncError as error:
-            raise_if_final(error)
-            _log.warning("%s, next attempt in %.1f s: %s", core.log_name, pause, error)
-            await stop.wait(pause)
-            pause = min(pause * 2, PAUSE_MAX)
-    return None
-
-
-async def more(core: StoreCore[Any], pages: Pages, stop: Signal) -> list[Any]:
-    """Return the next entries of the log; none when stopped, or when there may be some by now.
-
-    Raises:
-        Truncated: What comes next was removed.
-        Diverged: What was read last is not there any more.
-    """
-
-    async def look() -> list[Any]:
-        entries = await pages.next()
-        if not entries:
-            after = 0 if pages.mark is None else pages.mark.number
-            await core.io.block(WATCH, (core.keys.log,), (f"{after}-0",), wait=BLOCK_MAX, stop=stop)
-        return entries
-
-    return await patiently(core, stop, look) or []
 
 
 class _Subscribed(Generic[E]):
-    """What both kinds share: a cursor over the log that waits at its end."""
+    """What both kinds share: cursors over the logs that wait at their ends."""
 
     def __init__(
         self,
-        core: StoreCore[E],
+        store: Store[E],
         after: int | str,
         takes: Callable[[Any], bool] | None,
-        reader: Reader | None = None,
+        partition: int | None = None,
+        reader: Callable[[StoreCore[E]], Reader] | None = None,
     ) -> None:
-        """Made by the store."""
-        self._io = core.io
-        self._core = core
-        self._reader = reader
-        self._after = after
+        """Made by the store; *reader* gives who notes how far it has got in a partition."""
+        self._name = store.name
         self._takes = takes
-        self._stop = core.io.signal()
+        self._stop = store.io.signal()
+        cores = store.chosen(partition)
+        # Where "now" is, only the server knows, and where a registered reader was.
+        self._starts = {} if after == NOW else dict(zip(cores, map(str, read_vector(after, len(cores))), strict=True))
+        self._readers = {} if reader is None else {core: reader(core) for core in cores}
+        self._cursors: Cursors[E] = Cursors(cores, self._stop, self._begin)
+        for cursor in self._cursors.all:
+            cursor.seen = self._starts.get(cursor.core, "0")
+            read_mark(cursor.seen)
+        self._at: Cursor[E] = self._cursors.all[0]
         self._page: deque[Any] = deque()
-        # The cursor, once it is known where "now" is, and where a registered reader was.
-        pages = None if after == NOW else self._from(after)
-        self._pages: Pages | None = None if reader is not None else pages
-        self._seen = "0" if after == NOW else str(after)
 
     @property
     def checkpoint(self) -> str:
-        """What to store, and to give to `subscribe` as *after*: the last event that was yielded or passed over."""
-        return self._seen
+        """What to store, and to give to `subscribe` as *after*: the last event that was yielded or passed over.
+
+        Over several partitions it holds that of each.
+        """
+        return vector([cursor.seen for cursor in self._cursors.all])
 
     def stop(self) -> None:
         """End the iteration: what was read already is not yielded any more.
@@ -108,50 +65,51 @@ class _Subscribed(Generic[E]):
         """
         self._stop.set()
 
-    def _from(self, after: int | str) -> Pages:
-        return Pages(self._io, self._core.keys.log, self._core.log_name, mark=read_mark(after))
-
     async def _next(self) -> Recorded[E] | None:
         """Return the next event that is wanted; ``None`` when stopped."""
-        begun = self._pages is not None
         while not self._stop.is_set():
-            if self._reader is not None and begun:
+            if self._readers:
                 # Whoever asks for the next event has dealt with this one.
-                await self._reader.had(self._seen)
-            begun = True
+                await self._had(self._at)
             while self._page:
                 entry = self._page.popleft()
                 if self._takes is None or self._takes(entry):
-                    recorded = self._core.in_log(entry)
-                    self._seen = recorded.checkpoint
+                    recorded = self._at.core.in_log(entry)
+                    self._at.seen = recorded.checkpoint
                     return recorded
                 if not self._page:
-                    self._seen = mark_of(entry).checkpoint()
-            pages = self._pages or await patiently(self._core, self._stop, self._begin)
-            if pages is not None:
-                # Cancelled here, the cursor stands where it stood.
-                self._page.extend(await more(self._core, pages, self._stop))
-        if self._reader is not None and self._pages is not None:
-            await self._reader.had(self._seen, now=True)
+                    self._at.seen = mark_of(entry).checkpoint()
+            # Cancelled here, the cursors stand where they stood.
+            if (found := await self._cursors.next()) is not None:
+                for cursor in self._cursors.all if self._readers else ():
+                    await self._had(cursor)
+                self._at = found[0]
+                self._page.extend(found[1])
+        for cursor in self._cursors.all if self._readers else ():
+            await self._had(cursor, now=True)
         return None
 
-    async def _begin(self) -> Pages:
-        noted = None if self._reader is None else await self._reader.place()
-        if noted is not None:
-            self._seen = noted
-        elif self._after == NOW:
-            newest = await self._io.run(RANGE_BACK, (self._core.keys.log,), ("+", "-", "COUNT", "1"))
-            self._seen = mark_of(newest[0]).checkpoint() if newest else "0"
-        if self._reader is not None:
+    async def _had(self, cursor: Cursor[E], *, now: bool = False) -> None:
+        if cursor.pages is not None:
+            await self._readers[cursor.core].had(cursor.seen, now=now)
+
+    async def _begin(self, core: StoreCore[E]) -> str:
+        reader = self._readers.get(core)
+        seen = None if reader is None else await reader.place()
+        if seen is None:
+            seen = self._starts.get(core)
+        if seen is None:
+            newest = await core.io.run(RANGE_BACK, (core.keys.log,), ("+", "-", "COUNT", "1"))
+            seen = mark_of(newest[0]).checkpoint() if newest else "0"
+        if reader is not None:
             # Before the first page, so that nothing goes from under it.
-            await self._reader.had(self._seen, now=True)
-        self._pages = self._from(self._seen)
-        return self._pages
+            await reader.had(seen, now=True)
+        return seen
 
     def __repr__(self) -> str:
         """Store, checkpoint and whether it was stopped."""
         stopped = ", stopped" * self._stop.is_set()
-        return f"<{type(self).__name__} of {self._core.name!r} at {self._seen!r}{stopped}>"
+        return f"<{type(self).__name__} of {self._name!r} at {self.checkpoint!r}{stopped}>"
 
 
 class Subscription(_Subscribed[E]):
@@ -159,7 +117,7 @@ class Subscription(_Subscribed[E]):
 
     One thread iterates; `stop` may be called from any.  At the end of a ``with`` block it is stopped.
 
-    Guarantee: every event after the checkpoint once, in commit order, or `Truncated` or `Diverged`
+    Guarantee: every event after the checkpoint once, in commit order of its partition, or `Truncated` or `Diverged`
     (tests/streams/test_subscription.py).
     Not guaranteed: that an event yielded survives a failover; if it did not, the next one is `Diverged`.
     """

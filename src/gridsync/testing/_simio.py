@@ -262,7 +262,7 @@ class SimIO:
                 raise task.error
         return [task.finished.result() for task in tasks]
 
-    fan = gather
+    fan = beside = gather
 
     @staticmethod
     async def _ended(task: Task) -> None:

@@ -18,6 +18,7 @@ local meta, versions, log, recent, stream = KEYS[1], KEYS[2], KEYS[3], KEYS[4], 
 local name = ARGV[1]
 local version = tonumber(redis.call('HGET', versions, name) or 0)
 local position = tonumber(redis.call('HGET', meta, 'pos') or 0)
+if not position then return redis.error_reply('PARTITIONED this store is in several partitions') end
 
 -- A counter without its stream, or the reverse, was evicted or deleted by hand: writing on would mix two histories.
 if (version == 0 and redis.call('XLEN', stream) > 0) or (position == 0 and redis.call('XLEN', log) > 0) then

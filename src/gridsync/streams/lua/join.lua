@@ -14,6 +14,9 @@
 -- Cost O(1)
 local log, meta, floors, group = KEYS[1], KEYS[2], KEYS[3], ARGV[1]
 local place = redis.call('HMGET', meta, 'pos', 'trimmed')
+if place[1] and not tonumber(place[1]) then
+  return redis.error_reply('PARTITIONED this store is in several partitions')
+end
 local trimmed = tonumber(place[2] or 0)
 local noted = redis.call('HGET', floors, group)
 local floor, skipped

@@ -9,6 +9,7 @@ local position = tonumber(redis.call('HGET', meta, 'pos') or 0)
 -- {3, part, version} in part; or nil and what fits.  Asking for a stream's length also notices a key of a wrong type.
 local function examine(at)
   local fits, before, again, part, refused = {}, {1}, nil, nil, nil
+  if not position then return redis.error_reply('PARTITIONED this store is in several partitions') end
   for k, stream in ipairs(streams) do
     local name, expected, count = args[at], tonumber(args[at + 1]), tonumber(args[at + 2])
     local version = tonumber(redis.call('HGET', versions, name) or 0)
