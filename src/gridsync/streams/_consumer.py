@@ -18,7 +18,7 @@ from gridsync.streams._away import BLOCK_MAX, PAUSE_MAX, PAUSE_MIN, is_gone, rai
 from gridsync.streams._failures import Failure, Verdict
 from gridsync.streams._joining import join
 from gridsync.streams._model import E
-from gridsync.streams._pages import Pages, mark_of, number
+from gridsync.streams._pages import mark_of, number
 from gridsync.streams._settling import FRESH, Consumed, Settling
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Session(Settling[E]):
         self._log_key = store.keys.log
         self._queue: deque[Any] = deque()
         # The newest event that was delivered here; a failover that lost it may give its position to another one.
-        self._seen = Pages(self._io, self._log_key, store.log_name)
+        self._seen = store.log_pages()
         self._fetching: Signal | None = None
         self._joined = False
         # Where in our own pending list to look for deliveries that this process does not know of; None: nowhere.
