@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PING = Command("test.ping", Category.READ, ("PING",))
 POP = Command("test.pop", Category.NEVER, ("BLPOP",))
-TIMEOUT_S = 0.4
+TIMEOUT_S = 1.0
 LONG_S = 60.0
 """The timeout of a call that must not need it: it would let the test fail by its own bound."""
 

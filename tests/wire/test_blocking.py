@@ -129,8 +129,9 @@ def test_a_greeting_that_never_comes_says_how_long_it_was_waited_for(timeout: fl
 def test_a_silent_server_fails_the_call_by_its_deadline(sync_io: Callable[..., SyncIO]):
     with FakeServer(silent) as server:
         io = sync_io(server.url)
+        io.connect()
         with pytest.raises(OutcomeUnknown, match="look whether it took effect"):
-            run_sync(io.run(INCR, ["n"], timeout=0.05))
+            run_sync(io.run(INCR, ["n"], timeout=0.5))
         assert server.requests == [(b"INCR", b"n")]
 
 

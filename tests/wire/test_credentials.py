@@ -212,7 +212,7 @@ class Stuck(CredentialProvider):
 
 @KINDS
 async def test_a_provider_that_blocks_is_named_and_blocks_no_loop(kind: str, guarded: RedisServer):
-    settings = Settings(redis_url=f"redis://{guarded.host}:{guarded.port}", redis_connection_timeout=0.3)
+    settings = Settings(redis_url=f"redis://{guarded.host}:{guarded.port}", redis_connection_timeout=1.0)
     provider, turns = Stuck(), 0
 
     async def turn() -> None:

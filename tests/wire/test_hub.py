@@ -118,24 +118,27 @@ async def test_a_cut_connection_wakes_everybody_and_is_opened_again(
 
 async def test_a_connection_that_confirms_nothing_is_replaced(world: World, proxy: FaultProxy):
     """Silent and open, it would keep every waiter of the process from hearing anything, for ever."""
-    io = world.io(timeout=0.3)
+    io = world.io(timeout=20.0)
     ear = ear_of(io)
     await ear_do(world, ear, "open")
     proxy.blackhole(requests=False)
     other = ear_of(io, "z" * 12 + "1")
+    io._hub._timeout = 0.3
     with pytest.raises(Unavailable, match="did not confirm the subscription"):
         await ear_do(world, other, "open")
+    io._hub._timeout = 20.0
     proxy.heal()
     await ear_do(world, other, "open")
     assert proxy.accepted >= 2
 
 
 async def test_a_server_that_is_away_fails_the_waiter_by_its_deadline(world: World, proxy: FaultProxy):
-    io = world.io(timeout=0.3)
+    io = world.io(timeout=20.0)
     await ear_do(world, ear_of(io), "open")
     proxy.refuse()
     proxy.cut()
     await soon(lambda: not io._hub.ears.heard)
+    io._hub._timeout = 1.0
     with pytest.raises(Unavailable, match="cannot connect"):
         await ear_do(world, ear_of(io), "open")
 

@@ -302,6 +302,7 @@ def test_a_threads_reply_never_comes_late_to_another(sync_io: Callable[..., Sync
 
     with FakeServer(answer) as server:
         io = sync_io(server.url, pool_size=1)
+        io.connect()
         with pytest.raises(OutcomeUnknown):
-            run_sync(io.run(ADD, ["slow"], timeout=0.05))
+            run_sync(io.run(ADD, ["slow"], timeout=0.5))
         assert run_sync(io.run(ECHO, ["quick"])) == b"quick"

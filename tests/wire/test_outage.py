@@ -135,7 +135,7 @@ async def test_a_probe_outlives_the_call_that_sent_it():
         endpoint = parse(server.url, connect_timeout=LONG_S)
         endpoint.guard.govern(Policy(pause_s=0.05), [])
         io = AsyncIO(endpoint, inflight_max=100, timeout=0.2)
-        assert await io.run(PING, ()) == b"PONG"
+        assert await io.run(PING, (), timeout=LONG_S) == b"PONG"
         (breaker,) = endpoint.guard._breakers.values()
         slow.set()
         server.peers[0].close()
@@ -323,7 +323,7 @@ async def test_a_thousand_calls_under_way_survive_a_cut(outage: Outage, flushed:
 async def test_a_grid_tells_of_state_changes(flushed: RedisServer):
     """Settings reach the breaker, and a callback hears of it, in both worlds."""
     settings = Settings(
-        redis_url=flushed.url, redis_command_timeout=0.2, redis_connection_timeout=0.2, gridsync_breaker_pause=0.01
+        redis_url=flushed.url, redis_command_timeout=0.2, redis_connection_timeout=30, gridsync_breaker_pause=0.01
     )
     heard: list[StateChange] = []
     with Grid(settings=settings) as grid:
@@ -348,7 +348,7 @@ async def test_a_grid_tells_of_state_changes(flushed: RedisServer):
 
 async def test_switched_off_every_call_waits(flushed: RedisServer):
     settings = Settings(
-        redis_url=flushed.url, redis_command_timeout=0.1, redis_connection_timeout=0.1, gridsync_breaker=False
+        redis_url=flushed.url, redis_command_timeout=0.1, redis_connection_timeout=30, gridsync_breaker=False
     )
     heard: list[StateChange] = []
     async with AsyncGrid(settings=settings) as grid:
@@ -366,7 +366,7 @@ async def test_an_outage_is_logged_once_however_many_locks_were_asked_for(
 ):
     """Each of a thousand callers whose lock may be taken gives it back, in vain: that is no thousand warnings."""
     settings = Settings(
-        redis_url=frozen.url, redis_command_timeout=0.3, redis_connection_timeout=0.3, gridsync_breaker_pause=LONG_S
+        redis_url=frozen.url, redis_command_timeout=1.0, redis_connection_timeout=30, gridsync_breaker_pause=LONG_S
     )
     with caplog.at_level(logging.DEBUG, "gridsync"):
         async with AsyncGrid(settings=settings) as grid:

@@ -425,7 +425,7 @@ async def test_a_connection_that_came_too_late_carries_nothing(
         patched.setattr(retry, "SPARE_S", 3600.0)
         patched.setattr(retry, "SPARE_SHARE", 1.0)
         with pytest.raises(Unavailable, match="no time left for an answer, so it was not sent; nothing was applied"):
-            await run(world, io, COUNT, "n", 0, timeout=0.2)
+            await run(world, io, COUNT, "n", 0, timeout=20)
     assert flushed.command("GET", "n") is None
     assert await run(world, io, COUNT, "n", 0) == 1
     flushed.command("DEL", "n")
@@ -501,7 +501,7 @@ async def test_a_repeat_has_what_is_left_of_the_calls_time_and_no_more(world: Wo
     with FakeServer(answer) as server:
         io = world.io(server.url, timeout=3600.0)
         with pytest.raises(Unavailable, match="no success in"):
-            await asyncio.wait_for(run(world, io, command(Category.READ), "k", timeout=0.5), 30)
+            await asyncio.wait_for(run(world, io, command(Category.READ), "k", timeout=3.0), 30)
         assert len(server.requests) == 2
         await world.close()
 
