@@ -6,6 +6,7 @@
 `gridsync.locks`                  exclusive leases with fences, first come first served
 `gridsync.limits`                 exact sliding windows, buckets, counters, slots
 `gridsync.streams`                an event store with expected versions, and consumer groups
+`gridsync.cache`                  typed values, loaded by one caller at a time
 `gridsync.health`                 is the server fit for all that?
 `gridsync.errors`                 every exception, in one tree
 `gridsync.settings`               the environment variables
@@ -30,6 +31,7 @@ from gridsync.errors import (
     InvalidEvent,
     InvalidLimit,
     InvalidURL,
+    InvalidValue,
     LeaseLost,
     LockTimeout,
     Misconfigured,
@@ -80,6 +82,7 @@ __all__ = [
     "InvalidEvent",
     "InvalidLimit",
     "InvalidURL",
+    "InvalidValue",
     "Lease",
     "LeaseLost",
     "Limiter",

@@ -7,6 +7,7 @@
     │   ├── InvalidURL                 a connection URL that cannot be used
     │   ├── InvalidLimit               a rate limit that cannot be read
     │   ├── InvalidEvent               an event that does not fit its model
+    │   ├── InvalidValue               a value that a cache could not give back as it is
     │   └── UnknownEventType           an event type that no model claims
     ├── NotNow                      the answer is no, for the moment
     │   ├── WaitTimeout (TimeoutError) what was waited for did not come in time
@@ -49,6 +50,7 @@ __all__ = [
     "InvalidEvent",
     "InvalidLimit",
     "InvalidURL",
+    "InvalidValue",
     "LeaseLost",
     "LockTimeout",
     "Misconfigured",
@@ -89,6 +91,10 @@ class InvalidLimit(UsageError):
 
 class InvalidEvent(UsageError):
     """An event, on its way in or out, does not fit its model."""
+
+
+class InvalidValue(UsageError):
+    """A value that would not come back from the cache as it is."""
 
 
 class UnknownEventType(UsageError):

@@ -28,6 +28,7 @@ from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import Endpoint, redacted
 from gridsync._units import seconds
 from gridsync._worlds import ForTasks, ForThreads
+from gridsync.cache import AsyncCache, Cache
 from gridsync.embedded import EmbeddedServer, open_embedded
 from gridsync.errors import UsageError
 from gridsync.limits import AsyncLimiter, AsyncLimits, Limiter, Limits
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from gridsync._io.guard import Listeners
     from gridsync._io.wire.place import Place
     from gridsync._units import Seconds
+    from gridsync.cache import Space
     from gridsync.errors import LeaseLost
     from gridsync.health import Health
     from gridsync.limits import OnError, Rule, Share
@@ -74,6 +76,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncGrid", "Grid"]
 
 E = TypeVar("E", bound=BaseModel)
+V = TypeVar("V")
 HEALTH_LEAST_S = 0.01
 """The shortest time that a health report is given."""
 
@@ -377,6 +380,10 @@ class Grid(Stays, ForThreads):
     def barrier(self, name: str, parties: int, *, ttl: Seconds = 3600.0) -> Barrier:
         """Return the barrier *name*, at which *parties* wait for each other; kept *ttl* seconds after its last use."""
         return Barrier(self._io, self.namespace, name, parties, ttl=ttl)
+
+    def cache(self, space: Space[V]) -> Cache[V]:
+        """Return the cache that *space* declares."""
+        return Cache(self._io, self.namespace, space)
 
     @property
     def limits(self) -> Limits:
@@ -715,6 +722,10 @@ class AsyncGrid(Stays, ForTasks):
     def barrier(self, name: str, parties: int, *, ttl: Seconds = 3600.0) -> AsyncBarrier:
         """Return the barrier *name*, at which *parties* wait for each other; kept *ttl* seconds after its last use."""
         return AsyncBarrier(self._io, self.namespace, name, parties, ttl=ttl)
+
+    def cache(self, space: Space[V]) -> AsyncCache[V]:
+        """Return the cache that *space* declares."""
+        return AsyncCache(self._io, self.namespace, space)
 
     @property
     def limits(self) -> AsyncLimits:

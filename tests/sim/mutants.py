@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from gridsync._io import load
+from tests.sim import cache_scenarios as caches
 from tests.sim import commit_scenarios as commits
 from tests.sim import election_scenarios as elections
 from tests.sim import failure_scenarios as failures
@@ -57,6 +58,53 @@ class Mutant(NamedTuple):
             raise LookupError(f"{script.name} has no {self.old!r} any more: plant the bug where it belongs now")
         return {script.name: script.source.replace(self.old, self.new)}
 
+
+CACHE = [
+    Mutant("cache", *words, scenario)
+    for *words, scenario in (
+        ("fetch", "if not owner or owner == token then", "do", "one process loads at a time", caches.loaded_once),
+        (
+            "fetch",
+            "if not owner or owner == token then",
+            "if not owner then",
+            "a grant whose reply was lost is granted again",
+            caches.killed_loader,
+        ),
+        ("fetch", "  redis.call('PEXPIRE', L, ARGV[2])\n", "", "a loader that died is forgotten", caches.killed_loader),
+        ("fetch", "id == ARGV[4]", "false", "what was invalidated is loaded again", caches.invalidated),
+        (
+            "put",
+            "if redis.call('HGET', L, 'o') ~= token then",
+            "if false then",
+            "a load that was overtaken is not stored",
+            caches.deleted,
+        ),
+        (
+            "put",
+            "if redis.call('HGET', L, 'o') ~= token then",
+            "if redis.call('EXISTS', L) == 0 then",
+            "a load whose place another one took is not stored",
+            caches.deleted,
+        ),
+        (
+            "put",
+            "redis.call('SET', E, ARGV[2], 'PX', ARGV[3])",
+            "redis.call('SET', E, ARGV[2])",
+            "a value does not stay for ever",
+            caches.loaded_once,
+        ),
+        (
+            "hold",
+            "return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
+            "return 1",
+            "a load that takes long keeps its lease",
+            caches.slow_loads,
+        ),
+        ("drop", "  over(KEYS[k + 1])\n", "", "a delete beats a load that is under way", caches.deleted),
+        ("set", "  over(KEYS[k + 1])\n", "", "a set beats a load that is under way", caches.overwritten),
+        ("invalidate", "version()", "token", "a late copy of an invalidation brings nothing back", caches.invalidated),
+    )
+]
 
 LOCKS = [
     Mutant("locks", *words, scenario)

@@ -23,6 +23,7 @@ from tests.sim import redlock_scenarios as redlock
 from tests.sim import stream_scenarios as streams
 from tests.sim.mutants import (
     BOOKINGS,
+    CACHE,
     ELECTIONS,
     FENCES,
     LEASED,
@@ -61,6 +62,7 @@ def find(scenario: Callable[..., Simulation], scripts: dict[str, str] | None = N
 @pytest.mark.parametrize(
     "mutant",
     [
+        *CACHE,
         *LOCKS,
         *FENCES,
         *TOGETHER,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing, closing
 from dataclasses import dataclass
@@ -19,11 +20,13 @@ from pydantic import BaseModel
 import gridsync
 from gridsync._io import load, run_sync
 from gridsync._io.keys import barrier as barrier_keys
+from gridsync._io.keys import cache as cache_key
 from gridsync._io.keys import events as event_keys
 from gridsync._io.keys import latch as latch_keys
 from gridsync._io.keys import limiter_here
 from gridsync._io.keys import lock as lock_keys
 from gridsync._io.keys import share as share_keys
+from gridsync.cache import AsyncCache, Cache, Space
 from gridsync.errors import ServerError, WaitTimeout
 from gridsync.limits import GCRA, ApproxWindow, AsyncLimiter, Concurrency, FixedWindow, Limiter
 from gridsync.limits import _look as limits_look
@@ -94,6 +97,102 @@ def load_named(script: str) -> Any:  # noqa: ANN401 - a Script
 def all_scripts() -> list[str]:
     root = Path(gridsync.__file__).parent
     return sorted(f"{path.parts[-3]}.{path.stem}" for path in root.glob("*/lua/*.lua"))
+
+
+# -- cache -------------------------------------------------------------------------------------------------------
+
+CACHED = cache_key(NAMESPACE, "n", "k")
+
+
+def cache_of(stage: Stage, io: Any) -> Any:  # noqa: ANN401 - either kind
+    kind = Cache if stage.world.kind == "sync" else AsyncCache
+    return kind(io, NAMESPACE, Space("n", int, stale_for=60))
+
+
+def loads(stage: Stage, count: list[int], *, fail: bool = False) -> Callable[[], Any]:
+    """Return a loader of either kind."""
+
+    def load_now() -> int:
+        count[0] += 1
+        return 7 // (0 if fail else 1)
+
+    async def load_soon() -> int:
+        return load_now()
+
+    return load_now if stage.world.kind == "sync" else load_soon
+
+
+@scenario("cache.fetch")
+@scenario("cache.put")
+@scenario("cache.versions")
+async def a_value_is_loaded_and_stored_once(stage: Stage) -> None:
+    cache, count = cache_of(stage, stage.broken), [0]
+    rule = stage.arm()
+    for _ in range(2):
+        assert await stage.world.do(cache.get_or_load, "k", loads(stage, count), tags=["t"]) == 7
+    assert rule.hits
+    assert count == [1]
+    await soon(lambda: stage.server.command("EXISTS", f"{CACHED}:load") == 0)
+
+
+@scenario("cache.yield")
+async def a_load_that_failed_is_left_to_others_at_once(stage: Stage) -> None:
+    cache, count = cache_of(stage, stage.broken), [0]
+    rule = stage.arm()
+    with pytest.raises(ZeroDivisionError):
+        await stage.world.do(cache.get_or_load, "k", loads(stage, count, fail=True))
+    await soon(lambda: rule.hits and stage.server.command("EXISTS", f"{CACHED}:load") == 0)
+    assert await stage.world.do(cache.get_or_load, "k", loads(stage, count)) == 7
+
+
+@scenario("cache.hold")
+async def a_slow_load_keeps_its_lease(stage: Stage) -> None:
+    cache, go = cache_of(stage, stage.broken), threading.Event()
+    if stage.world.kind == "sync":
+
+        def slow() -> int:
+            assert go.wait(60)
+            return 7
+    else:
+
+        async def slow() -> int:  # type: ignore[misc]
+            assert await asyncio.to_thread(go.wait, 60)
+            return 7
+
+    rule = stage.arm()
+    caller = stage.world.start(cache.get_or_load, "k", slow)
+    await soon(lambda: rule.hits)
+    stage.server.command("PEXPIRE", f"{CACHED}:load", 3000)
+    await soon(lambda: stage.server.command("PTTL", f"{CACHED}:load") > 3000)
+    go.set()
+    assert await stage.world.ended(caller) == 7
+    assert stage.server.command("EXISTS", CACHED) == 1
+
+
+@scenario("cache.set")
+async def a_value_is_set(stage: Stage) -> None:
+    cache = cache_of(stage, stage.broken)
+    stage.arm()
+    assert await stage.world.do(cache.set, "k", 8) is True
+    assert await stage.world.do(cache.get, "k") == 8
+
+
+@scenario("cache.drop")
+async def a_value_is_deleted(stage: Stage) -> None:
+    cache = cache_of(stage, stage.broken)
+    await stage.world.do(cache.set, "k", 8)
+    stage.arm()
+    await stage.world.do(cache.delete, "k")
+    assert stage.server.command("EXISTS", CACHED) == 0
+
+
+@scenario("cache.invalidate")
+async def a_tag_is_invalidated(stage: Stage) -> None:
+    cache = cache_of(stage, stage.broken)
+    await stage.world.do(cache.set, "k", 8, tags=["t"])
+    stage.arm()
+    await stage.world.do(cache.invalidate, "t")
+    assert await stage.world.do(cache.get, "k") is None
 
 
 # -- locks -------------------------------------------------------------------------------------------------------

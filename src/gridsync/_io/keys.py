@@ -198,8 +198,13 @@ def limit(namespace: str, limiter: str, subject: str) -> str:
     What other algorithms keep lies in the same slot, under this key and a suffix (`LIMIT_KINDS`): a limiter whose
     algorithm was changed begins anew.
     """
-    name = f"{limiter.translate(_PART_ESCAPES)}:{subject.translate(_ESCAPES)}"
-    return f"{{{namespace.translate(_PART_ESCAPES)}:limit:{name}}}"
+    return _part_of(namespace, "limit", limiter, subject)
+
+
+def _part_of(namespace: str, wing: str, owner: str, name: str) -> str:
+    """Return the hash tag of something that has a slot of its own, and a name that counts within *owner* only."""
+    parts = (namespace.translate(_PART_ESCAPES), wing, owner.translate(_PART_ESCAPES), name.translate(_ESCAPES))
+    return f"{{{':'.join(parts)}}}"
 
 
 def limiter_here(namespace: str, limiter: str) -> str:
@@ -371,6 +376,19 @@ def store_of(namespace: str, key: str) -> str | None:
     if not key.startswith(prefix) or not key.endswith(_STORE_END):
         return None
     return _unescaped(key[len(prefix) : -len(_STORE_END)]) or None
+
+
+def cache(namespace: str, cache: str, key: str) -> str:
+    """Return the key of one cached value: a string.  The lease of its load is a hash: this and ``:load``.  Both expire.
+
+    A colon ends the cache's name, so the cache ``a:b`` and the key ``c`` never meet ``a`` and ``b:c``.
+    """
+    return _part_of(namespace, "cache", cache, key)
+
+
+def cache_tag(namespace: str, cache: str, tag_name: str) -> str:
+    """Return the key of the version of a tag of a cache: a string, which expires."""
+    return _part_of(namespace, "cachetag", cache, tag_name)
 
 
 class HealthKeys(NamedTuple):

@@ -15,8 +15,8 @@ from gridsync import _units
 from gridsync._io import load
 from gridsync._io.keys import LatchKeys
 from gridsync._io.keys import latch as latch_keys
+from gridsync._io.watch import ALIVE_MS, watch
 from gridsync.errors import UsageError, WaitTimeout
-from gridsync.locks._watch import ALIVE_MS, watch
 
 if TYPE_CHECKING:
     from gridsync._io import IO

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 from gridsync import _units
 from gridsync._io import Category, Command, load
 from gridsync._io.keys import barrier as barrier_keys
+from gridsync._io.watch import ALIVE_MS, watch
 from gridsync.errors import BarrierBroken, UsageError, WaitTimeout
 from gridsync.locks._spec import GONE_MS
-from gridsync.locks._watch import ALIVE_MS, watch
 
 if TYPE_CHECKING:
     from gridsync._io import IO

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from gridsync import _units
 from gridsync._io import load
 from gridsync._io.keys import watchers
+from gridsync._io.watch import ALIVE_MS, watch
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable, UsageError
 from gridsync.locks import _about, _core, _look, _spec
 from gridsync.locks._base import ttl_ms
-from gridsync.locks._watch import ALIVE_MS, watch
 
 if TYPE_CHECKING:
     from gridsync._io import IO

@@ -18,13 +18,23 @@ LOOKS = 3
 """How many times it looks in that time though nothing wakes it: a lost message costs latency and never liveness."""
 
 
+def _often() -> float:
+    return ALIVE_MS / 1000 / LOOKS
+
+
 async def watch(
-    io: IO, wake: str, token: str, look: Callable[[], Awaitable[T | None]], timeout: float | None
+    io: IO,
+    wake: str,
+    token: str,
+    look: Callable[[], Awaitable[T | None]],
+    timeout: float | None,
+    *,
+    pause: Callable[[], float] = _often,
 ) -> T | None:
     """Look until there is something to see, at most *timeout* seconds; ``None`` if there was nothing.
 
     *wake* is what `IO.wake_prefix` says.  *look* tells the server that *token* waits, so it is asked once more after
-    the subscription is confirmed.
+    the subscription is confirmed.  *pause* says how long to wait for a wake-up, in seconds, before looking again.
     """
     until = None if timeout is None else io.monotonic() + timeout
     if timeout == 0:
@@ -36,12 +46,12 @@ async def watch(
             seen = await look()
             if seen is not None:
                 return seen
-            pause = ALIVE_MS / 1000 / LOOKS
+            longest = pause()
             if until is not None:
                 rest = until - io.monotonic()
                 if rest <= 0:
                     return None
-                pause = min(pause, rest)
-            await ear.wait(pause)
+                longest = min(longest, rest)
+            await ear.wait(longest)
     finally:
         ear.close()

@@ -1,0 +1,127 @@
+"""One load of one key: ask, wait for another loader or be the loader, and store."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Final, Generic
+
+from gridsync._io import load
+from gridsync._io.watch import watch
+from gridsync.cache._codec import V
+from gridsync.cache._entry import MISSING, packed, unpacked
+from gridsync.cache._lease import Lease
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from gridsync._units import Seconds
+    from gridsync.cache._core import CacheCore
+    from gridsync.cache._flight import Flight
+
+FETCH: Final = load("gridsync.cache", "fetch")
+PUT: Final = load("gridsync.cache", "put")
+YIELD: Final = load("gridsync.cache", "yield")
+
+LEASE_S: Final = 5.0
+"""How long a load is left to a process that does not renew it: one that died."""
+LEAST_S: Final = 0.001
+"""How soon a waiter looks again at the soonest."""
+FRESH: Final = 0
+_MINE, _WAIT = 1, 3
+"""What `fetch.lua` says; 2 is an entry that may be served while another caller loads it."""
+
+
+class Loading(Generic[V]):
+    """What is asked for, and by whom."""
+
+    def __init__(
+        self, core: CacheCore[V], key: str, loader: Callable[[], Any], tags: Sequence[str], ttl: Seconds | None
+    ) -> None:
+        """Ask nobody yet."""
+        self._core, self._io = core, core.io
+        self.key, self._loader, self._tags, self._ttl = key, loader, tags, ttl
+        name = core.key(key)
+        self._keys = (name, f"{name}:load")
+        self._wake = core.io.wake_prefix(name)
+        self._token = core.io.token()
+        self._dead = ""
+        self._lease_s = LEASE_S
+        """How long the lease of another loader lasts."""
+        self._found: Any = MISSING
+
+    async def run(self, flight: Flight[V]) -> None:
+        """Give *flight* the value."""
+        code = await self._core.here(self._ask())
+        if code is None:
+            # The server is away: what is loaded is stored nowhere, and shared by all who wait for it here.
+            flight.value, flight.current = await self._call(), True
+            return
+        if code == _MINE:
+            await self._load(flight)
+        else:
+            flight.value = self._found
+
+    async def _ask(self) -> int | None:
+        """Return what the server says at last."""
+        code = await self._look()
+        if code is not None:
+            return code
+        return await watch(self._io, self._wake, self._token, self._look, None, pause=lambda: self._lease_s)
+
+    async def _look(self) -> int | None:
+        """Ask the server; ``None`` if another one loads it and nothing may be served."""
+        due = self._core.space.due(self._token)
+        while True:
+            args = (self._token, str(round(LEASE_S * 1000)), due, self._dead)
+            code, stored = await self._io.run(FETCH, self._keys, args)
+            if code == _MINE:
+                return _MINE
+            if code == _WAIT:
+                self._lease_s = max(LEAST_S, stored / 1000)
+                return None
+            entry = unpacked(stored)
+            self._found = MISSING if entry is None else await self._core.value(entry)
+            if entry is None or self._found is not MISSING:
+                return int(code)
+            # Its tags have other versions now, or it is of another program: for the server it is still there.
+            self._dead = entry.id
+
+    async def _load(self, flight: Flight[V]) -> None:
+        core, io, space = self._core, self._io, self._core.space
+        lease = Lease(self._keys[1], self._token, LEASE_S, io.monotonic())
+        io.keep(lease)
+        stored = False
+        try:
+            # Before the load: what is invalidated from here on makes the entry one of the past.
+            life_ms = space.life_ms(self._token, self._ttl) + space.stale_ms
+            versions = await core.here(core.versions(self._tags, life_ms))
+            began = io.monotonic()
+            value = flight.value = await self._call()
+            took = io.monotonic() - began
+            core.loaded(took)
+            data = None if value is None else space.coder.dumps(value)
+            core.leave(self.key, flight)
+            if versions is not None:
+                if value is None:
+                    life_ms = space.life_ms(self._token, self._ttl, none=True) + space.stale_ms
+                entry = packed(self._token, data, round(took * 1000), space.stale_ms, versions)
+                args = (self._token, entry, str(life_ms), self._wake)
+                put = await core.here(self._io.run(PUT, self._keys, args))
+                stored = put == 1
+                flight.current = put is None or (stored and await core.here(core.known(versions)) in (versions, None))
+            else:
+                flight.current = True
+        finally:
+            io.unkeep(lease)
+            if not stored:
+                io.spawn(self._yield())
+
+    async def _yield(self) -> None:
+        await self._core.here(self._io.run(YIELD, self._keys[1:], (self._token, self._wake)))
+
+    async def _call(self) -> V:
+        value = self._loader()
+        if inspect.isawaitable(value):
+            value = await value
+        loaded: V = value
+        return loaded
