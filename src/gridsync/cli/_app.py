@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path  # noqa: TC003 - typer looks at it when it runs
 from typing import Annotated
 
 import typer
@@ -67,6 +68,13 @@ app.add_typer(locks_app)
 Url = Annotated[str | None, typer.Option(help="Which server: redis://…, rediss://…, unix://…; default is REDIS_URL.")]
 Namespace = Annotated[str | None, typer.Option(help="First part of every key; default is GRIDSYNC_NAMESPACE.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+
+
+class Start(StrEnum):
+    """Where a new consumer group begins."""
+
+    FIRST = "first"
+    NOW = "now"
 
 
 class Kind(StrEnum):
@@ -393,6 +401,35 @@ def streams_discard(
     from gridsync.cli.streams import discard  # noqa: PLC0415 - loads redis and pydantic
 
     raise typer.Exit(discard(store, group, letter, url=url, namespace=namespace, as_json=json))
+
+
+@app.command()
+def consume(
+    target: Annotated[str, typer.Argument(metavar="MODULE:APP", help="Where the stores are, as in `shop.events:app`.")],
+    *,
+    group: Annotated[list[str] | None, typer.Option(help="Run only this group; give it once for each.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=256, help="Handlers of each group at the same time.")] = 1,
+    start: Annotated[Start, typer.Option(help="Where a new group begins.")] = Start.FIRST,
+    claim_idle: Annotated[
+        float, typer.Option(min=0.1, help="Seconds after which a dead consumer's events go on.")
+    ] = 30,
+    idle_stop: Annotated[float | None, typer.Option(min=0, help="End after so many seconds without an event.")] = None,
+    ready_file: Annotated[Path | None, typer.Option(help="Written when ready, removed at the end.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print a line of JSON when ready, and one at the end.")] = False,
+) -> None:
+    """Run the handlers that stores have registered with `on`, until SIGTERM or Ctrl-C.
+
+    APP is a store, several of them, or a function without parameters that returns such or a context manager around
+    them, for asyncio an asynchronous one.  When all groups are there, a line says so; under systemd READY=1 is sent.
+    At the first signal running handlers finish, at the second everything goes back at once.
+
+    Exits with 0 if it was stopped or idle, with 1 if an error of the app ended it, with 2 if the app cannot be used or
+    the server refuses, and with 3 after a second signal.
+    """
+    from gridsync.cli.consume import command  # noqa: PLC0415 - loads redis and pydantic
+
+    said = {"concurrency": concurrency, "claim_idle": claim_idle, "idle_stop": idle_stop}
+    raise typer.Exit(command(target, group, start.value, said, ready_file=ready_file, as_json=json))
 
 
 redlock_app = typer.Typer(

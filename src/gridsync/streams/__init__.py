@@ -24,6 +24,7 @@ from gridsync.streams._partitions import PartitionBy
 from gridsync.streams._projection import AsyncProjection, Changes, Projected, Projection
 from gridsync.streams._records import Appended, Committed, Recorded
 from gridsync.streams._retention import Floor, Holder, Trimmed
+from gridsync.streams._run import Ran
 from gridsync.streams._settling import Consumed
 from gridsync.streams._subscription import AsyncSubscription, Subscription
 
@@ -72,6 +73,7 @@ __all__ = [
     "Policy",
     "Projected",
     "Projection",
+    "Ran",
     "RawEvent",
     "Recorded",
     "Replayed",

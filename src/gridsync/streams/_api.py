@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gridsync._io import run_sync
 from gridsync.streams._aggregate import Aggregate, AsyncAggregate, S
 from gridsync.streams._commit import Expected
 from gridsync.streams._envelope import seal
-from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
+from gridsync.streams._groups import RETRY, AsyncConsumerGroup, ConsumerGroup
 from gridsync.streams._kept import READER_TTL_S, AsyncKept, Kept
 from gridsync.streams._look import store_info
 from gridsync.streams._model import E
 from gridsync.streams._partitions import PartitionBy, open_store
 from gridsync.streams._projection import AsyncProjection, Projection
+from gridsync.streams._routes import Routes
+from gridsync.streams._run import RunOptions, planned, run, run_async
 from gridsync.streams._subscription import AsyncSubscription, Subscription
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 
     from pydantic import BaseModel
     from typing_extensions import TypeForm
@@ -25,10 +27,14 @@ if TYPE_CHECKING:
     from gridsync._io import IO, ReadFrom
     from gridsync._units import Seconds
     from gridsync.streams._commit import Check, Write
+    from gridsync.streams._failures import Failure, Policy
     from gridsync.streams._look import StoreInfo
     from gridsync.streams._model import Upcasters
     from gridsync.streams._pages import Reading
     from gridsync.streams._records import Appended, Committed, Recorded
+    from gridsync.streams._run import Ran
+
+H = TypeVar("H", bound="Callable[..., Any]")
 
 ANY = Expected.ANY
 EXISTS = Expected.EXISTS
@@ -75,6 +81,7 @@ class EventStore(Kept[E]):
                 partitions that cannot be.
         """
         self._core = open_store(io, namespace, name, model, upcasters, partitions, partition_by)
+        self._routes = Routes(self._core, takes_coroutines=False)
 
     def append(
         self,
@@ -357,6 +364,82 @@ class EventStore(Kept[E]):
         """
         return run_sync(store_info(self._core.partitions))
 
+    def on(self, *types: type[BaseModel], group: str, policy: Policy | None = None) -> Callable[[H], H]:
+        """Register a handler of events of these types in a group, for `run`.
+
+        Args:
+            types: Models of this store.
+            group: The consumer group; it may have a handler for each type.  Events of types without one are
+                acknowledged without a call.
+            policy: What becomes of an event of this group whose handler raised, instead of what `run` is told; said
+                once for each group.
+
+        Returns:
+            A decorator that returns the function as it is.  Which arguments that wants, `ConsumerGroup.consume` says.
+
+        Raises:
+            UsageError: A type that this store does not know or that has a handler in this group already, or a function
+                with parameters that nobody can fill.
+        """
+
+        def register(handler: H) -> H:
+            self._routes.add(types, group, handler, policy)
+            return handler
+
+        return register
+
+    def run(
+        self,
+        *,
+        groups: Sequence[str] | None = None,
+        start: Literal["first", "now"] = "first",
+        concurrency: int = 1,
+        batch: int = 100,
+        claim_idle: Seconds = 30.0,
+        idle_stop: Seconds | None = None,
+        policy: Policy = RETRY,
+        max_deliveries: int | None = None,
+        on_error: Callable[[Failure[E]], object] | None = None,
+        on_ready: Callable[[tuple[str, ...]], object] | None = None,
+    ) -> Ran:
+        """Run all groups that have handlers, until stopped.
+
+        SIGTERM and SIGINT are heeded if this is the main thread: at the first one running handlers finish and nothing
+        new is begun, at the second one everything goes back to the groups at once.
+
+        Args:
+            groups: Run only these.
+            start: Where a *new* group begins, as in `group`.
+            concurrency: How many consumers, each in a thread, each group has.
+            batch: As in `ConsumerGroup.consume`, and so are the rest but the last.
+            claim_idle: Seconds without a sign of life after which an event held by someone else is taken over.
+            idle_stop: End a group after this many seconds without any event; ``None`` goes on for ever.
+            policy: What becomes of an event whose handler raised, where `on` was not told.
+            max_deliveries: How often an event is begun at most.
+            on_error: Called with each `Failure` and what was decided about it.
+            on_ready: Called once, with the names of store and group as in ``orders/billing``, when all groups exist at
+                the server.
+
+        Returns:
+            What was done, by group, and whether it had to end at once.
+
+        Raises:
+            UsageError: There is no handler, or a group without one, or another argument that cannot be used.
+            Misconfigured: The server refuses for a reason that no retry heals.
+            Exception: What a handler raised, if *policy* says ``STOP``; the other groups have ended in order then.
+
+        While the server is away it waits and tries again, also before it is ready.
+        """
+        options = RunOptions(concurrency, batch, claim_idle, idle_stop, policy, max_deliveries, on_error, on_ready)
+        return run(planned((self,), groups, start), options)
+
+    def stop(self) -> None:
+        """End every `run` of this store, as the first signal does.
+
+        May be called from any thread or task, and from a signal handler.  It lasts.
+        """
+        self._routes.stop.set()
+
     def __repr__(self) -> str:
         """Name and event types."""
         return f"<EventStore {self._core.name!r} of {', '.join(self._core.codec.types)}>"
@@ -383,6 +466,7 @@ class AsyncEventStore(AsyncKept[E]):
     ) -> None:
         """Open the store *name*; see `EventStore`."""
         self._core = open_store(io, namespace, name, model, upcasters, partitions, partition_by)
+        self._routes = Routes(self._core, takes_coroutines=True)
 
     async def append(
         self,
@@ -523,6 +607,43 @@ class AsyncEventStore(AsyncKept[E]):
     async def info(self) -> StoreInfo:
         """Look what this store holds; see `EventStore.info`."""
         return await store_info(self._core.partitions)
+
+    def on(self, *types: type[BaseModel], group: str, policy: Policy | None = None) -> Callable[[H], H]:
+        """Register a handler of events of these types in a group, for `run`; see `EventStore.on`."""
+
+        def register(handler: H) -> H:
+            self._routes.add(types, group, handler, policy)
+            return handler
+
+        return register
+
+    async def run(
+        self,
+        *,
+        groups: Sequence[str] | None = None,
+        start: Literal["first", "now"] = "first",
+        concurrency: int = 1,
+        batch: int = 100,
+        claim_idle: Seconds = 30.0,
+        idle_stop: Seconds | None = None,
+        policy: Policy = RETRY,
+        max_deliveries: int | None = None,
+        on_error: Callable[[Failure[E]], Awaitable[object] | object] | None = None,
+        on_ready: Callable[[tuple[str, ...]], object] | None = None,
+    ) -> Ran:
+        """Run all groups that have handlers, until stopped; see `EventStore.run`.
+
+        Here *concurrency* says how many handlers of each group run side by side, and the second signal cancels them.
+        """
+        options = RunOptions(concurrency, batch, claim_idle, idle_stop, policy, max_deliveries, on_error, on_ready)
+        return await run_async(planned((self,), groups, start), options)
+
+    def stop(self) -> None:
+        """End every `run` of this store, as the first signal does.
+
+        May be called from any thread or task, and from a signal handler.  It lasts.
+        """
+        self._routes.stop.set()
 
     def __repr__(self) -> str:
         """Name and event types."""

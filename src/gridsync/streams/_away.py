@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final
+import logging
+from typing import TYPE_CHECKING, Final
 
 from gridsync.errors import GridsyncError, OutcomeUnknown, ServerError, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from gridsync._io import Signal
 
 BLOCK_MAX: Final = 5.0
 """Seconds of one blocking read at most: the bound of everything that a wake-up should have told."""
@@ -16,6 +22,9 @@ _GONE: Final = frozenset({"NOGROUP", "UNBLOCKED"})
 """The group was lost: deleted, flushed, evicted, or not yet there on a promoted replica."""
 _FINAL: Final = frozenset({"ERR", "WRONGTYPE", "PARTITIONED"})
 """What no waiting heals; anything else that a server answers (LOADING, READONLY, OOM, …) passes."""
+
+
+_log = logging.getLogger("gridsync.streams")
 
 
 def is_gone(error: GridsyncError) -> bool:
@@ -30,3 +39,22 @@ def raise_if_final(error: GridsyncError) -> None:
             raise error
     elif not isinstance(error, Unavailable | OutcomeUnknown):
         raise error
+
+
+async def patiently(stop: Signal, what: str, attempt: Callable[[], Awaitable[object]]) -> None:
+    """Attempt it until it succeeds, or until stopped; *what* it is goes into the log.
+
+    Raises:
+        GridsyncError: What no waiting heals.
+    """
+    pause = PAUSE_MIN
+    while not stop.is_set():
+        try:
+            await attempt()
+        except GridsyncError as error:
+            raise_if_final(error)
+            _log.warning("%s, next attempt in %.1f s: %s", what, pause, error)
+            await stop.wait(pause)
+            pause = min(pause * 2, PAUSE_MAX)
+        else:
+            return

@@ -108,7 +108,11 @@ class Session(Settling[E]):
                 self._io.spawn(self._leave())
         if self._broken is not None:
             raise self._broken
-        return Consumed(self._handled, self._failed, self._stolen, self._returned, self._skipped, self._dead)
+        return self.consumed()
+
+    def give_back(self) -> None:
+        """Give back at once what it holds, although handlers may be at work on it; they will be told as too late."""
+        self._io.spawn(self._leave())
 
     async def _work(self) -> None:
         while (entry := await self._next()) is not None:

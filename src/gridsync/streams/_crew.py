@@ -12,8 +12,7 @@ from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gridsync._io import run_sync
-from gridsync.errors import GridsyncError
-from gridsync.streams._away import PAUSE_MAX, PAUSE_MIN, raise_if_final
+from gridsync.streams._away import patiently
 from gridsync.streams._model import E
 from gridsync.streams._settling import Consumed
 
@@ -44,7 +43,7 @@ class Crew(Generic[E]):
         """Run all of them to their end; if one breaks, the others end as if they had been stopped."""
         drop = self._stop.on_set(self.halt.set)
         try:
-            await self._open()
+            await patiently(self._stop, "the directory of a store", self._directory.open)
             working = [self._work(session, desk) for session in sessions]
             done = await self._io.beside(*working, *(() if desk is None else (desk.serve(),)))
         finally:
@@ -53,18 +52,6 @@ class Crew(Generic[E]):
         if self._broken:
             raise self._broken[0]
         return Consumed(*(sum(column) for column in zip(*(astuple(each) for each in done if each), strict=True)))
-
-    async def _open(self) -> None:
-        pause = PAUSE_MIN
-        while not self._stop.is_set():
-            try:
-                await self._directory.open()
-            except GridsyncError as error:
-                raise_if_final(error)
-                await self._stop.wait(pause)
-                pause = min(pause * 2, PAUSE_MAX)
-            else:
-                break
 
     async def _work(self, session: Session[E], desk: Desk | None) -> Consumed | None:
         try:

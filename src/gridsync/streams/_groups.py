@@ -11,6 +11,7 @@ from gridsync._io import run_sync, telemetry
 from gridsync._units import Seconds, seconds
 from gridsync._units import name as checked
 from gridsync.errors import ServerError, UsageError
+from gridsync.streams._away import patiently
 from gridsync.streams._boxes import letters_of
 from gridsync.streams._consumer import Quiet, Session
 from gridsync.streams._crew import Crew, Desk, Turns
@@ -18,7 +19,7 @@ from gridsync.streams._dead import AsyncDeadLetters, DeadLetters
 from gridsync.streams._delivery import AsyncDelivery, Delivery
 from gridsync.streams._failures import Failure, Policy, Retry, Rules
 from gridsync.streams._handlers import asked
-from gridsync.streams._joining import skip_removed
+from gridsync.streams._joining import join, skip_removed
 from gridsync.streams._look import CONSUMERS, PARKED, group_info, parked
 from gridsync.streams._model import E
 from gridsync.streams._settling import Consumed, Options
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from gridsync.streams._letters import Letters
     from gridsync.streams._look import GroupInfo, ParkedEvent
     from gridsync.streams._partitions import Store
+    from gridsync.streams._settling import Settling
 
     Handle: TypeAlias = Callable[[Any], Coroutine[Any, Any, None]]
     Complain: TypeAlias = Callable[[Failure[E]], Coroutine[Any, Any, None]]
@@ -58,6 +60,7 @@ class _Group(Generic[E]):
         self._name = checked(name, "the name of a consumer group")
         self._from_now = _from_now(start)
         self._stop = store.io.signal()
+        self._begun: list[Settling[E]] | None = None
 
     def stop(self) -> None:
         """End every `consume` of this object: running handlers finish, nothing new is begun.
@@ -66,6 +69,23 @@ class _Group(Generic[E]):
         go on.
         """
         self._stop.set()
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self._name
+
+    def _observed(self) -> list[Settling[E]]:
+        """Return the list to which every session of `consume` adds itself from now on."""
+        self._begun = []
+        return self._begun
+
+    async def _ready(self) -> None:
+        """Return once the group exists at the server, or once it was stopped."""
+        what = f"group {self._name!r} of {self._store.name!r}"
+        for core in self._store.partitions:
+            joining = partial(join, core.io, core.keys, self._name, from_now=self._from_now)
+            await patiently(self._stop, what, joining)
 
     async def _alone(self, options: Options, handle: Handle, complain: Complain[E], kind: Kind) -> Consumed:
         """Consume what is in one partition."""
@@ -94,7 +114,7 @@ class _Group(Generic[E]):
     ) -> Session[E]:
         """Return the call; *handle* gets deliveries of this *kind*, or events."""
         observed = telemetry.processing(handle, core.name, self._name, options.consumer)
-        return Session(
+        session = Session(
             core,
             self._name,
             options,
@@ -105,6 +125,9 @@ class _Group(Generic[E]):
             delivery=None if kind is None else partial(kind, core, self._name, options.consumer),
             quiet=quiet,
         )
+        if self._begun is not None:
+            self._begun.append(session)
+        return session
 
     def _letters(self) -> Letters | Boxes:
         store = self._store

@@ -136,6 +136,14 @@ class Settling(ABC, Generic[E]):
     def _lost_group(self) -> None:
         """Begin anew: the group is gone."""
 
+    @abstractmethod
+    def give_back(self) -> None:
+        """Give back at once what it holds, although handlers may be at work on it."""
+
+    def consumed(self) -> Consumed:
+        """Return what it did, up to now."""
+        return Consumed(self._handled, self._failed, self._stolen, self._returned, self._skipped, self._dead)
+
     async def _deliver(self, entry: Any) -> None:  # noqa: ANN401 - [id, fields] or, if it comes again, [id, fields, times]
         entry_id, life, recorded, delivery = entry[0], self._life, None, None
         attempts = self._held.get(entry_id, 0) + 1
