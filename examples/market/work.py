@@ -1,4 +1,4 @@
-"""One process of the market: `run.py` starts it, kills it and starts it again.
+"""One process of the market: `market.py` starts it, kills it and starts it again.
 
 Nothing in it remembers what was done.  A trader that comes back places its orders again, and the book knows them; a
 settler that comes back gets what it had not finished, and its commit knows what was booked; a viewer goes on where its
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -18,10 +19,10 @@ from gridsync import Grid
 from gridsync.streams import DEAD, Changes, Delivery, Retry
 
 if TYPE_CHECKING:
-    from gridsync.streams import Recorded
+    from gridsync.streams import Policy, Recorded
 
 HOURS = 3
-POLICY = {ValueError: DEAD, Exception: Retry(first_s=0.05, max_s=0.5)}
+POLICY: Policy = {ValueError: DEAD, Exception: Retry(first_s=0.05, max_s=0.5)}
 BROKEN_EVERY = 10
 """Each meter's every tenth reading is broken: less than nothing."""
 
@@ -35,7 +36,7 @@ def trade(grid: Grid, member: str, orders: int) -> None:
         order = Placed(
             member=member, number=number, side=side, wh=random.randint(1, 20) * 100, price=random.randint(90, 110)
         )
-        books.execute(f"book-{number % HOURS}", lambda book, order=order: place(book, order), attempts=1000)
+        books.execute(f"book-{number % HOURS}", partial(place, order=order), attempts=1000)
         wh = -1 if number % BROKEN_EVERY == BROKEN_EVERY - 1 else random.randint(0, 500)
         # The same id each time: an earlier life may have appended it.
         store.append(
@@ -74,7 +75,12 @@ def main() -> None:
             return
         store = grid.events(STORE, Event)
         group, balances = store.group("settlement"), store.projection("balances", types=[Booked])
-        signal.signal(signal.SIGTERM, lambda *_: (group.stop(), balances.stop()))
+
+        def end(*_: object) -> None:
+            group.stop()
+            balances.stop()
+
+        signal.signal(signal.SIGTERM, end)
         if kind == "settle":
             group.consume(settle, policy=POLICY, claim_idle=0.5, on_error=lambda _: None)
         else:

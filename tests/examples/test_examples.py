@@ -84,7 +84,7 @@ def test_the_load_counts_only_what_surely_lies_in_one_window(monkeypatch: pytest
 @pytest.mark.timeout(300)
 def test_a_market_whose_processes_are_killed_balances_its_books_from_its_events():
     with RedisServer(server_kinds()[0]) as server:
-        command = [sys.executable, str(EXAMPLES / "market" / "run.py"), server.url, "--orders", "20"]
+        command = [sys.executable, str(EXAMPLES / "market" / "market.py"), server.url, "--orders", "20"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
         assert [key for key in server.command("KEYS", "*") if server.command("TTL", key) == -1] == []
     assert (done.returncode, done.stdout.count("✓"), done.stdout.count("✗")) == (0, 7, 0), done.stdout + done.stderr

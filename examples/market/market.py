@@ -1,4 +1,4 @@
-"""A market that is nothing but events: `python examples/market/run.py [url] [--orders 40]`.
+"""A market that is nothing but events: `python examples/market/market.py [url] [--orders 40]`.
 
 Traders, settlers and a viewer are processes of their own, and each kind is killed while it works, and started again.
 In the end everything is checked from the events alone: every order once, every trade within its orders, every trade and
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import TYPE_CHECKING
@@ -77,6 +78,11 @@ def length(store: EventStore[Event]) -> int:
     return next((recorded.position for recorded in store.read_all(reverse=True, limit=1)), 0)
 
 
+def reached(store: EventStore[Event], position: float) -> bool:
+    """Tell whether there are so many events."""
+    return length(store) >= position
+
+
 def wanted(log: list[Recorded[Event]]) -> int:
     """Return how many events are to be settled with money, without the broken readings."""
     return sum(_costs(recorded.event) for recorded in log)
@@ -96,7 +102,7 @@ def trading(store: EventStore[Event], crew: Crew, orders: int) -> None:
         crew.start(name, "view")
     least = 2 * orders * len(MEMBERS)
     for share, name in ((0.2, "anna"), (0.3, "settler 1"), (0.4, "viewer 1"), (0.5, "bert"), (0.6, "settler 2")):
-        until(lambda share=share: length(store) >= least * share)
+        until(partial(reached, store, least * share))
         crew.kill(name)
     until(lambda: all(crew.running[member].poll() is not None for member in MEMBERS))
     letters = store.group("settlement").dead_letters()
@@ -114,15 +120,15 @@ def audit(store: EventStore[Event], orders: int, view: Callable[[str], str | Non
     log = list(store.read_all())
     placed = {e.event.order: e.event for e in log if isinstance(e.event, Placed)}
     trades = [e.event for e in log if isinstance(e.event, Traded)]
-    booked = [e for e in log if isinstance(e.event, Booked)]
+    booked = [(e.event, e.causation_id) for e in log if isinstance(e.event, Booked)]
     sold: Counter[str] = Counter()
     for one in trades:
         sold[one.bid] += one.wh
         sold[one.ask] += one.wh
-    causes = Counter(recorded.causation_id for recorded in booked)
+    causes = Counter(cause for _, cause in booked)
     balances: Counter[str] = Counter()
-    for recorded in booked:
-        balances[recorded.event.member] += recorded.event.amount
+    for half, _ in booked:
+        balances[half.member] += half.amount
     from_the_trades: Counter[str] = Counter()
     for recorded in log:
         event = recorded.event
