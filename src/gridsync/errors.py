@@ -22,7 +22,8 @@
     │   └── DeliveryLost               another consumer has the event; your commit was refused
     ├── HistoryBroken               what was read does not lead on to what is there
     │   ├── Truncated                  what comes next was removed
-    │   └── Diverged                   what was read before is not there any more
+    │   ├── Diverged                   what was read before is not there any more
+    │   └── Damaged                    a file of events is not what was written
     ├── TooManyDeliveries           an event was begun so often that it is not begun again
     ├── OutcomeUnknown              it may or may not have happened
     ├── Unavailable                 it did not happen: the server is away
@@ -43,6 +44,7 @@ from __future__ import annotations
 __all__ = [
     "AuthenticationFailed",
     "BarrierBroken",
+    "Damaged",
     "DeliveryLost",
     "Diverged",
     "GridsyncError",
@@ -285,6 +287,14 @@ class Diverged(HistoryBroken):
         """Keep what a handler may want besides the message."""
         super().__init__(message, name=name)
         self.checkpoint = checkpoint
+
+
+class Damaged(HistoryBroken):
+    """A file of an archive or an export is not as it was written: torn, changed, or gone.
+
+    Attributes:
+        name: The file.
+    """
 
 
 class TooManyDeliveries(GridsyncError):

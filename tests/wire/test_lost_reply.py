@@ -33,6 +33,8 @@ from gridsync.limits import _look as limits_look
 from gridsync.locks import AsyncOncePer, OncePer, Stamp
 from gridsync.locks._masters import Master, Masters
 from gridsync.streams import DEAD, AsyncDelivery, Check, Delivery, Park, Retry, Write
+from gridsync.streams._pages import RANGE
+from gridsync.streams._portable import restored
 from gridsync.testing.proxy import Break, FaultProxy, Rule
 from gridsync.testing.servers import RedisServer
 from tests.wire.fake import soon
@@ -1064,6 +1066,19 @@ async def a_reader_keeps_what_it_has_not_had(stage: Stage) -> None:
     stage.arm()
     assert await world.do(store.note_reader, "view", 2) == 0
     assert [(each.name, each.position) for each in (await world.do(store.floor)).holders] == [("view", 2)]
+
+
+@scenario("streams.restore")
+async def what_was_exported_is_imported_once(stage: Stage) -> None:
+    world, keys = stage.world, event_keys(NAMESPACE, "orders")
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", [Placed(kwh=n) for n in (1, 2, 3)])
+    entries = await stage.broken.run(RANGE, (LOG,), ("-", "+"))
+    stage.server.command("FLUSHALL")
+    stage.arm()
+    assert await restored(store._core, entries, "a file", dry_run=False) in ((3, 0), (0, 3))
+    assert [e.position for e in await world.all(store.read("a"))] == [1, 2, 3]
+    assert stage.server.command("HGET", keys.meta, "pos") == b"3"
 
 
 @scenario("streams.release")
