@@ -20,6 +20,12 @@ from tests.streams.test_consumer import (
     test_what_a_dead_consumer_held_is_taken_over_once,
 )
 from tests.streams.test_look import test_a_group_says_how_far_it_has_got, test_a_store_says_what_it_holds
+from tests.streams.test_partitions_read import (
+    test_a_running_projection_follows_all_partitions_and_counts_once,
+    test_a_subscription_goes_from_the_past_into_the_present_of_every_partition,
+    test_dead_letters_of_all_partitions_lie_together,
+    test_what_comes_while_it_is_consumed_is_handled_and_stop_ends_it,
+)
 from tests.streams.test_projection import (
     test_a_view_and_its_checkpoint_go_together,
     test_it_goes_on_until_it_is_stopped,

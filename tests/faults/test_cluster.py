@@ -11,7 +11,7 @@ import pytest
 from redis.crc import key_slot
 
 from gridsync._io import Category, Command
-from gridsync._io.keys import events, limit, wake_channel
+from gridsync._io.keys import event_partitions, events, limit, wake_channel
 from gridsync._io.keys import lock as lock_keys
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import parse
@@ -19,6 +19,7 @@ from gridsync.errors import ServerError, Unavailable
 from gridsync.testing.cluster import SLOTS, RedisCluster
 from tests.cluster.test_wakeups import ear_do
 from tests.faults.traffic import ECHO, GET, INCR, Traffic, run
+from tests.streams.models import Placed
 from tests.wire.fake import eventually, soon
 from tests.wire.world import KINDS, NAMESPACE, World
 
@@ -268,6 +269,40 @@ async def test_a_frozen_node_holds_up_nobody_else(world: World, flushed: RedisCl
     assert await asyncio.wait_for(waiting, LONG_S) is None
     await world.do(stuck.release)
     await world.do((await world.ended(turn_there, 60)).release)
+
+
+async def test_a_frozen_node_stops_its_partitions_only(world: World, flushed: RedisCluster):
+    """Streams of other partitions are appended to and consumed as if nothing were wrong, its own ones afterwards."""
+    names = [f"order-{number}" for number in range(12)]
+    store = world.store(world.io(flushed.url, timeout=LONG_S), Placed, partitions=6)
+    for name in names:
+        await world.do(store.append, name, Placed(kwh=1), expected_version=0)
+    logs = [keys.log for keys in event_partitions(NAMESPACE, "orders", 6)]
+    victim = flushed.owner(slot_of(logs[0]))
+    gone = [name for name in names if flushed.owner(slot_of(logs[store.partition_of(name)])) is victim]
+    others = [name for name in names if name not in gone]
+    assert gone
+    assert others
+    group, seen = store.group("billing"), set[tuple[str, int]]()
+
+    def handle(recorded: Any) -> None:  # noqa: ANN401 - events of any model
+        seen.add((recorded.stream, recorded.version))
+
+    consuming = world.start(group.consume, handle)
+    await soon(lambda: len(seen) == len(names), LONG_S)
+    victim.pause()
+    try:
+        waiting = world.start(store.append, gone[0], Placed(kwh=2), expected_version=1)
+        for name in others:
+            await world.do(store.append, name, Placed(kwh=2), expected_version=1)
+        await soon(lambda: {(name, 2) for name in others} <= seen, LONG_S)
+        assert (gone[0], 2) not in seen
+    finally:
+        victim.resume()
+    assert (await world.ended(waiting, LONG_S)).version == 2
+    await soon(lambda: (gone[0], 2) in seen, LONG_S)
+    group.stop()
+    assert (await world.ended(consuming, LONG_S)).handled >= len(names) + len(others) + 1
 
 
 async def test_keys_of_two_slots_in_one_call_are_told_what_to_do(world: World, flushed: RedisCluster):
