@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from gridsync.testing.servers import RedisServer
 
 
+def called(*words: str, says: str = "") -> tuple[int, str, str]:
+    """Return exit code, standard output and standard error of ``gridsync`` with these words."""
+    done = CliRunner().invoke(app, words, input=says)
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
 class Command:
     """One wing's part of the command, on the namespace of the tests."""
 
@@ -31,11 +39,7 @@ class Command:
         return [sys.executable, "-m", "gridsync.cli", self._wing, *arguments, "--url", url, "--namespace", NAMESPACE]
 
     def run(self, server: RedisServer | RedisCluster | str, *arguments: str, says: str = "") -> tuple[int, str, str]:
-        words = self.words(server, *arguments)[3:]
-        done = CliRunner().invoke(app, words, input=says)
-        if done.exception is not None and not isinstance(done.exception, SystemExit):
-            raise done.exception
-        return done.exit_code, done.stdout, done.stderr
+        return called(*self.words(server, *arguments)[3:], says=says)
 
     def asked(self, server: RedisServer | RedisCluster, *arguments: str) -> tuple[int, Any]:
         code, output, _ = self.run(server, *arguments, "--json")

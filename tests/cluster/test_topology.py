@@ -231,7 +231,7 @@ async def test_the_plain_client_speaks_to_the_cluster(flushed: RedisCluster):
 async def test_a_lease_is_kept_while_its_slot_is_half_way(world: World, flushed: RedisCluster):
     """The watchdog's batch follows ASK call by call, for as long as the administrator takes."""
     io = world.io()
-    lease = await world.do(world.lock(io, ttl=0.9).acquire)
+    lease = await world.do(world.lock(io, ttl=1.8).acquire)
     (state,) = [key for node in flushed.nodes for key in node.command("KEYS", "*") if b"fence" not in key]
     slot = key_slot(state)
     source = flushed.owner(slot)
@@ -239,7 +239,7 @@ async def test_a_lease_is_kept_while_its_slot_is_half_way(world: World, flushed:
     with flushed.migrating(slot, target):
         before = _pexpires(target)
         flushed.move_keys(slot, source, target)
-        # Renewed every 0.3 s: six of them are two lives.
+        # Renewed every 0.6 s: six of them are two lives.
         await soon(lambda: _pexpires(target) >= before + 6)
         assert not lease.lost.is_set()
     before = _pexpires(target)

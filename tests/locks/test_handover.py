@@ -124,8 +124,10 @@ async def test_the_state_tells_who_holds_also_after_a_hand_over(world: World, lo
 async def test_a_request_that_comes_after_its_caller_gave_up_is_refused(world: World, look: Look, flushed: RedisServer):
     """It was still in a buffer when its caller gave up; it would hold the lock for nobody, for a whole ttl."""
     with FaultProxy(world.url) as proxy:
-        lock = world.lock(world.io(proxy.url, timeout=0.3), ttl=60)
+        io = world.io(proxy.url)
+        lock = world.lock(io, ttl=60)
         await world.do((await world.do(lock.acquire)).release)
+        io._timeout = 0.3
         proxy.on(Break.REQUEST, ACQUIRE.sha, times=1000)
         with pytest.raises(OutcomeUnknown):
             await world.do(lock.acquire)

@@ -152,7 +152,7 @@ async def test_b10_a_failed_second_attempt_costs_nobody_the_lock(world: World, l
 
 async def test_b24_a_process_does_not_take_its_old_lease_for_its_new_one(world: World, look: Look):
     """Curator: after a new session a leader took its old node for its own, and there were two."""
-    lock = make(world, ttl=0.5)
+    lock = make(world, ttl=2.0)
     old = await world.do(lock.acquire)
     look.take_away()
     await soon(old.lost.is_set)
@@ -214,9 +214,9 @@ async def test_b18_a_lock_that_is_freed_before_the_timeout_is_taken(world: World
 async def test_b23_who_waited_for_longer_than_a_ttl_gets_a_whole_lease(world: World, look: Look):
     """etcd: a lock was granted to a session that had ended while it waited."""
     held = await world.do(make(world, ttl=60).acquire)
-    waiting = world.start(make(world, ttl=0.5).acquire, timeout=60)
+    waiting = world.start(make(world, ttl=2.0).acquire, timeout=60)
     await soon(look.waiters)
-    until = time.monotonic() + 0.7
+    until = time.monotonic() + 2.2
     await soon(lambda: time.monotonic() > until)
     await world.do(held.release)
     lease = await world.ended(waiting)
@@ -265,10 +265,10 @@ async def test_b16_thousands_of_dead_waiters_are_dropped(world: World, look: Loo
 
 async def test_b8_renewal_survives_a_broken_connection_and_tells_of_a_loss(world: World, proxy: FaultProxy):
     """python-redis-lock: one ConnectionError ends the thread and nobody is told; aioredlock swallows it."""
-    lease = await world.do(make(world, world.io(proxy.url), ttl=1.5).acquire)
+    lease = await world.do(make(world, world.io(proxy.url), ttl=3.0).acquire)
     rule = proxy.on(Break.REQUEST, load("gridsync.locks", "renew").sha, times=2)
     await soon(lambda: rule.hits == 2)
-    until = time.monotonic() + 1.6
+    until = time.monotonic() + 3.2
     await soon(lambda: time.monotonic() > until)
     lease.check()
     await asyncio.to_thread(proxy.refuse)
@@ -288,7 +288,7 @@ async def test_b14_the_wall_clock_of_a_client_decides_nothing(
         with monkeypatch.context() as patch:
             patch.setattr(time, "time", lambda now=now: now)
             lease = await world.do(make(world).acquire)
-            assert 9 < lease.expires_in() < 10
+            assert 5 < lease.expires_in() < 10
             await world.do(lease.extend)
             lease.check()
             assert await world.do(lease.release) is True
@@ -310,8 +310,8 @@ async def test_b29_after_a_suspend_the_lease_counts_as_over_before_anybody_is_as
 async def test_b29_a_blocked_event_loop_loses_no_lease(flushed: RedisServer, look: Look):
     """A renewal in the loop that it should protect starves with it."""
     world = World("asyncio", flushed.url)
-    lease = await make(world, ttl=1.5).acquire()
-    until = time.monotonic() + 2.0
+    lease = await make(world, ttl=3.0).acquire()
+    until = time.monotonic() + 3.6
     eventually(lambda: time.monotonic() > until)  # nothing else runs in this loop
     lease.check()
     assert look.owner() == lease.owner
@@ -331,11 +331,11 @@ def test_b17_a_lock_without_an_end_is_refused(ttl: Any):  # noqa: ANN401
 
 async def test_b19_scripts_that_a_server_forgot_are_loaded_again(world: World, look: Look, flushed: RedisServer):
     """Redisson, redis-py on a cluster: NOSCRIPT after a failover, or from a new shard."""
-    lock = make(world, ttl=1.5)
+    lock = make(world, ttl=3.0)
     flushed.command("SCRIPT", "FLUSH")
     lease = await world.do(lock.acquire)
     flushed.command("SCRIPT", "FLUSH")
-    until = time.monotonic() + 2.0
+    until = time.monotonic() + 3.6
     await soon(lambda: time.monotonic() > until)
     lease.check()
     flushed.command("SCRIPT", "FLUSH")
@@ -483,12 +483,12 @@ async def test_b15_a_dead_reader_is_forgotten_while_others_renew(world: World):
     kind: Callable[..., Any] = RWLock if world.kind == "sync" else AsyncRWLock
 
     def rwlock() -> Any:  # noqa: ANN401 - either kind
-        return kind(world.io(), NAMESPACE, "rw", ttl=1.0)
+        return kind(world.io(), NAMESPACE, "rw", ttl=2.0)
 
     dead = await world.do(rwlock().read.acquire)
     dead._io.unkeep(dead._hold)
     living = await world.do(rwlock().read.acquire)
-    until = time.monotonic() + 1.5
+    until = time.monotonic() + 2.5
     await soon(lambda: time.monotonic() > until)
     living.check()
     assert await world.do(living.release) is True

@@ -301,14 +301,14 @@ async def test_what_on_lost_raises_is_logged_and_stops_no_watchdog(
     caplog.set_level(logging.WARNING, "gridsync")
     kind: Callable[..., Any] = Lock if world.kind == "sync" else AsyncLock
     io = world.io()
-    other = await world.do(kind(io, NAMESPACE, "other", ttl=1.5).acquire)
+    other = await world.do(kind(io, NAMESPACE, "other", ttl=3.0).acquire)
     lease = await world.do(kind(io, NAMESPACE, "job", ttl=1.5, on_lost=fail).acquire)
     look.take_away()
     await soon(lease.lost.is_set)
     await soon(lambda: "ZeroDivisionError" in caplog.text)
     assert "fail" in caplog.messages[-1], "whose callback it was"
     assert "the lease of lock 'job'" in caplog.messages[-1]
-    until = time.monotonic() + 2.0
+    until = time.monotonic() + 4.0
     await soon(lambda: time.monotonic() > until)
     other.check()
     assert await world.do(other.release)
@@ -344,8 +344,8 @@ async def test_a_thread_waits_for_the_loss(world: World, look: Look):
 
 async def test_a_blocked_loop_starves_no_renewal_and_a_loss_cancels_when_it_goes_on(aio: AsyncIO, look: Look):
     with pytest.raises(LeaseLost):
-        async with job(aio, ttl=1.5) as lease:
-            until = time.monotonic() + 2.0
+        async with job(aio, ttl=3.0) as lease:
+            until = time.monotonic() + 3.6
             eventually(lambda: time.monotonic() > until)  # nothing else runs in the loop
             lease.check()
             assert look.owner() == lease.owner

@@ -129,8 +129,9 @@ async def test_names_must_be_different_and_some(world: World):
 async def test_none_is_renewed_after_a_release_that_did_not_reach_the_server(world: World, flushed: RedisServer):
     """Else one failure would keep the others for as long as the program lives."""
     with FaultProxy(flushed.url) as proxy:
-        io = world.io(proxy.url, timeout=0.3)
-        lease = await world.do(world.locks("MultiLock", io, "a", "b", "c", ttl=1.0).acquire)
+        io = world.io(proxy.url)
+        lease = await world.do(world.locks("MultiLock", io, "a", "b", "c", ttl=2.0).acquire)
+        io._timeout = 0.3
         await asyncio.to_thread(proxy.blackhole)
         with pytest.raises((Unavailable, OutcomeUnknown)):
             await world.do(lease.release)
@@ -143,10 +144,11 @@ async def test_none_is_renewed_after_a_wait_whose_locks_could_not_be_given_back(
     """Nobody has a handle to them, so nobody else could stop it."""
     first = await world.do(multi(world, "c").acquire)
     with FaultProxy(flushed.url) as proxy:
-        io = world.io(proxy.url, timeout=0.3)
-        turn = world.start(world.locks("MultiLock", io, "a", "b", "c", ttl=1.0).acquire, timeout=60)
+        io = world.io(proxy.url)
+        turn = world.start(world.locks("MultiLock", io, "a", "b", "c", ttl=3.0).acquire, timeout=60)
         await soon(lambda: flushed.command("ZCARD", keys("c").queue) == 1)
         assert held(flushed, "a", "b") == [1, 1]
+        io._timeout = 0.3
         await asyncio.to_thread(proxy.blackhole)
         with pytest.raises((Unavailable, OutcomeUnknown, LeaseLost)):
             await world.ended(turn)
@@ -159,7 +161,7 @@ async def test_what_was_lost_while_it_waited_for_the_last_one_is_not_handed_out(
     """Its caller would begin to work with two of three locks."""
     first = await world.do(multi(world, "c").acquire)
     io = world.io()
-    turn = world.start(world.locks("MultiLock", io, "a", "b", "c", ttl=1.0).acquire, timeout=60)
+    turn = world.start(world.locks("MultiLock", io, "a", "b", "c", ttl=3.0).acquire, timeout=60)
     await soon(lambda: flushed.command("ZCARD", keys("c").queue) == 1)
     assert io.stats().leases_kept == 2
     flushed.command("DEL", keys("a").state)

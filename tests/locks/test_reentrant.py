@@ -125,11 +125,11 @@ async def test_tasks_that_use_the_sync_lock_in_one_thread_are_told_apart(sio: Sy
 
 def test_a_handle_that_was_dropped_takes_nothing_from_who_enters_again(sio: SyncIO, look: Look):
     """Nobody keeps what `acquire` returns: the watchdog must not give back what is held by a later handle."""
-    lock = Lock(sio, NAMESPACE, "job", reentrant=True, ttl=1.0)
+    lock = Lock(sio, NAMESPACE, "job", reentrant=True, ttl=2.0)
     lock.acquire()
     gc.collect()
     lease = lock.acquire()
-    lease.lost.wait(1.2)
+    lease.lost.wait(2.4)
     lease.check()
     assert look.owner() == lease.owner
     assert lease.release() is True

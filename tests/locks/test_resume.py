@@ -76,7 +76,7 @@ async def test_a_block_that_detached_its_lease_ends_without_a_word(world: World,
 
 async def test_a_resumed_lease_is_renewed_and_hears_of_its_revocation(world: World, look: Look):
     lease = await world.do(world.lock(world.io(), ttl=60).acquire)
-    resumed = await world.do(world.lock(world.io(), ttl=1.5).resume, lease.detach())
+    resumed = await world.do(world.lock(world.io(), ttl=3.0).resume, lease.detach())
     resumed.check()
     await soon(lambda: resumed._hold._heard)
     assert await world.do(world.lock(world.io()).force_release, "enough")

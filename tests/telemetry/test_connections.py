@@ -137,10 +137,10 @@ async def test_renewals_are_measured_and_have_no_spans(kind: str, alone: RedisSe
         return {point.attributes["gridsync.outcome"]: point.value for point in sdk.points("gridsync.lease.renewals")}
 
     if kind == "sync":
-        with Grid(alone.url) as grid, grid.lock("job", ttl=1.5):
+        with Grid(alone.url) as grid, grid.lock("job", ttl=3.0):
             await soon(lambda: renewed().get("answered", 0) >= 2)
     else:
-        async with AsyncGrid(alone.url) as agrid, agrid.lock("job", ttl=1.5):
+        async with AsyncGrid(alone.url) as agrid, agrid.lock("job", ttl=3.0):
             await soon(lambda: renewed().get("answered", 0) >= 2)
     assert "failed" not in renewed()
     assert sdk.spans("EVALSHA locks.renew") == []

@@ -300,7 +300,7 @@ async def an_extension_holds(stage: Stage) -> None:
 @scenario("locks.renew")
 async def the_watchdog_keeps_the_lease(stage: Stage) -> None:
     world = stage.world
-    lease = await world.do(world.lock(stage.broken, ttl=1.5).acquire)
+    lease = await world.do(world.lock(stage.broken, ttl=3.0).acquire)
     rule = stage.arm()
     await soon(lambda: rule.hits)
     seen = len(stage.proxy.requests(load_named("locks.renew").sha))
