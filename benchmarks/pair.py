@@ -8,14 +8,14 @@ import json
 import socket
 import sys
 
-from benchmarks import commands, contention, events, faults, growth, limit_scripts, limits, locks
+from benchmarks import cache, commands, contention, events, faults, growth, limit_scripts, limits, locks
 from benchmarks.harness import Bench
 
 NOBODY = "nobody"
 """Instead of a peer, for rows that have none."""
 ROWS = {
     row.name: row
-    for module in (commands, growth, faults, locks, contention, limits, limit_scripts, events)
+    for module in (commands, growth, faults, locks, contention, limits, limit_scripts, events, cache)
     for row in module.ROWS
 }
 

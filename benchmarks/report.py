@@ -27,6 +27,8 @@ PACKAGES = (
     "limits",
     "throttled-py",
     "faststream",
+    "aiocache",
+    "cashews",
 )
 
 

@@ -132,6 +132,8 @@ def test_every_target_has_its_row() -> None:
         ("aio-lock-cycles-100", "redis"): 6.0,
         ("lock-contended-8", "redis"): 12.0,
         ("lock-contended-8", "python-redis-lock"): 2.0,
+        ("aio-cache-get-100", "aiocache"): 5.0,
+        ("aio-cache-get-100", "cashews"): 5.0,
         ("aio-append-100", "redis"): 1.7,
         ("aio-append-100", "redis-benchmark"): 0.7,
         ("aio-append-10", "redis-benchmark"): 0.8,
@@ -144,6 +146,7 @@ def test_every_target_has_its_row() -> None:
 def test_every_limit_has_its_row() -> None:
     limits = {row.name: [(limit.value, limit.worst) for limit in row.limits] for row in ROWS.values() if row.limits}
     assert limits == {
+        "cache-loads-per-expiry": [(1.0, True)],
         "sync-sentinel-failover-s": [(0.5, False), (0.5, True)],
         "aio-sentinel-failover-s": [(0.5, False), (0.5, True)],
         "reconnect-1000": [(1000, True)],
