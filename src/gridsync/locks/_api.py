@@ -67,7 +67,8 @@ class Lock(Takable):
     whose process died delays nobody.
     Not guaranteed: exclusion across a failover that lost the write, or for a holder that goes on after its lease was
     lost; check the fence where you write.
-    Unless it is reentrant, a thread that asks again for what it holds waits for itself.
+    A thread that is in a block of this lock and asks for it again without a timeout would wait for itself, for ever; it
+    gets a `UsageError`, unless the lock is reentrant.
     """
 
     def __init__(
@@ -150,7 +151,8 @@ class AsyncLock(AsyncTakable):
     a cancelled `acquire` leaves nothing behind; a block whose lease is lost is cancelled.
     Not guaranteed: exclusion across a failover that lost the write, or for a holder that goes on after its lease was
     lost; check the fence where you write.
-    Unless it is reentrant, a task that asks again for what it holds waits for itself.
+    A task that is in a block of this lock and asks for it again without a timeout would wait for itself, for ever; it
+    gets a `UsageError`, unless the lock is reentrant.
     """
 
     def __init__(

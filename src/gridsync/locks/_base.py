@@ -1,16 +1,17 @@
 """What every kind of lock is: a name, a ttl, and ``with`` blocks that know which lease ends where."""
 
+# ruff: noqa: SLF001 - leases and locks are one family
+
 from __future__ import annotations
 
 import inspect
-from contextvars import ContextVar
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gridsync import _units
 from gridsync.errors import UsageError
 from gridsync.locks import _again, _core, _durable, _resume
-from gridsync.locks._lease import LeaseBase
+from gridsync.locks._lease import INSIDE, LeaseBase
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
 TTL_LEAST_S = 0.01
 AnyLease = TypeVar("AnyLease", bound=LeaseBase)
-_inside: ContextVar[tuple[LeaseBase, ...]] = ContextVar("gridsync_inside", default=())
-"""The leases of the ``with`` blocks that the current task or thread is in, outermost first."""
 
 
 def ttl_ms(ttl: _units.Seconds, what: str) -> int:
@@ -39,17 +38,18 @@ def current() -> LeaseBase:
     Raises:
         UsageError: The caller is in no such block.
     """
-    inside = _inside.get()
-    if not inside:
+    leases = INSIDE.get()
+    if not leases:
         raise UsageError("current() was called outside of every `with lock:` block and every function under @lock")
-    return inside[-1]
+    return leases[-1]
 
 
-def inside() -> Iterator[Hold]:
-    """Yield what is held by the blocks that this very thread or task is in, those of its parents not included."""
-    for lease in _inside.get():
-        hold = lease._hold  # noqa: SLF001 - leases and locks are one family
-        if not hold.inherited and any(scope.mine() for scope in hold.scopes):
+def inside(io: IO, spec: Spec) -> Iterator[Hold]:
+    """Yield what is held of *spec* by the blocks that this very thread or task is in, those of its parents excluded."""
+    for lease in INSIDE.get():
+        hold = lease._hold
+        here = any(scope.mine() for scope in hold.scopes) and not hold.inherited
+        if here and hold.spec.keys == spec.keys and lease._io is io and hold.remaining():
             yield hold
 
 
@@ -111,13 +111,28 @@ class LockBase(Generic[AnyLease]):
 
     def _take(self, timeout: _units.Seconds | None) -> Coroutine[Any, Any, Hold | None]:
         limit = None if timeout is None else _units.seconds(timeout, f"the timeout for {self._spec}")
-        return self._take_with_care(limit) if self._reentrant or self._durable else self._ask(limit)
+        if self._reentrant or self._durable:
+            return self._take_with_care(limit)
+        if limit is None and INSIDE.get():
+            self._refuse_itself()
+        return self._ask(limit)
+
+    def _refuse_itself(self) -> None:
+        """Raise `UsageError` if the current thread or task is in a block that this call would wait for, for ever."""
+        for hold in inside(self._io, self._spec):
+            if not (hold.spec.shared and self._spec.shared):
+                raise UsageError(
+                    f"this block holds {hold.spec} already and would wait for itself, for ever: pass reentrant=True to "
+                    f"take it again, or a timeout, or use try_acquire()"
+                )
 
     async def _take_with_care(self, limit: float | None) -> Hold | None:
-        if self._reentrant:
-            hold = await _again.acquire(self._io, self._spec, lambda: self._ask(limit))
-        else:
-            hold = await self._ask(limit)
+        def ask() -> Coroutine[Any, Any, Hold | None]:
+            if limit is None:
+                self._refuse_itself()
+            return self._ask(limit)
+
+        hold = await (_again.acquire(self._io, self._spec, ask) if self._reentrant else ask())
         if hold is not None and self._durable and not hold.handles:
             await _durable.confirm(self._io, hold)
         return hold
@@ -133,16 +148,14 @@ class LockBase(Generic[AnyLease]):
 
     def _enter(self, lease: AnyLease) -> AnyLease:
         self._entered.append(lease)
-        _inside.set((*_inside.get(), lease))
         return lease
 
     def _exit(self) -> AnyLease:
         # A lost lease's block may still be running when the next one begins: each block ends its own lease.  A block
         # that ends in another context than it began in (a fixture, a framework's dependency) has only the list to go
         # by.  Other threads enter and leave meanwhile: only the stack stands still, the list is asked and copied.
-        stack = _inside.get()
         entered = self._entered
-        mine = [lease for lease in stack if lease in entered]
+        mine = [lease for lease in INSIDE.get() if lease in entered]
         if not mine and len(others := entered.copy()) == 1:
             mine = others
         if not mine:
@@ -152,7 +165,6 @@ class LockBase(Generic[AnyLease]):
             )
         lease = mine[-1]
         entered.remove(lease)
-        _inside.set(tuple(other for other in stack if other is not lease))
         return lease
 
     def __repr__(self) -> str:

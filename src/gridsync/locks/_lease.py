@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from gridsync._io import run_sync
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from gridsync.locks._hold import Hold
 
 __all__ = ["AsyncLease", "AsyncLoss", "Lease", "Loss"]
+
+
+INSIDE: ContextVar[tuple[LeaseBase, ...]] = ContextVar("gridsync_inside", default=())
+"""The leases of the ``with`` blocks that the current task or thread is in, outermost first."""
 
 
 class LossBase:
@@ -99,10 +104,12 @@ class LeaseBase:
         if self._scope is not None:
             raise UsageError(f"a block of this lease of {self._hold.spec} was entered already; acquire another lease")
         self._scope = _block.enter(self._io, self._hold)
+        INSIDE.set((*INSIDE.get(), self))
 
     def _leave(self) -> Scope:
         if self._scope is None:
             raise UsageError(f"no block of this lease of {self._hold.spec} was entered")
+        INSIDE.set(tuple(other for other in INSIDE.get() if other is not self))
         return self._scope
 
     @property

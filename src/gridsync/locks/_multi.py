@@ -223,6 +223,9 @@ class _MultiLockBase(Generic[OneLock]):
 
     async def _take(self, timeout: _units.Seconds | None) -> list[Hold] | None:
         limit = None if timeout is None else _units.seconds(timeout, f"the timeout for {self!r}")
+        if limit is None:
+            for lock in self._locks:
+                lock._refuse_itself()
         return await _several.acquire(self._io, [lock._spec for lock in self._locks], limit)
 
     def _refused(self) -> LockTimeout:

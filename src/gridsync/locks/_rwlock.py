@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["AsyncRWLock", "AsyncSide", "RWLock", "Side"]
 
 
-def _refuse_upgrade(spec: Spec) -> None:
-    for hold in inside():
-        if hold.spec.keys == spec.keys and hold.spec.kind == _share.READ and not hold.ended:
+def _refuse_upgrade(io: IO, spec: Spec) -> None:
+    for hold in inside(io, spec):
+        if hold.spec.kind == _share.READ:
             raise UsageError(
                 f"this block holds the {hold.spec} and would wait for itself: there is no upgrade; leave the block, "
                 f"take the write lock, and look again at what you read"
@@ -38,7 +38,7 @@ class Side(Takable):
 
     async def _take(self, timeout: _units.Seconds | None) -> Hold | None:
         if timeout != 0 and self._spec.kind == _share.WRITE:
-            _refuse_upgrade(self._spec)
+            _refuse_upgrade(self._io, self._spec)
         return await super()._take(timeout)
 
 
@@ -47,7 +47,7 @@ class AsyncSide(AsyncTakable):
 
     async def _take(self, timeout: _units.Seconds | None) -> Hold | None:
         if timeout != 0 and self._spec.kind == _share.WRITE:
-            _refuse_upgrade(self._spec)
+            _refuse_upgrade(self._io, self._spec)
         return await super()._take(timeout)
 
 

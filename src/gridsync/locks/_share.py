@@ -13,6 +13,7 @@ Invariant: the permits of the living holders are together never more than there 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from gridsync import _units
@@ -82,6 +83,7 @@ def _share(
         acquire_args=(str(permits), str(limit), fence_ttl, claim, prefix, "0"),
         release_args=("0", "0", claim, fence_ttl, prefix),
         wake=prefix,
+        shared=kind != WRITE,
     )
 
 
@@ -119,6 +121,7 @@ async def downgrade(io: IO, hold: Hold) -> None:
     if await change(io, hold.spec, owner=hold.owner, keep=1) != 1:
         hold.lose("it ended on the server, or was taken away")
         hold.check()
+    hold.spec = replace(hold.spec, shared=True)
 
 
 async def change(io: IO, spec: Spec, *, owner: str = "", keep: int = 0, limit: int = 0) -> int:

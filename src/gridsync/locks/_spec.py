@@ -65,6 +65,8 @@ class Spec:
     """What stands between owner and gone."""
     wake: str
     """What the channels begin with on which its waiters listen."""
+    shared: bool = False
+    """Whether others that are shared may hold it too, as readers do."""
     note: str = ""
     """What the user wants others to read about a holder."""
     max_hold_s: float = float("inf")
