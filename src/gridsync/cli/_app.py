@@ -431,6 +431,8 @@ def consume(
 
     said = {"concurrency": concurrency, "claim_idle": claim_idle, "idle_stop": idle_stop}
     raise typer.Exit(command(target, group, start.value, said, ready_file=ready_file, as_json=json))
+
+
 @streams_app.command("floor")
 def streams_floor(store: StoreName, *, url: Url = None, namespace: Namespace = None, json: Json = False) -> None:
     """Say who keeps events in the log of a store: where they are, how much they hold back, and since when.

@@ -55,23 +55,23 @@ def ask(endpoint: Endpoint, timeout: float, *, met_before: bool) -> User:
     raise _failed(provider, why, met_before=met_before)
 
 
-async def aask(endpoint: Endpoint, *, met_before: bool) -> User:
-    """As `ask`, for asyncio; at most the endpoint's connect timeout."""
+async def aask(endpoint: Endpoint, timeout: float, *, met_before: bool) -> User:
+    """As `ask`, for asyncio."""
     provider = endpoint.credentials
     if provider is None:
         return None, None
     if type(provider) is UsernamePasswordCredentialProvider:
         return _pair(provider.get_credentials())  # type: ignore[no-untyped-call] # redis-py's
     try:
-        # A little less than the whole attempt may take: this error says more.
-        async with asyncio.timeout(endpoint.connect_timeout * 0.9):
+        # A little less than what the attempt has left: this error says more.
+        async with asyncio.timeout(timeout * 0.9):
             if type(provider).get_credentials_async is not CredentialProvider.get_credentials_async:
                 return _pair(await provider.get_credentials_async())
             while not endpoint.guard.asking.acquire(blocking=False):  # noqa: ASYNC110 - threads give it back
                 await asyncio.sleep(_PAUSE_S)
             return _understand(await _aside(provider, endpoint.guard.asking))
     except TimeoutError:
-        why = f"did not answer within {endpoint.connect_timeout * 0.9:g} s"
+        why = f"did not answer within {timeout * 0.9:.2g} s"
     except Exception as error:  # noqa: BLE001 - somebody else's code
         why = f"failed: {error!r}"
     raise _failed(provider, why, met_before=met_before)

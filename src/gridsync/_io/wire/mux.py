@@ -534,7 +534,8 @@ async def _connect(
                 transport, wire = await _open(loop, factory, endpoint)
                 if (plain := transport.get_extra_info("socket")) is not None:  # else it is closed already
                     tune(plain)
-            user = await aask(endpoint, met_before=met_before)
+            rest = max(started + endpoint.connect_timeout - loop.time(), 0)
+            user = await aask(endpoint, rest, met_before=met_before)
             deadline = loop.time() + endpoint.connect_timeout
             replies: list[Any] = await asyncio.gather(
                 *wire.post_together(endpoint.hello(*user), deadline), return_exceptions=True
