@@ -58,6 +58,20 @@ def test_partitions_spread_evenly_over_the_masters(masters: int):
             assert max(share) - min(share) <= 1, (store, partitions)
 
 
+def test_the_tags_are_those_of_the_wire_contract():
+    """Others would be other keys: every event would be gone."""
+    for store, count in (("orders", 3), ("ümläut", 64)):
+        name = crc_hqx(store.encode(), 0)
+        for k, keys in enumerate(event_partitions("app", store, count)):
+            assert slot(keys.log) == (32768 + name + 131072 * k) // (8 * count)
+            opened, digits = keys.base[1:-7], keys.base[-7:-1]
+            assert opened == f"app:events/{count}:{store}/{k}."
+            same = (
+                [d for n in range(8**6) if slot(f"{{{opened}{(d := f'{n:06o}')}}}") == slot(keys.log)] if k == 1 else []
+            )
+            assert digits == min(same, key=lambda d: (d[3:], -int(d[:3], 8)), default=digits)
+
+
 def test_all_keys_of_a_partition_lie_in_one_slot_and_no_other_store_has_them():
     seen: set[str] = set()
     for store in ("orders", "orders/1.004711", "orders%"):

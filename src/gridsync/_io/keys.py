@@ -327,11 +327,11 @@ def event_partitions(namespace: str, store: str, count: int) -> tuple[EventKeys,
     others, and any number of equal masters gets its share.  Where the first one lies, the name of the store decides:
     with more masters than partitions, different stores use different masters.
     """
-    apart = SLOTS / count
-    first = apart * (0.25 + crc_hqx(store.encode(), 0) / 2**17)
+    # Between a quarter and three quarters of the way from one boundary to the next: no rounding puts it on another side.
+    first = 2**15 + crc_hqx(store.encode(), 0)
+    slots = [SLOTS * (first + 2**17 * k) // (2**17 * count) for k in range(count)]
     return tuple(
-        _events(_in_slot(tag(namespace, f"events/{count}", f"{store}/{k}.")[:-1], int(first + apart * k)))
-        for k in range(count)
+        _events(_in_slot(tag(namespace, f"events/{count}", f"{store}/{k}.")[:-1], slot)) for k, slot in enumerate(slots)
     )
 
 
