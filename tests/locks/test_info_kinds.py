@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gridsync._io import run_sync
+from gridsync._io import run_sync, watch
 from gridsync._io.keys import lock as lock_keys
 from gridsync._io.keys import share as share_keys
 from gridsync._io.keys import watchers
 from gridsync.errors import LeaseLost, UsageError
-from gridsync.locks import _watch
 from tests.locks.ways import AsyncCandidate, Candidate
 from tests.wire.fake import soon
 from tests.wire.world import NAMESPACE
@@ -199,7 +198,7 @@ async def test_who_watches_an_election_is_told_of_a_deposition(
     world: World, flushed: RedisServer, monkeypatch: pytest.MonkeyPatch
 ):
     """It would see it with its next look by itself, here minutes later."""
-    monkeypatch.setattr(_watch, "LOOKS", 0.05)
+    monkeypatch.setattr(watch, "LOOKS", 0.05)
     await world.do(candidate(world, "first").acquire)
     campaign = auction(world)._campaign
     leader = await world.do(auction(world).leader)
