@@ -327,7 +327,7 @@ def event_partitions(namespace: str, store: str, count: int) -> tuple[EventKeys,
     others, and any number of equal masters gets its share.  Where the first one lies, the name of the store decides:
     with more masters than partitions, different stores use different masters.
     """
-    # Between a quarter and three quarters of the way from one boundary to the next: no rounding puts it on another side.
+    # At a quarter to three quarters of each share: no rounding puts it on another side of a boundary.
     first = 2**15 + crc_hqx(store.encode(), 0)
     slots = [SLOTS * (first + 2**17 * k) // (2**17 * count) for k in range(count)]
     return tuple(
