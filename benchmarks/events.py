@@ -12,7 +12,7 @@ import time
 from functools import partial
 from itertools import count
 from statistics import quantiles
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel
 
@@ -91,7 +91,7 @@ def _append_script(bench: Bench, size: int, commits_per_s: int) -> float:
     ids = [f"{RANDOM}-{number}" for number in range(size)]
     trades = [_trade(number) for number in range(size)]
     script, keys, args = pipelined.told(
-        lambda io: open_store(io, "gridsync", "bench", TradeAgreed, None, 1, "stream").append(
+        lambda io: open_store(io, "gridsync", "bench", TradeAgreed, None, 1, "stream", "copy").append(
             "stream", trades, Expected.ANY, ids, ""
         )
     )
@@ -212,7 +212,7 @@ class Reading(BaseModel):
     note: str
 
 
-def _bytes(bench: Bench) -> float:
+def _bytes(bench: Bench, log: Literal["copy", "link"] = "copy") -> float:
     """Return what the server keeps for an event, of whatever kind the keys are."""
     from redis import Redis
 
@@ -221,7 +221,7 @@ def _bytes(bench: Bench) -> float:
     empty = len(Reading(note="").model_dump_json())
     reading = Reading(note="x" * (EVENT_BYTES - empty))
     with Grid(bench.url) as grid, Redis(host=bench.host, port=bench.port) as client:
-        store = grid.events("bench", Reading)
+        store = grid.events("bench", Reading, log=log)
         for number in range(STORED // COMMIT):
             store.append(f"stream-{number % BATCH}", [reading] * COMMIT)
         expect(sum(1 for _ in store.read_all()), STORED)
@@ -301,6 +301,13 @@ ROWS = (
         for percent, most_ms in ((50, 2.0), (99, 10.0))
     ),
     Row("event-bytes", "bytes", _bytes, better="lower", limits=(Limit(2.6 * (EVENT_BYTES + 64)),)),
+    Row(
+        "event-bytes-link",
+        "bytes",
+        partial(_bytes, log="link"),
+        better="lower",
+        limits=(Limit(1.6 * (EVENT_BYTES + 64)),),
+    ),
     _grown("event-growth", "µs/append", "append"),
     _grown("event-growth-page", "µs/page", "page"),
 )

@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from gridsync.health import Health
     from gridsync.limits import OnError, Rule, Share
     from gridsync.streams import PartitionBy, Upcasters
+    from gridsync.streams._links import Log
 
 __all__ = ["AsyncGrid", "Grid"]
 
@@ -435,6 +436,7 @@ class Grid(Stays, ForThreads):
         upcasters: Upcasters | None = None,
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
+        log: Log = "copy",
     ) -> EventStore[E]: ...
     @overload
     def events(
@@ -445,6 +447,7 @@ class Grid(Stays, ForThreads):
         upcasters: Upcasters | None = None,
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
+        log: Log = "copy",
     ) -> EventStore[E]: ...
     @overload
     def events(
@@ -455,6 +458,7 @@ class Grid(Stays, ForThreads):
         upcasters: Upcasters | None = None,
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
+        log: Log = "copy",
     ) -> EventStore[Any]: ...
     def events(
         self,
@@ -464,14 +468,16 @@ class Grid(Stays, ForThreads):
         upcasters: Upcasters | None = None,
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
+        log: Log = "copy",
     ) -> EventStore[Any]:
         """Return the event store *name*, whose events are *model*: a pydantic model or a union of them.
 
         *upcasters* lift what was stored with older schemas.  With several *partitions* it is spread over so many hash
-        slots, and a stream is where *partition_by* says; see `EventStore`.
+        slots, and a stream is where *partition_by* says; *log* says whether payloads are
+        repeated in the log; see `EventStore`.
         """
         return EventStore(
-            self._io, self.namespace, name, model, upcasters, partitions=partitions, partition_by=partition_by
+            self._io, self.namespace, name, model, upcasters, partitions=partitions, partition_by=partition_by, log=log
         )
 
     def on_state_change(self, callback: Callable[[StateChange], None]) -> None:
@@ -777,6 +783,7 @@ class AsyncGrid(Stays, ForTasks):
         upcasters: Upcasters | None = None,
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
+        log: Log = "copy",
     ) -> AsyncEventStore[E]: ...
     @overload
     def events(
@@ -787,6 +794,7 @@ class AsyncGrid(Stays, ForTasks):
         upcasters: Upcasters | None = None,
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
+        log: Log = "copy",
     ) -> AsyncEventStore[E]: ...
     @overload
     def events(
@@ -797,6 +805,7 @@ class AsyncGrid(Stays, ForTasks):
         upcasters: Upcasters | None = None,
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
+        log: Log = "copy",
     ) -> AsyncEventStore[Any]: ...
     def events(
         self,
@@ -806,14 +815,16 @@ class AsyncGrid(Stays, ForTasks):
         upcasters: Upcasters | None = None,
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
+        log: Log = "copy",
     ) -> AsyncEventStore[Any]:
         """Return the event store *name*, whose events are *model*: a pydantic model or a union of them.
 
         *upcasters* lift what was stored with older schemas.  With several *partitions* it is spread over so many hash
-        slots, and a stream is where *partition_by* says; see `EventStore`.
+        slots, and a stream is where *partition_by* says; *log* says whether payloads are
+        repeated in the log; see `EventStore`.
         """
         return AsyncEventStore(
-            self._io, self.namespace, name, model, upcasters, partitions=partitions, partition_by=partition_by
+            self._io, self.namespace, name, model, upcasters, partitions=partitions, partition_by=partition_by, log=log
         )
 
     def on_state_change(self, callback: Callable[[StateChange], None]) -> None:

@@ -159,6 +159,7 @@ def test_every_limit_has_its_row() -> None:
         "event-latency-p50-ms": [(2.0, False)],
         "event-latency-p99-ms": [(10.0, False)],
         "event-bytes": [(2.6 * 264, False)],
+        "event-bytes-link": [(1.6 * 264, False)],
         "limiter-bytes-100": [(2048.0, True)],
         "limiter-bytes-1000": [(2048.0, True)],
         "limiter-bytes-70000": [(2048.0, True)],

@@ -138,10 +138,10 @@ class Run:
         keys = int(call.words[2])
         args = [word.decode() for word in call.words[3 + keys :]]
         if call.words[1] == self._append:
-            name, expected, _, about, *events = args
+            name, expected, _, about, _, *events = args
             answer = self.model.append(name, int(expected), triples(events), about)
         elif call.words[1] == self._commit:
-            _, about, _, *words = args
+            _, about, _, _, *words = args
             answer = self.model.commit(parts_of(words), about)
         else:
             if call.words[1] == self._snapshot:

@@ -169,9 +169,9 @@ async def test_a_lost_reply_does_not_write_twice(world: World, raw: redis.Redis)
     keys = (*store.keys[:4], store.keys.stream("a"))
     raw.script_load(APPEND.source)
     for expected in (0, -1):
-        args = ("a", expected, RECENT, "", "id1", "Placed", '{"kwh":1}', "id2", "Placed", '{"kwh":2}')
+        args = ("a", expected, RECENT, "", "", "id1", "Placed", '{"kwh":1}', "id2", "Placed", '{"kwh":2}')
         assert raw.execute_command(*APPEND.words(keys, args))[1:] == [2, 2]
-    args = ("a", -2, RECENT, "", "id3", "Placed", '{"kwh":3}')
+    args = ("a", -2, RECENT, "", "", "id3", "Placed", '{"kwh":3}')
     assert [raw.execute_command(*APPEND.words(keys, args)) for _ in range(2)] == [[0, 3, 3], [1, 3, 3]]
     assert [e.id for e in await store.read_all()] == ["id1", "id2", "id3"]
 

@@ -918,6 +918,20 @@ async def events_count_once_in_a_view(stage: Stage) -> None:
     assert await world.do(totals.get, "kwh") == "6"
 
 
+@scenario("streams.resolve")
+async def a_log_of_links_is_read_and_consumed_whole(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed, log="link")
+    await world.do(store.append, "a", [Placed(kwh=n) for n in (1, 2, 3)])
+    rule = stage.arm()
+    seen: list[int] = []
+    consuming = world.start(store.group("matcher").consume, lambda event: seen.append(event.event.kwh), idle_stop=0)
+    done = await world.ended(consuming)
+    assert rule.hits
+    assert (seen, done.handled, done.stolen) == ([1, 2, 3], 3, 0)
+    assert [event.event.kwh for event in await world.all(store.read_all())] == [1, 2, 3]
+
+
 async def _look_in(stage: Stage) -> None:
     world = stage.world
     store = world.store(stage.broken, Placed)

@@ -27,7 +27,7 @@ _KINDS: Final = {
     "streams.complete": ("complete", "settle", SpanKind.CLIENT),
 }
 """Of each operation, by its name: the operation's name and type, and the kind of its span."""
-_APPEND_HEAD, _APPEND_EVENT, _GROUP_HEAD = 4, 3, 2
+_APPEND_HEAD, _APPEND_EVENT, _GROUP_HEAD = 5, 3, 2
 """How many arguments `append.lua` has before the events and for each; and how many words name group and consumer."""
 _SENDS: Final = frozenset({"streams.append", "streams.commit"})
 _SETTLES: Final = frozenset({"streams.ack", "streams.complete"})

@@ -51,10 +51,12 @@ def open_grid(url: str | None, namespace: str | None) -> Grid:
 
 
 def raw_store(grid: Grid, store: str) -> EventStore[RawEvent]:
-    """Open the store of that name without knowing its models, in as many partitions as it is."""
+    """Open the store of that name without knowing its models, with the options that it was begun with."""
     name = checked(store, "the name of an event store")
     partitions, by = run_sync(noted(grid._io, grid.namespace, name))  # noqa: SLF001
-    return grid.events(name, RawEvent, partitions=partitions, partition_by=by)
+    opened = grid.events(name, RawEvent, partitions=partitions, partition_by=by)
+    log = opened.info().log
+    return opened if log == "copy" else grid.events(name, RawEvent, partitions=partitions, partition_by=by, log=log)
 
 
 class Scan:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from gridsync.streams import GroupInfo, ParkedEvent, StoreInfo
 
 
+_LOGS = {"copy": "copies", "link": "links"}
+
+
 def ls(*, url: str | None, namespace: str | None, most: int, seconds: float, as_json: bool) -> int:
     """Print the stores; returns 0, or 2 if the server cannot be asked."""
     with asking() as outcome, open_grid(url, namespace) as grid:
@@ -108,7 +111,10 @@ def _line(found: StoreInfo) -> str:
     size = "" if found.bytes is None else f", about {found.bytes:,} bytes"
     names = ", ".join(shown(name) for name in found.groups) or "none"
     where = f" from {found.first} to {found.last}" if found.events else ""
-    return f"{shown(found.name)}: {found.events} events{where}, {found.streams} streams{size}; groups: {names}"
+    return (
+        f"{shown(found.name)}: {found.events} events{where}, {found.streams} streams{size}, a log of "
+        f"{_LOGS[found.log]}; groups: {names}"
+    )
 
 
 def _group_line(told: GroupInfo) -> str:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from gridsync._units import Seconds
     from gridsync.streams._commit import Check, Write
     from gridsync.streams._failures import Failure, Policy
+    from gridsync.streams._links import Log
     from gridsync.streams._look import StoreInfo
     from gridsync.streams._model import Upcasters
     from gridsync.streams._pages import Reading
@@ -59,6 +60,7 @@ class EventStore(Kept[E]):
         *,
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
+        log: Log = "copy",
     ) -> None:
         """Open the store *name*; nothing is sent.
 
@@ -75,12 +77,15 @@ class EventStore(Kept[E]):
             partition_by: What decides in which partition a stream is, for ever: its whole name (``stream``), what
                 stands before the first ``-`` of it (``category``), or a function of the name that returns a string.
                 Fixed with the first event, and of a function it is not checked that it stays the same.
+            log: Whether the log has a ``copy`` of each payload, or only a ``link`` to it: less memory, one more round
+                trip for each page of the log, and events can be read as long as their streams have them.  Fixed with
+                the first event; whoever says otherwise gets a `UsageError`.
 
         Raises:
             UsageError: No model, two models with the same type name, upcasters that do not lead to a model, or
                 partitions that cannot be.
         """
-        self._core = open_store(io, namespace, name, model, upcasters, partitions, partition_by)
+        self._core = open_store(io, namespace, name, model, upcasters, partitions, partition_by, log)
         self._routes = Routes(self._core, takes_coroutines=False)
 
     def append(
@@ -463,9 +468,10 @@ class AsyncEventStore(AsyncKept[E]):
         *,
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
+        log: Log = "copy",
     ) -> None:
         """Open the store *name*; see `EventStore`."""
-        self._core = open_store(io, namespace, name, model, upcasters, partitions, partition_by)
+        self._core = open_store(io, namespace, name, model, upcasters, partitions, partition_by, log)
         self._routes = Routes(self._core, takes_coroutines=True)
 
     async def append(

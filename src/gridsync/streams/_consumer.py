@@ -233,9 +233,9 @@ class Session(Settling[E]):
         await join(self._io, self._store.keys, self._group, from_now=from_now)
         self._joined = True
 
-    def _enqueue(self, entries: Any) -> None:  # noqa: ANN401
+    async def _enqueue(self, entries: Any) -> None:  # noqa: ANN401
         """Take deliveries that are not in work here already."""
-        for entry in entries:
+        for entry in await self._store.filled(entries):
             if entry[0] not in self._held:
                 self._held[entry[0]] = entry[2] if len(entry) > FRESH else 0
                 self._queue.append(entry)
@@ -248,14 +248,14 @@ class Session(Settling[E]):
         """Read one page of our own pending list, moving on from page to page."""
         cursor, entries, gone = await self._look(self._own_mode, after)
         self._own = None if cursor == _START else cursor
-        self._enqueue([entry for entry in entries if entry[0] not in self._failing])
+        await self._enqueue([entry for entry in entries if entry[0] not in self._failing])
         self._forget(gone)
 
     async def _claim(self) -> None:
         """Take over what others left idle.  The cursor is kept, so the head of the list cannot hide the rest."""
         idle = self._options.claim_idle
         self._cursor, entries, gone = await self._look(str(max(1, round(idle * 1000))), self._cursor)
-        self._enqueue(entries)
+        await self._enqueue(entries)
         self._forget(gone)
         if self._cursor == _START:
             self._claim_due = self._io.monotonic() + idle / 3
@@ -275,7 +275,7 @@ class Session(Settling[E]):
         except GridsyncError:
             self._due_at = now
             raise
-        self._enqueue(entries)
+        await self._enqueue(entries)
         self._forget(gone)
         # What other consumers put aside meanwhile is found within BLOCK_MAX.
         self._due_at = min(self._due_at, now + (BLOCK_MAX if wait is None else min(wait, BLOCK_MAX)))
@@ -305,7 +305,7 @@ class Session(Settling[E]):
         if entries and mark is not None and number(entries[0]) != mark.number + 1:
             # Others had what lies between; or it is another history, in which positions come again.
             await self._prove()
-        self._enqueue(entries)
+        await self._enqueue(entries)
         if not self._queue and options.idle_stop is not None and self._cursor == _START:
             # What is due by now was due in time: it is late, or we are.
             self._ended = self._quiet.since + options.idle_stop <= self._io.monotonic() < self._due_at

@@ -8,6 +8,7 @@ is the commit.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 from gridsync._io import load
@@ -16,6 +17,7 @@ from gridsync.errors import InvalidEvent, ServerError, UsageError, WrongVersion
 from gridsync.streams._commit import Expected, Plan, as_list, expected_number, given_ids, limited
 from gridsync.streams._directory import PARTITIONED
 from gridsync.streams._envelope import EMPTY, unseal
+from gridsync.streams._links import OTHER_LOG, dangling, differs, mode, other, resolved
 from gridsync.streams._model import Codec, E
 from gridsync.streams._pages import Pages, Reading, number, read_mark, wanted
 from gridsync.streams._records import Appended, Recorded
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from gridsync._io.keys import EventKeys
     from gridsync.streams._commit import Check, Write
     from gridsync.streams._directory import Directory
+    from gridsync.streams._links import Log
     from gridsync.streams._records import Committed
 
 APPEND: Final = load("gridsync.streams", "append")
@@ -47,7 +50,15 @@ class StoreCore(Generic[E]):
     """One event store, or one partition of it: its keys, its models, and the calls."""
 
     def __init__(  # noqa: PLR0917 - made in two places
-        self, io: IO, keys: EventKeys, name: str, codec: Codec[E], directory: Directory, partition: int | None = None
+        self,
+        io: IO,
+        keys: EventKeys,
+        name: str,
+        codec: Codec[E],
+        directory: Directory,
+        partition: int | None = None,
+        *,
+        log: Log,
     ) -> None:
         """Take what was checked; *partition* is which one of several, ``None`` for all there is."""
         self.io = io
@@ -56,6 +67,9 @@ class StoreCore(Generic[E]):
         self.codec = codec
         self.directory = directory
         self.partition = partition or 0
+        self.log = log
+        self.mode = mode(log)
+        """What the scripts call that."""
         self.log_name = f"the log of {name!r}" if partition is None else f"the log of partition {partition} of {name!r}"
         self.partitions: tuple[StoreCore[E], ...] = (self,)
         """All partitions, when this is the store."""
@@ -97,7 +111,7 @@ class StoreCore(Generic[E]):
         limited(len(batch))
         # The ids are chosen here, once: however often the request is sent again, it is the same commit.
         ids = self.new_ids(len(batch)) if event_ids is None else given_ids(event_ids, len(batch))
-        args: list[str | bytes] = [checked(stream, "the name of a stream"), str(wanted), _RECENT, about]
+        args: list[str | bytes] = [checked(stream, "the name of a stream"), str(wanted), _RECENT, about, self.mode]
         for event, event_id in zip(batch, ids, strict=True):
             args += (event_id, *self.codec.dump(event))
         keys = self.keys
@@ -117,7 +131,7 @@ class StoreCore(Generic[E]):
         """Commit events to several streams; see `EventStore.commit`."""
         plan = Plan(parts)
         keys, ids = self.keys, plan.ids(self.new_ids)
-        args = (_RECENT, about, str(plan.total), *plan.words(ids, self.codec.dump))
+        args = (_RECENT, about, str(plan.total), self.mode, *plan.words(ids, self.codec.dump))
         touched = (keys.stream(part.stream) for part in plan.parts)
         # As with an append: a lost reply may mean written, and the script finds the same ids.
         try:
@@ -132,13 +146,25 @@ class StoreCore(Generic[E]):
         raise self.wrong_version(code, refused.stream, refused.expected_version, reply[2])
 
     async def compare(self, error: ServerError) -> None:
-        """Say more of *error*, if it is that the store is in several partitions.
+        """Say more of *error*, if it is that the store was begun with other options.
 
         Raises:
             UsageError: It is.
         """
         if error.code == PARTITIONED:
             await self.directory.look()
+        if error.code == OTHER_LOG:
+            raise other(self.name, self.log) from error
+
+    async def filled(
+        self, entries: list[Any], takes: Callable[[Any], bool] | None = None, read_from: ReadFrom = "primary"
+    ) -> list[Any]:
+        """Return entries of the log with their payloads, wherever these are; see `_links.resolved`."""
+        if not entries:
+            return entries
+        if differs(entries[0], self.mode):
+            raise other(self.name, self.log)
+        return await resolved(self.io, self.keys, entries, takes, read_from) if self.mode else entries
 
     def wrong_version(self, code: int, stream: str, expected: int | Expected, version: int) -> WrongVersion:
         """Return the error for a code of `append.lua` or `commit.lua`."""
@@ -197,6 +223,7 @@ class StoreCore(Generic[E]):
         mark = read_mark(after)
         start = 1 if mark is None else mark.number + 1
         pages = self.log_pages(
+            takes=takes,
             start=start,
             # Backwards it is the other end that is proven, page by page.
             mark=None if reverse else mark,
@@ -225,9 +252,15 @@ class StoreCore(Generic[E]):
         key, name = self.keys.stream(stream), f"stream {stream!r} of {self.name!r}"
         return Pages(self.io, key, name, absent=self.directory.look, **options)
 
-    def log_pages(self, **options: Any) -> Pages:  # noqa: ANN401 - those of `Pages`
-        """Return a cursor over the log."""
-        return Pages(self.io, self.keys.log, self.log_name, absent=self.directory.look, **options)
+    def log_pages(
+        self,
+        *,
+        takes: Callable[[Any], bool] | None = None,
+        **options: Any,  # noqa: ANN401 - those of `Pages`
+    ) -> Pages:
+        """Return a cursor over the log; of what *takes* does not want, the payload may be missing."""
+        fill = partial(self.filled, takes=takes) if self.mode else None
+        return Pages(self.io, self.keys.log, self.log_name, absent=self.directory.look, fill=fill, **options)
 
     def in_stream(self, stream: str, entry: Any) -> Recorded[E]:  # noqa: ANN401 - [id, [field, value, ...]]
         """Decode an entry of one stream."""
@@ -245,6 +278,8 @@ class StoreCore(Generic[E]):
             stream, version, position = fields[b"s"].decode(), int(fields[b"v"]), number(entry)
         except (KeyError, ValueError) as error:
             raise self._foreign(entry) from error
+        if b"d" not in fields:
+            raise dangling(self.log_name, stream, version, position) if self.mode else other(self.name, self.log)
         return self._recorded(fields, stream, version, position)
 
     def _recorded(self, fields: dict[bytes, bytes], stream: str, version: int, position: int) -> Recorded[E]:

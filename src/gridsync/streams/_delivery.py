@@ -128,7 +128,7 @@ class Delivered(Generic[E]):
         ids = plan.ids(lambda _: ())
         changes = commit.changes.words()
         words: list[str | bytes] = [self.group, self.consumer, self._id, str(self.attempts), str(RECENT), commit.about]
-        words += (str(plan.total), str(len(self._seen)), str(len(changes) // 3))
+        words += (str(plan.total), core.mode, str(len(self._seen)), str(len(changes) // 3))
         for key, stored in self._seen.items():
             words += (key, stored)
         words += changes

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gridsync._io import IO
     from gridsync._io.keys import EventKeys
     from gridsync.streams._core import StoreCore
+    from gridsync.streams._links import Log
 
 LOOK_STORE: Final = load("gridsync.streams", "look_store")
 LOOK_GROUP: Final = load("gridsync.streams", "look_group")
@@ -42,6 +43,8 @@ class StoreInfo:
 
     name: str
     """The store."""
+    log: Log
+    """Whether its log has a copy of each event, or a link to it."""
     events: int
     """Events in the log now."""
     first: int
@@ -140,6 +143,7 @@ async def store_info(partitions: Sequence[StoreCore[Any]]) -> StoreInfo:
     sizes = [each.bytes for each in found]
     return StoreInfo(
         name=found[0].name,
+        log="link" if "link" in {each.log for each in found} else "copy",
         events=sum(each.events for each in found),
         first=min((each.first for each in found if each.first), default=0),
         last=max(each.last for each in found),
@@ -153,7 +157,7 @@ async def store_info(partitions: Sequence[StoreCore[Any]]) -> StoreInfo:
 async def _store_info(core: StoreCore[Any]) -> StoreInfo:
     keys = core.keys
     told = await core.io.run(LOOK_STORE, (keys.meta, keys.versions, keys.log, keys.recent), (str(SAMPLE),))
-    last, events, first, streams, size, groups, sample = told
+    last, log, events, first, streams, size, groups, sample = told
     total = size if size >= 0 else None
     versions = sum(int(version) for version in sample[1::2])
     if versions and total is not None:
@@ -161,7 +165,7 @@ async def _store_info(core: StoreCore[Any]) -> StoreInfo:
         weight = await core.io.run(WEIGH, some)
         total = total + weight * last // versions if weight >= 0 else None
     names = tuple(sorted(group.decode(errors="replace") for group in groups))
-    return StoreInfo(core.name, events, first, last, streams, total, names)
+    return StoreInfo(core.name, "link" if log else "copy", events, first, last, streams, total, names)
 
 
 async def group_info(partitions: Sequence[StoreCore[Any]], group: str, consumers_max: int) -> GroupInfo:

@@ -96,10 +96,12 @@ class Pages:
         limit: int | None = None,
         read_from: ReadFrom = "primary",
         absent: Callable[[ReadFrom], Awaitable[None]],
+        fill: Callable[..., Awaitable[list[Any]]] | None = None,
     ) -> None:
         """Bring *limit* entries from number *start*, or what follows *mark*, to *end*; *name* goes into errors.
 
         *absent* is awaited whenever there is nothing at all: it may know that this is the wrong place to look.
+        *fill* brings what the entries leave out, from where they were read.
         """
         if limit is not None and limit < 0:
             raise UsageError(f"limit={limit}: it cannot be negative; None reads to the end")
@@ -113,6 +115,7 @@ class Pages:
         self._left = limit
         self._read_from = source(read_from)
         self._absent = absent
+        self._fill = fill
 
     async def next(self) -> list[Any]:
         """Return the next raw entries; none at the end.
@@ -155,6 +158,8 @@ class Pages:
         else:
             if number(entries[0]) != self._start:
                 raise self._truncated(self._start, number(entries[0]))
+            if self._fill is not None:
+                entries = await self._fill(entries, read_from=self._read_from)
             self.mark = mark_of(entries[-1])
             self._start = self.mark.number + 1
         return entries
@@ -181,6 +186,8 @@ class Pages:
         if not entries:
             await self._nothing_beyond(self._start)
         else:
+            if self._fill is not None:
+                entries = await self._fill(entries, read_from=self._read_from)
             self.mark = mark_of(entries[-1])
             self._end = self.mark.number - 1
         return entries

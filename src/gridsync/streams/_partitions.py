@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from gridsync._io import IO
     from gridsync.streams._commit import Check, Expected, Write
+    from gridsync.streams._links import Log
     from gridsync.streams._model import Upcasters
     from gridsync.streams._records import Appended, Committed
 
@@ -42,7 +43,7 @@ class PartitionedCore(Generic[E]):
     """One event store in several partitions: what they share, and which of them is asked."""
 
     def __init__(  # noqa: PLR0917 - made in one place
-        self, io: IO, namespace: str, name: str, codec: Codec[E], partitions: int, partition_by: PartitionBy
+        self, io: IO, namespace: str, name: str, codec: Codec[E], partitions: int, partition_by: PartitionBy, log: Log
     ) -> None:
         """Build the key names of all partitions once; nothing is sent."""
         self.io = io
@@ -51,7 +52,7 @@ class PartitionedCore(Generic[E]):
         self._key_of, self._by = _function(partition_by)
         self.directory = Directory(io, event_keys(namespace, name).meta, name, partitions, self._by)
         self.partitions: tuple[StoreCore[E], ...] = tuple(
-            StoreCore(io, keys, name, codec, self.directory, partition)
+            StoreCore(io, keys, name, codec, self.directory, partition, log=log)
             for partition, keys in enumerate(event_partitions(namespace, name, partitions))
         )
 
@@ -171,16 +172,17 @@ def open_store(  # noqa: PLR0917 - as `EventStore`
     upcasters: Upcasters | None,
     partitions: int,
     partition_by: PartitionBy,
+    log: Log,
 ) -> Store[Any]:
     """Return the core of a store in so many partitions; nothing is sent."""
     checked(name, "the name of an event store")
     counted(partitions, "partitions", PARTITIONS_MAX)
     codec: Codec[Any] = Codec(model, upcasters)
     if partitions > 1:
-        return PartitionedCore(io, namespace, name, codec, partitions, partition_by)
+        return PartitionedCore(io, namespace, name, codec, partitions, partition_by, log)
     _function(partition_by)
     keys = event_keys(namespace, name)
-    return StoreCore(io, keys, name, codec, Directory(io, keys.meta, name))
+    return StoreCore(io, keys, name, codec, Directory(io, keys.meta, name), log=log)
 
 
 async def noted(io: IO, namespace: str, name: str) -> tuple[int, PartitionBy]:

@@ -99,7 +99,7 @@ class _Projection(Generic[E]):
 
     async def _run(self, apply: Callable[[Changes, Recorded[E]], Any], *, once: bool) -> Projected:
         done = 0
-        cursors: Cursors[E] = Cursors(self._store.partitions, self._stop, self._at, once=once)
+        cursors: Cursors[E] = Cursors(self._store.partitions, self._stop, self._at, takes=self._takes, once=once)
         while (found := await cursors.next()) is not None:
             cursor, entries = found
             for first in range(0, len(entries), BATCH):

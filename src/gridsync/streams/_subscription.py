@@ -43,7 +43,7 @@ class _Subscribed(Generic[E]):
         # Where "now" is, only the server knows, and where a registered reader was.
         self._starts = {} if after == NOW else dict(zip(cores, map(str, read_vector(after, len(cores))), strict=True))
         self._readers = {} if reader is None else {core: reader(core) for core in cores}
-        self._cursors: Cursors[E] = Cursors(cores, self._stop, self._begin)
+        self._cursors: Cursors[E] = Cursors(cores, self._stop, self._begin, takes=takes)
         for cursor in self._cursors.all:
             cursor.seen = self._starts.get(cursor.core, "0")
             read_mark(cursor.seen)

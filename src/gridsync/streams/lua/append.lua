@@ -9,16 +9,17 @@
 -- ARGV[2] expected integer, version: -1 for any, -2 for exists
 -- ARGV[3] window integer, events
 -- ARGV[4] about bytes: what is known of the whole commit, stored with each event; nothing is stored when empty
--- ARGV[5..] events bytes: id, type and payload of each event
+-- ARGV[5] mode string: link if the log only says where the payloads are, empty if it has them
+-- ARGV[6..] events bytes: id, type and payload of each event
 -- Returns {0, version, position} written, {1, version, position} written before, {2, version} conflict, {3, version} in part
 -- Category idempotent
 -- Cost O(log window) per event
-local args, about, count = ARGV, ARGV[4], (#ARGV - 4) / 3
+local args, about, mode, count = ARGV, ARGV[4], ARGV[5], (#ARGV - 5) / 3
 local meta, versions, log, recent, stream = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local name = ARGV[1]
 local version = tonumber(redis.call('HGET', versions, name) or 0)
-local position = tonumber(redis.call('HGET', meta, 'pos') or 0)
-if not position then return redis.error_reply('PARTITIONED this store is in several partitions') end
+
+-- include parts/counters.lua
 
 -- A counter without its stream, or the reverse, was evicted or deleted by hand: writing on would mix two histories.
 if (version == 0 and redis.call('XLEN', stream) > 0) or (position == 0 and redis.call('XLEN', log) > 0) then
@@ -27,7 +28,7 @@ end
 
 -- include parts/place.lua
 
-local code, last, at = place(stream, name, tonumber(ARGV[2]), version, 2, count)
+local code, last, at = place(stream, name, tonumber(ARGV[2]), version, 3, count)
 if code > 0 then return {code, last, at} end
 
 local now = redis.call('TIME')
@@ -35,7 +36,7 @@ local time = now[1] .. string.format('%06d', now[2])
 
 -- include parts/write.lua
 
-version, position = write(stream, name, version, position, 2, count)
+version, position = write(stream, name, version, position, 3, count)
 redis.call('HSET', meta, 'pos', position .. '')
 if position % 64 < count then redis.call('ZREMRANGEBYRANK', recent, '0', -ARGV[3] - 1) end
 return {0, version, position}

@@ -18,17 +18,19 @@
 -- ARGV[5] window integer, events
 -- ARGV[6] about bytes: what is known of the events, stored with each; nothing is stored when empty
 -- ARGV[7] total integer, events
--- ARGV[8] seen integer, fields of the state that were read
--- ARGV[9] changed integer, fields of the state that are changed
--- ARGV[10..] words bytes: of each field that was read its name and what stood there, empty for nothing; of each change set, add or remove, the field and the value; then the parts, as for commit
+-- ARGV[8] mode string: link if the log only says where the payloads are, empty if it has them
+-- ARGV[9] seen integer, fields of the state that were read
+-- ARGV[10] changed integer, fields of the state that are changed
+-- ARGV[11..] words bytes: of each field that was read its name and what stood there, empty for nothing; of each change set, add or remove, the field and the value; then the parts, as for commit
 -- Returns {0, settled, version, position, ...} done, {1, settled} done before; {2, part, version} conflict, {3, part, version} in part, {4, n} field n was changed since; {-1} no longer this consumer's. Settled is 2 if what waited behind it is due now, else 1
 -- Category idempotent
 -- Cost O(log pending + log done + fields), O(log window) per event
 local args, log, retry, failed, waiting, done, view = ARGV, KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
 local meta, versions, recent, streams = KEYS[8], KEYS[9], KEYS[10], {unpack(KEYS, 11)}
-local name, consumer, id, window, about, total = ARGV[1], ARGV[2], ARGV[3], ARGV[5], ARGV[6], tonumber(ARGV[7])
-local first = 10 + 2 * ARGV[8]
-local after = first + 3 * ARGV[9]
+local name, consumer, id, window, about = ARGV[1], ARGV[2], ARGV[3], ARGV[5], ARGV[6]
+local total, mode = tonumber(ARGV[7]), ARGV[8]
+local first = 11 + 2 * ARGV[9]
+local after = first + 3 * ARGV[10]
 local place_in_log = string.match(id, '^%d+')
 
 -- include parts/settled.lua
@@ -48,8 +50,8 @@ end
 
 -- include parts/several.lua
 
-for k = 10, first - 1, 2 do
-  if (redis.call('HGET', view, args[k]) or '') ~= args[k + 1] then return {4, (k - 8) / 2} end
+for k = 11, first - 1, 2 do
+  if (redis.call('HGET', view, args[k]) or '') ~= args[k + 1] then return {4, (k - 9) / 2} end
 end
 local field = unfit(first, after - 1)
 if field then return redis.error_reply('NOTANUMBER ' .. field .. ' of the state of group ' .. name .. ' cannot be added to') end

@@ -5,7 +5,7 @@
 -- KEYS[3] log stream
 -- KEYS[4] recent zset
 -- ARGV[1] sample integer, streams
--- Returns {last position, events in the log, first position there, streams, bytes of these keys (-1: not told), {groups},
+-- Returns {last position, how its log keeps events (empty: copies), events in the log, first position there, streams, bytes of these keys (-1: not told), {groups},
 -- {some stream, its version, ...}}
 -- Category read
 -- Cost O(groups + sample)
@@ -25,8 +25,9 @@ if redis.call('EXISTS', log) == 1 then
   end
 end
 local first = redis.call('XRANGE', log, '-', '+', 'COUNT', '1')[1]
+local kept = redis.call('HMGET', meta, 'pos', 'log')
 return {
-  tonumber(redis.call('HGET', meta, 'pos') or 0), redis.call('XLEN', log),
+  tonumber(kept[1] or 0), kept[2] or '', redis.call('XLEN', log),
   first and tonumber(string.match(first[1], '^%d+')) or 0, redis.call('HLEN', versions), bytes, groups,
   redis.call('HRANDFIELD', versions, ARGV[1], 'WITHVALUES'),
 }

@@ -1,6 +1,7 @@
 -- What commits events to several streams of a store and checks others, all of it or nothing.
--- Before: args, about, total, window; streams, the keys of the parts; meta, versions, log and recent, the store's keys
-local position = tonumber(redis.call('HGET', meta, 'pos') or 0)
+-- Before: args, about, total, window, mode; streams, the keys of the parts; meta, versions, log and recent, the store's keys
+
+-- include parts/counters.lua
 
 -- include parts/place.lua
 
@@ -9,7 +10,6 @@ local position = tonumber(redis.call('HGET', meta, 'pos') or 0)
 -- {3, part, version} in part; or nil and what fits.  Asking for a stream's length also notices a key of a wrong type.
 local function examine(at)
   local fits, before, again, part, refused = {}, {1}, nil, nil, nil
-  if not position then return redis.error_reply('PARTITIONED this store is in several partitions') end
   for k, stream in ipairs(streams) do
     local name, expected, count = args[at], tonumber(args[at + 1]), tonumber(args[at + 2])
     local version = tonumber(redis.call('HGET', versions, name) or 0)

@@ -1,8 +1,9 @@
 -- What writes events to a stream and to the log.
--- Before: args, versions, log, recent, about, time
+-- Before: args, meta, versions, log, recent, about, time, link
 
 -- Returns version and position of the last one; event k begins at args[at + 3k].
 local function write(stream, name, version, position, at, count)
+  if link and position == 0 then redis.call('HSET', meta, 'log', 'link') end
   for k = at + 3, at + 3 * count, 3 do
     local id, type, data = args[k], args[k + 1], args[k + 2]
     version, position = version + 1, position + 1
@@ -12,9 +13,14 @@ local function write(stream, name, version, position, at, count)
     redis.call('ZADD', recent, p, id .. '\0' .. name)
     if about == '' then
       redis.call('XADD', stream, v .. '-0', 'i', id, 'p', p, 't', type, 'd', data, 'w', time)
-      redis.call('XADD', log, p .. '-0', 'i', id, 's', name, 'v', v, 't', type, 'd', data, 'w', time)
     else
       redis.call('XADD', stream, v .. '-0', 'i', id, 'p', p, 't', type, 'd', data, 'w', time, 'm', about)
+    end
+    if link then
+      redis.call('XADD', log, p .. '-0', 'i', id, 's', name, 'v', v, 't', type, 'w', time)
+    elseif about == '' then
+      redis.call('XADD', log, p .. '-0', 'i', id, 's', name, 'v', v, 't', type, 'd', data, 'w', time)
+    else
       redis.call('XADD', log, p .. '-0', 'i', id, 's', name, 'v', v, 't', type, 'd', data, 'w', time, 'm', about)
     end
   end
