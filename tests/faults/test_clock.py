@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import time
 from dataclasses import replace
+from operator import ge
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ import pytest
 from gridsync.errors import LeaseLost
 from gridsync.testing.servers import RedisServer, ServerKind, server_kinds
 from tests.faults.traffic import Traffic
+from tests.locks.ways import made
 from tests.wire.fake import soon
 from tests.wire.world import KINDS, World
 
@@ -122,6 +125,38 @@ async def test_a_lease_that_lives_across_a_clock_set_back_is_renewed_and_handed_
     lease = await world.ended(waiting)
     assert lease.fence > held.fence
     assert await world.do(lease.release) is True
+    await world.close()
+
+
+async def test_what_writers_send_through_a_gate_stays_in_order_while_the_server_s_clock_is_set_by_hours(
+    server: ClockedServer,
+):
+    """Writers of one book, each under a fence of its own: none is held up, and no earlier one writes after a later."""
+    world, key, over, rounds = World("asyncio", server.url), "{book}:log", False, [0, 0, 0]
+
+    async def write(number: int) -> None:
+        io = world.io()
+        side, gate = made("asyncio", io, "write lock", ttl=1.0), world.locks("FenceGate", io, key)
+        while not over:
+            try:
+                async with side as lease:
+                    await gate.write(lease, ("RPUSH", key, f"{lease.fence:016} {lease.owner}"))
+            except LeaseLost:
+                continue  # the clock ended it, or a later one wrote
+            rounds[number] += 1
+
+    writers = [asyncio.create_task(write(number)) for number in range(3)]
+    for offset in (HOUR_S, 0, -HOUR_S, HOUR_S, 0):
+        server.set_clock(offset)
+        goal = [done + 2 for done in rounds]
+        await soon(lambda goal=goal: all(map(ge, rounds, goal)), 60)  # type: ignore[misc]
+    over = True
+    await asyncio.gather(*writers)
+    log = server.command("LRANGE", key, 0, -1)
+    assert len(log) >= 2 * 3 * 5
+    assert log == sorted(log)
+    assert len(set(log)) == len(log)
+    server.command("DEL", key)
     await world.close()
 
 
