@@ -18,6 +18,7 @@ from tests.sim import lease_scenarios as leases
 from tests.sim import limit_scenarios as limits
 from tests.sim import lock_scenarios as locks
 from tests.sim import once_scenarios as once
+from tests.sim import partition_scenarios as partitions
 from tests.sim import redlock_scenarios as redlock
 from tests.sim import retention_scenarios as retention
 from tests.sim import rule_scenarios as rules
@@ -869,6 +870,29 @@ RULES = [
          "slots expire", rules.slots),
     )
 ]  # fmt: skip
+
+_PARTITIONED = "if not position then return redis.error_reply('PARTITIONED this store is in several partitions') end"
+
+PARTITIONS = [
+    Mutant("streams", *words, partitions.quarrel)
+    for words in (
+        (
+            "append",
+            _PARTITIONED,
+            "position = position or 0",
+            "an append into one partition notices several",
+        ),
+        (
+            "commit",
+            _PARTITIONED,
+            "position = position or 0",
+            "a commit into one partition notices several",
+        ),
+        ("open", "if redis.call('EXISTS', directory) == 0 then", "if true then", "a store stays in its partitions"),
+        ("open", "'pos', 'in ' .. ARGV[1] .. ' partitions', ", "'pos', '0', ", "a directory is told from a counter"),
+        ("open", "'partitions', ARGV[1], ", "", "what is noted is how many there are"),
+    )
+]
 
 RETENTION = [
     Mutant("streams", *words, scenario)
