@@ -116,3 +116,31 @@ def test_a_server_that_is_away_and_a_bad_argument_are_told_with_exit_code_2():
     assert code == 2
     assert problem.startswith("gridsync: ")
     assert run("redis://127.0.0.1:1", "dlq", "", "billing")[0] == 2
+
+
+def test_the_commands_see_all_partitions_of_a_store(grid: Grid, flushed: RedisServer):
+    """They are told only its name; how many partitions it has, and what decides, is noted on the server."""
+    store = grid.events("orders", Order, partitions=3, partition_by="category")
+    names = [f"{name}-1" for name in ("anna", "bert", "carl", "dora")]
+    for name in names:
+        store.append(name, Placed(kwh=1))
+
+    def fail(recorded: Recorded[Any]) -> None:
+        raise ValueError(recorded.stream)
+
+    store.group("billing").consume(fail, policy=DEAD, on_error=lambda _: None, idle_stop=0)
+    code, told = asked(flushed, "dlq", "orders", "billing")
+    assert (code, told["total"]) == (0, 4)
+    assert sorted((each["stream"], each["partition"]) for each in told["letters"]) == [
+        (name, store.partition_of(name)) for name in names
+    ]
+    assert asked(flushed, "discard", "orders", "billing", told["letters"][0]["id"])[1]["discarded"]
+    assert asked(flushed, "replay", "orders", "billing")[1]["replayed"] == 3
+    _, listed = asked(flushed, "ls")
+    assert [(each["name"], each["partitions"], each["events"]) for each in listed["stores"]] == [("orders", 3, 4)]
+    _, told = asked(flushed, "groups", "orders")
+    assert [(each["name"], each["pending"]) for each in told["groups"]] == [("billing", 3)]
+    code, output, _ = run(flushed, "tail", "orders", "--no-follow", "--last", "3", "--json")
+    assert (code, len(output.splitlines())) == (0, 3)
+    code, output, _ = run(flushed, "tail", "orders", "--no-follow", "--stream", "dora-1", "--json")
+    assert [json.loads(line)["stream"] for line in output.splitlines()] == ["dora-1"]
