@@ -467,9 +467,11 @@ async def test_dead_consumers_are_removed_only_when_they_hold_nothing(world: Wor
     raw.xgroup_create(store.keys.log, GROUP, "0")
     raw.xreadgroup(GROUP, "holds", {store.keys.log: ">"}, count=1)
     raw.xgroup_createconsumer(store.keys.log, GROUP, "empty")
-    keys = (store.keys.log, store.keys.floors, *aside(store))
+    keys = (store.keys.log, store.keys.floors, *aside(store), store.keys.dead(GROUP))
     await until(lambda: all(row["idle"] > 2 for row in raw.xinfo_consumers(store.keys.log, GROUP)))
-    assert raw.execute_command(*TEND.words(keys, (GROUP, 60_000))) == 0
+    floor, undelivered, held, since, *aside_now = raw.execute_command(*TEND.words(keys, (GROUP, 60_000)))
+    assert (floor, undelivered, held, aside_now) == (0, 1, 1, [0, 0, 0])
+    assert since == int(raw.xrange(store.keys.log, count=1)[0][1][b"w"])
     assert consumers(raw, store) == {"holds", "empty"}
     raw.execute_command(*TEND.words(keys, (GROUP, 1)))
     assert consumers(raw, store) == {"holds"}

@@ -259,6 +259,44 @@ async def test_without_a_tracer_events_are_measured_all_the_same(kind: str, flus
     assert [point.count for point in sdk.points("messaging.process.duration")] == [1]
 
 
+@KINDS
+async def test_how_far_a_group_has_got_is_seen_while_somebody_consumes(kind: str, flushed: RedisServer, sdk: Sdk):
+    """An alarm on the oldest event hears of a stuck one, and exporting asks the server nothing."""
+    sdk.listen(spans=False)
+    names = ("lag", "pending", "oldest", "parked", "waiting", "dead")
+    told: list[dict[str, int]] = []
+
+    def seen() -> dict[str, int]:
+        points = {name: sdk.points(f"gridsync.group.{name}") for name in names}
+        for (point,) in (each for each in points.values() if each):
+            assert dict(point.attributes) == {"gridsync.name": "orders/ledger"}
+        return {name: point.value for name, found in points.items() for point in found}
+
+    def fail(_: object) -> None:
+        raise ValueError
+
+    async with opened(kind, flushed.url) as grid:
+        store = grid.events("orders", Ordered)
+        await done(store.append("a", Ordered(amount=1)))
+        await done(store.group("ledger").consume(fail, policy=LATER, on_error=lambda _: None, idle_stop=0))
+        assert seen() == {}, "who has left says nothing more"
+        await done(store.append("a", [Ordered(amount=2), Ordered(amount=3)]))
+        group = store.group("ledger")
+
+        def handle(_: object) -> None:
+            with flushed.client() as client:
+                client.config_resetstat()
+                told.append(seen())
+                assert not {"cmdstat_evalsha", "cmdstat_xinfo|groups"} & set(client.info("commandstats"))
+            group.stop()
+
+        await done(group.consume(handle, claim_idle=600))
+        assert seen() == {}
+    (first,) = told
+    assert first.pop("oldest") >= 0
+    assert first == {"lag": 2, "pending": 1, "parked": 1, "waiting": 0, "dead": 0}
+
+
 async def test_while_nobody_listens_a_handler_is_called_itself():
     async def handle(_: object) -> None:
         raise AssertionError

@@ -278,6 +278,13 @@ class IO(Protocol):
         `telemetry.TALLIES` lists what there is and what *value* means.
         """
 
+    def report(self, who: tuple[str, int, str], facts: Sequence[int] | None) -> None:
+        """Tell whoever measures how far a group has got; never fails, never waits.
+
+        *who* are store and group, the partition, and the consumer that reports; the facts are those that `tend.lua`
+        returns after the floor.  ``None`` when the consumer ends.
+        """
+
     def decisions(self, limiter: str) -> list[int]:
         """Return the list in which all limiters of that name count their decisions: see `decided`."""
 

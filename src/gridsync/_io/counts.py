@@ -17,7 +17,7 @@ from gridsync._io import telemetry
 from gridsync._io.decided import Decided
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from gridsync._io.guard import Guard
     from gridsync._io.wire.mux import MuxWire
@@ -106,6 +106,8 @@ class Counts:
         self.pools: weakref.WeakSet[Pool] = weakref.WeakSet()
         self.decided = Decided()
         self.decisions = self.decided.of
+        self.groups: dict[tuple[str, int, str], Sequence[int]] = {}
+        """What consumers have said of their groups: the last that spoke stands last."""
         self.peers: dict[str, tuple[str, int]] = {}
         """The address and port behind the name of each server, as of the last connection."""
         self.findings: tuple[str, ...] = ()
@@ -121,6 +123,12 @@ class Counts:
         listener = telemetry.listener
         if listener is not None:
             listener.tally(what, name, value)
+
+    def report(self, who: tuple[str, int, str], facts: Sequence[int] | None) -> None:
+        """Keep what a consumer says of its group; see `IO.report`."""
+        self.groups.pop(who, None)
+        if facts is not None:
+            self.groups[who] = facts
 
     def total(self, what: str) -> int:
         """Return how often *what* happened, whatever its name."""

@@ -6,7 +6,9 @@ keeps the last.
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 from opentelemetry.metrics import Observation
@@ -27,6 +29,18 @@ if TYPE_CHECKING:
     Sums: TypeAlias = dict[Attributes, int]
 
 
+GROUP = (
+    ("lag", "{event}", "events that were not delivered to the group yet"),
+    ("pending", "{event}", "events that were delivered to the group and are not settled"),
+    ("oldest", "s", "since the commit of the oldest event that is not settled; 0 if all are"),
+    ("parked", "{event}", "failed events that are tried again later"),
+    ("waiting", "{event}", "events that wait behind a parked one of their stream"),
+    ("dead", "{event}", "dead letters"),
+)
+"""What `IO.report` is told, in this order: as of the last housekeeping of a consumer of this process."""
+_OLDEST = 2
+
+
 def install(meter: Meter, drivers: Iterable[Driver]) -> None:
     """Observe *drivers*, a set that changes."""
     for name, unit, field in (
@@ -42,6 +56,8 @@ def install(meter: Meter, drivers: Iterable[Driver]) -> None:
         "1 for the state of each server's breaker",
     )
     meter.create_observable_counter("gridsync.limit.decisions", [_decisions], "{decision}", "answers of limiters")
+    for place, (name, unit, text) in enumerate(GROUP):
+        meter.create_observable_gauge(f"gridsync.group.{name}", [_observe(drivers, partial(_group, place))], unit, text)
     for name, unit, text, look in (
         ("count", "{connection}", "connections in the state that the attribute says", _connections),
         ("max", "{connection}", "the most connections that are allowed", _limits),
@@ -77,6 +93,17 @@ def _observe(
 def _breakers(driver: Driver, sums: Sums) -> None:
     for server, state in driver.stats().breakers.items():
         sums[("gridsync.name", server), ("gridsync.state", state)] = 1
+
+
+def _group(place: int, driver: Driver, sums: Sums) -> None:
+    # Of several consumers in one partition the last that spoke is right; partitions add up, but for the oldest event.
+    latest = {(name, partition): facts[place] for (name, partition, _), facts in list(driver.counts.groups.items())}
+    for (name, _), fact in latest.items():
+        key = (("gridsync.name", name),)
+        if place != _OLDEST:
+            sums[key] += fact
+        else:
+            sums[key] = max(sums[key], int(time.time() - fact / 1_000_000) if fact else 0)
 
 
 def _decisions(options: CallbackOptions) -> Iterable[Observation]:  # noqa: ARG001 - there is nothing to choose

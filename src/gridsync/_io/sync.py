@@ -102,6 +102,7 @@ class SyncIO(Stays):
         self.counts = endpoint.server.counts
         self.tally = self.counts.tally
         self.decisions = self.counts.decisions
+        self.report = self.counts.report
         self.budget = endpoint.server.guard.budget
         endpoint.server.guard.serve(timeout, self.tally)
         telemetry.watch(self)

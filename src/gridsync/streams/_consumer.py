@@ -282,8 +282,11 @@ class Session(Settling[E]):
 
     async def _tend(self) -> None:
         dead_after_ms = round(max(DEAD_AFTER, 2 * self._options.claim_idle) * 1000)
-        keys = (self._log_key, self._store.keys.floors, *self._aside.settling[1:])
-        await self._io.run(TEND, keys, (self._group, str(dead_after_ms)))
+        store = self._store
+        keys = (self._log_key, store.keys.floors, *self._aside.settling[1:], store.keys.dead(self._group))
+        _, *facts = await self._io.run(TEND, keys, (self._group, str(dead_after_ms)))
+        # Whoever measures is told what is known here anyway; nobody asks the server for it.
+        self._io.report((self._name, store.partition, self._options.consumer), facts)
 
     async def _read_new(self) -> None:
         options, now = self._options, self._io.monotonic()
@@ -345,6 +348,8 @@ class Session(Settling[E]):
         except GridsyncError as error:
             if not is_gone(error):
                 _log.warning("group %r: %s leaves without word: %s", self._group, self._options.consumer, error)
+        finally:
+            self._io.report((self._name, self._store.partition, self._options.consumer), None)
 
 
 def _entries(reply: Any) -> Any:  # noqa: ANN401

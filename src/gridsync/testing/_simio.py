@@ -58,6 +58,7 @@ class SimIO:
         self.timeout = timeout
         self.counts = Counts()
         self.decisions = self.counts.decisions
+        self.report = self.counts.report
         self._scheduler = process.scheduler
         self._hub = Hub(self)
         self.hears = self._hub.ears.heard.__contains__

@@ -5,9 +5,11 @@
 -- KEYS[3] retry zset
 -- KEYS[4] failed hash
 -- KEYS[5] waiting zset
+-- KEYS[6] dead stream
 -- ARGV[1] group string
 -- ARGV[2] dead_after integer, ms
--- Returns the floor: every event up to this position is acknowledged
+-- Returns {floor: every event up to this position is acknowledged; undelivered, pending, when the oldest unsettled event
+-- was committed (us, 0: none), parked, waiting, dead}
 -- Category idempotent
 -- Cost O(consumers + groups), and once a list was lost O(parked log parked), at most 1000 a call
 local log, floors, retry, failed, waiting = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -35,4 +37,4 @@ if parked > redis.call('ZCARD', retry) + redis.call('ZCARD', waiting) then
 end
 local clock = redis.call('TIME')
 redis.call('HSET', floors, group, floor .. ' ' .. clock[1] .. string.format('%03d', math.floor(clock[2] / 1000)))
-return floor
+return {floor, undelivered, pending, tonumber(since), redis.call('ZCARD', retry), redis.call('ZCARD', waiting), redis.call('XLEN', KEYS[6])}
