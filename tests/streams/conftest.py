@@ -139,16 +139,16 @@ class World:
 
     def __init__(self, url: str, *, is_async: bool) -> None:
         self.url = url
-        self._endpoint = parse(url, connect_timeout=1.0)
+        self._endpoint = parse(url, connect_timeout=10.0)
         self.is_async = is_async
         self._open: list[SyncIO | AsyncIO] = []
 
     def io(self) -> SyncIO | AsyncIO:
         made: SyncIO | AsyncIO
         if self.is_async:
-            made = AsyncIO(self._endpoint, inflight_max=1000, timeout=3.0)
+            made = AsyncIO(self._endpoint, inflight_max=1000, timeout=10.0)
         else:
-            made = SyncIO(self._endpoint, pool_size=20, timeout=3.0)
+            made = SyncIO(self._endpoint, pool_size=20, timeout=10.0)
         self._open.append(made)
         return made
 
@@ -171,7 +171,7 @@ async def world(request: pytest.FixtureRequest, raw: redis.Redis, flushed: Redis
     await made.close()
 
 
-async def until(condition: Callable[[], object], timeout: float = 10.0) -> None:
+async def until(condition: Callable[[], object], timeout: float = 20.0) -> None:
     """Wait until *condition* holds."""
     async with asyncio.timeout(timeout):
         while not condition():  # noqa: ASYNC110 - the condition is a look at the server or at another thread

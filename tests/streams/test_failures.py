@@ -447,7 +447,7 @@ from gridsync.streams import EventStore
 from tests.streams.models import LATER, Order
 
 url, namespace, group = sys.argv[1:]
-store = EventStore(SyncIO(parse(url, connect_timeout=1.0), pool_size=2, timeout=3.0), namespace, "orders", Order)
+store = EventStore(SyncIO(parse(url, connect_timeout=10.0), pool_size=2, timeout=10.0), namespace, "orders", Order)
 
 def handle(recorded):
     if recorded.position == 2:

@@ -104,7 +104,9 @@ def play(seed: int, faults: Faults, until: float = 300.0) -> None:
     async def finish(io: Any) -> None:
         while not market.complete:
             await io.sleep(0.5)
-        seen.extend(await market.read(io))
+        while not seen:
+            with suppress(Unavailable):  # its own requests are lost as well
+                seen.extend(await market.read(io))
 
     sim.start("watcher", finish)
     sim.run(until)

@@ -95,7 +95,7 @@ async def test_stopping_ends_a_reader_that_waits(world: World, raw: redis.Redis)
     waiting = asyncio.create_task(events.next())
     await until(blocked(raw))
     events.stop()
-    assert await asyncio.wait_for(waiting, 3) is None
+    assert await asyncio.wait_for(waiting, 20) is None
     assert await events.next() is None
     assert "stopped" in repr(events.subscription)
 
