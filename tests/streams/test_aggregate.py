@@ -253,3 +253,29 @@ async def test_a_bad_decision_is_refused(world: World):
     for bad in ({"decide": None}, {"decide": place(1), "attempts": 0}, {"decide": lambda _: "Placed"}):
         with pytest.raises(errors.UsageError):
             await sums.execute("a", **bad)
+
+
+async def test_a_command_that_is_executed_again_gives_its_first_result(world: World):
+    """A caller that lost the answer, or its process, must not place an order twice."""
+    store = world.store(Order)
+    sums = store.aggregate(Sum(), add, snapshot_every=1)
+    first = await sums.execute("a", lambda _: [Placed(kwh=1), Placed(kwh=2)], command_id="c")
+    assert (first.appended.event_ids, first.appended.replayed) == (("c-0", "c-1"), False)
+    await sums.execute("a", place(5), command_id="c-0")
+    again = await sums.execute("a", lambda _: pytest.fail("it was decided before"), command_id="c")
+    assert (again.state, again.version, again.appended.event_ids) == (first.state, 2, ("c-0", "c-1"))
+    assert (again.appended.position, again.appended.replayed) == (2, True)
+    assert [e.event.kwh for e in await store.read("a")] == [1, 2, 5]
+    nothing = await sums.execute("a", lambda _: None, command_id="d")
+    assert nothing.appended is None
+    assert (await sums.execute("a", place(7), command_id="d")).version == 4
+
+
+async def test_one_command_in_many_places_at_once_is_appended_once(world: World):
+    stores = [world.store(Order) for _ in range(8)]
+    done = await asyncio.gather(
+        *(store.aggregate(Sum(), add).execute("a", place(n + 1), command_id="c") for n, store in enumerate(stores))
+    )
+    (event,) = await stores[0].read("a")
+    assert {(each.version, each.state.kwh) for each in done} == {(1, event.event.kwh)}
+    assert sum(not each.appended.replayed for each in done) == 1

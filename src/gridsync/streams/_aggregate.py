@@ -23,12 +23,12 @@ from gridsync.streams._commit import as_list
 from gridsync.streams._envelope import seal
 from gridsync.streams._model import E
 from gridsync.streams._pages import Mark
+from gridsync.streams._records import Appended
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from gridsync.streams._partitions import Store
-    from gridsync.streams._records import Appended
 
     Decision: TypeAlias = E | Sequence[E] | None
 
@@ -132,14 +132,26 @@ class _Aggregate(Generic[S, E]):
             _log.warning("the snapshot of stream %r is left aside, its state cannot be read: %s", stream, error)
             return None
 
-    async def _catch_up(self, stream: str, held: _Held[S]) -> None:
-        """Apply what is new; if it raises, *held* is not to be used any more."""
+    async def _catch_up(self, stream: str, held: _Held[S], command: str | None = None) -> Appended | None:
+        """Apply what is new; return what *command* appended, if that is in it, with the state as it was then.
+
+        If it raises, or returns something, *held* is not to be decided on any more.
+        """
         core = self._core.of(stream)
         pages = core.stream_pages(stream, mark=held.mark)
+        ids: list[str] = []
+        done: Appended | None = None
         while entries := await pages.next():
             for entry in entries:
-                held.state = self._evolve(held.state, core.in_stream(stream, entry).event)
+                recorded = core.in_stream(stream, entry)
+                if command is not None and recorded.id == _event_id(command, len(ids)):
+                    ids.append(recorded.id)
+                    done = Appended(recorded.version, recorded.position, tuple(ids), replayed=True)
+                elif done is not None:
+                    return done
+                held.state = self._evolve(held.state, recorded.event)
         held.mark = pages.mark
+        return done
 
     async def _decide(
         self,
@@ -147,11 +159,20 @@ class _Aggregate(Generic[S, E]):
         decide: Callable[[S], Any],
         attempts: int,
         about: str,
+        command: str | None,
     ) -> Decided[S]:
         counted(attempts, "attempts", ATTEMPTS_MAX)
-        held = await self._load(stream)
+        before: Appended | None = None
+        if command is None:
+            held = await self._load(stream)
+        else:
+            # A snapshot does not say which commands have led to it.
+            held = _Held(copy.deepcopy(self._initial))
+            before = await self._catch_up(checked(stream, "the name of a stream"), held, checked(command, "command_id"))
         attempt = 1
         while True:
+            if before is not None:
+                return Decided(held.state, before.version, before, attempt)
             made = decide(held.state)
             if inspect.isawaitable(made):
                 made = await made
@@ -159,13 +180,18 @@ class _Aggregate(Generic[S, E]):
             if not events:
                 return Decided(held.state, held.version, None, attempt)
             try:
-                done = await self._core.append(stream, events, held.version, None, about)
+                ids = None if command is None else [_event_id(command, k) for k in range(len(events))]
+                done = await self._core.append(stream, events, held.version, ids, about)
             except WrongVersion:
                 # Somebody was faster, so somebody got on: as a whole, this ends.
                 if attempt == attempts:
                     raise
                 attempt += 1
-                await self._catch_up(stream, held)
+                before = await self._catch_up(stream, held, command)
+                continue
+            if done.replayed and command is not None:
+                # The same command, elsewhere, at the same version: what that one decided is what counts.
+                before = await self._catch_up(stream, held, command)
                 continue
             for event in events:
                 held.state = self._evolve(held.state, event)
@@ -223,6 +249,7 @@ class Aggregate(_Aggregate[S, E]):
         decide: Callable[[S], Decision[E]],
         *,
         attempts: int = 10,
+        command_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
@@ -234,6 +261,9 @@ class Aggregate(_Aggregate[S, E]):
             decide: Takes the state and returns an event, several of them, or ``None`` if nothing happens.  What it
                 raises ends the call.  It is called again, with the newer state, if somebody else appended meanwhile.
             attempts: How often it is called at most, 1 to 1000.
+            command_id: What tells this command from any other on this stream.  If one with that id has appended here
+                before, nothing is decided, and its result comes again, with `Appended.replayed`.  The ids of its events
+                are made from it.  A command that appended nothing leaves no trace.
             metadata: As in `EventStore.append`.
             correlation_id: As in `EventStore.append`.
             causation_id: As in `EventStore.append`.
@@ -243,10 +273,13 @@ class Aggregate(_Aggregate[S, E]):
 
         Raises:
             WrongVersion: Somebody was faster each time.
-            OutcomeUnknown: No answer in time: load, and look whether it was appended.
+            OutcomeUnknown: No answer in time: execute it again with the same *command_id*.
 
         Besides, all that `load` and `EventStore.append` raise.
-        Cost: loading, then one round trip; one more when a snapshot is taken.
+        Guarantee: with a *command_id* its events are in the stream once, however often and wherever it is executed, as
+        long as the stream exists (tests/streams/test_aggregate.py).
+        Cost: loading, then one round trip; one more when a snapshot is taken.  With a *command_id* the whole stream is
+        read, and no snapshot is used.
         """
         _check(decide)
 
@@ -258,7 +291,7 @@ class Aggregate(_Aggregate[S, E]):
             return made
 
         about = seal(metadata, correlation_id, causation_id)
-        return run_sync(self._decide(stream, decided, attempts, about))
+        return run_sync(self._decide(stream, decided, attempts, about, command_id))
 
 
 class AsyncAggregate(_Aggregate[S, E]):
@@ -278,6 +311,7 @@ class AsyncAggregate(_Aggregate[S, E]):
         decide: Callable[[S], Awaitable[Decision[E]] | Decision[E]],
         *,
         attempts: int = 10,
+        command_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
@@ -288,7 +322,11 @@ class AsyncAggregate(_Aggregate[S, E]):
         """
         _check(decide)
         about = seal(metadata, correlation_id, causation_id)
-        return await self._decide(stream, decide, attempts, about)
+        return await self._decide(stream, decide, attempts, about, command_id)
+
+
+def _event_id(command: str, number: int) -> str:
+    return f"{command}-{number}"
 
 
 def _check(decide: object) -> None:
