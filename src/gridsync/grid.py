@@ -57,6 +57,7 @@ from gridsync.streams import AsyncEventStore, EventStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from os import PathLike
     from types import TracebackType
 
     from redis.credentials import CredentialProvider
@@ -437,6 +438,7 @@ class Grid(Stays, ForThreads):
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
         log: Log = "copy",
+        archive: str | PathLike[str] | None = None,
     ) -> EventStore[E]: ...
     @overload
     def events(
@@ -448,6 +450,7 @@ class Grid(Stays, ForThreads):
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
         log: Log = "copy",
+        archive: str | PathLike[str] | None = None,
     ) -> EventStore[E]: ...
     @overload
     def events(
@@ -459,6 +462,7 @@ class Grid(Stays, ForThreads):
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
         log: Log = "copy",
+        archive: str | PathLike[str] | None = None,
     ) -> EventStore[Any]: ...
     def events(
         self,
@@ -469,15 +473,24 @@ class Grid(Stays, ForThreads):
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
         log: Log = "copy",
+        archive: str | PathLike[str] | None = None,
     ) -> EventStore[Any]:
         """Return the event store *name*, whose events are *model*: a pydantic model or a union of them.
 
         *upcasters* lift what was stored with older schemas.  With several *partitions* it is spread over so many hash
-        slots, and a stream is where *partition_by* says; *log* says whether payloads are
-        repeated in the log; see `EventStore`.
+        slots, and a stream is where *partition_by* says; *log* says whether payloads are repeated in the log.  What was
+        removed is read in *archive*; see `EventStore`.
         """
         return EventStore(
-            self._io, self.namespace, name, model, upcasters, partitions=partitions, partition_by=partition_by, log=log
+            self._io,
+            self.namespace,
+            name,
+            model,
+            upcasters,
+            partitions=partitions,
+            partition_by=partition_by,
+            log=log,
+            archive=archive,
         )
 
     def on_state_change(self, callback: Callable[[StateChange], None]) -> None:
@@ -784,6 +797,7 @@ class AsyncGrid(Stays, ForTasks):
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
         log: Log = "copy",
+        archive: str | PathLike[str] | None = None,
     ) -> AsyncEventStore[E]: ...
     @overload
     def events(
@@ -795,6 +809,7 @@ class AsyncGrid(Stays, ForTasks):
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
         log: Log = "copy",
+        archive: str | PathLike[str] | None = None,
     ) -> AsyncEventStore[E]: ...
     @overload
     def events(
@@ -806,6 +821,7 @@ class AsyncGrid(Stays, ForTasks):
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
         log: Log = "copy",
+        archive: str | PathLike[str] | None = None,
     ) -> AsyncEventStore[Any]: ...
     def events(
         self,
@@ -816,15 +832,24 @@ class AsyncGrid(Stays, ForTasks):
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
         log: Log = "copy",
+        archive: str | PathLike[str] | None = None,
     ) -> AsyncEventStore[Any]:
         """Return the event store *name*, whose events are *model*: a pydantic model or a union of them.
 
         *upcasters* lift what was stored with older schemas.  With several *partitions* it is spread over so many hash
-        slots, and a stream is where *partition_by* says; *log* says whether payloads are
-        repeated in the log; see `EventStore`.
+        slots, and a stream is where *partition_by* says; *log* says whether payloads are repeated in the log.  What was
+        removed is read in *archive*; see `EventStore`.
         """
         return AsyncEventStore(
-            self._io, self.namespace, name, model, upcasters, partitions=partitions, partition_by=partition_by, log=log
+            self._io,
+            self.namespace,
+            name,
+            model,
+            upcasters,
+            partitions=partitions,
+            partition_by=partition_by,
+            log=log,
+            archive=archive,
         )
 
     def on_state_change(self, callback: Callable[[StateChange], None]) -> None:

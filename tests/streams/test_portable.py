@@ -214,3 +214,14 @@ def test_each_partition_goes_through_a_file_of_its_own(
     assert run(flushed, "import", "orders", str(tmp_path / other), "--partition", other)[0] == 0
     found = sorted((e.partition, e.position, e.stream) for e in again.read_all(partition=1 - home))
     assert found == [each for each in before if each[0] == 1 - home]
+
+
+def test_the_log_is_archived_from_a_shell(grid: Grid, flushed: RedisServer, tmp_path: Path):
+    filled(grid, 9)
+    code, told = asked(flushed, "archive", "orders", str(tmp_path / "new"))
+    assert (code, told["events"], told["files"]) == (0, 9, 1)
+    assert run(flushed, "archive", "orders", str(tmp_path / "new"))[0] == 1
+    assert run(flushed, "trim", "orders", "--max-count", "1")[0] == 0
+    assert [e.version for e in grid.events("orders", Order, archive=tmp_path / "new").read_all(limit=3)] == [1, 2, 3]
+    (tmp_path / "file").touch()
+    assert run(flushed, "archive", "orders", str(tmp_path / "file"))[0] == 2

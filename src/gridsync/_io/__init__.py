@@ -223,6 +223,9 @@ class IO(Protocol):
         `SyncIO` starts threads for this call alone, so that nothing else waits for one.
         """
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Run *work*, which blocks on files, where it holds nobody up; it ends before this does, cancelled or not."""
+
     async def sleep(self, seconds: float) -> None:
         """Let *seconds* pass."""
 

@@ -421,6 +421,15 @@ class AsyncIO(Stays):
 
     fan = beside = gather
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Run *work* in a thread; who is cancelled meanwhile waits for its end."""
+        running = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            await asyncio.wait([running])
+            raise
+
     async def sleep(self, seconds: float) -> None:
         """Let *seconds* pass."""
         await asyncio.sleep(seconds)

@@ -373,6 +373,10 @@ class SyncIO(Stays):
         finally:
             fan.close()
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Run *work*, now."""
+        return work()
+
     async def sleep(self, seconds: float) -> None:
         """Block for *seconds*."""
         time.sleep(seconds)  # noqa: ASYNC251 - blocking is what this driver does

@@ -473,6 +473,24 @@ def streams_trim(
     )
 
 
+@streams_app.command("archive")
+def streams_archive(
+    store: StoreName,
+    directory: Annotated[Path, typer.Argument(help="Of this store alone; made if it is not there.")],
+    *,
+    url: Url = None,
+    namespace: Namespace = None,
+    json: Json = False,
+) -> None:
+    """Copy what is new in the log into files; from then on `trim` leaves what is in no file yet.
+
+    Exits with 0, with 1 if nothing was new, and with 2 if that failed.
+    """
+    from gridsync.cli.keeping import archive  # noqa: PLC0415 - loads redis and pydantic
+
+    raise typer.Exit(archive(store, directory, url=url, namespace=namespace, as_json=json))
+
+
 Partition = Annotated[int | None, typer.Option(min=0, help="Which one, of a store in several partitions.")]
 EventFile = Annotated[Path, typer.Argument(help="JSON Lines; compressed if its name ends in .zst or .gz.")]
 

@@ -1,4 +1,4 @@
-"""`gridsync streams trim|floor|export|import`: what leaves a log, who keeps it there, its way to a file and back."""
+"""`gridsync streams trim|floor|archive|export|import`: what leaves a log, who keeps it, its way to a file and back."""
 
 from __future__ import annotations
 
@@ -57,6 +57,19 @@ def floor(store: str, *, url: str | None, namespace: str | None, as_json: bool) 
                 f"{found.log_bytes} bytes"
             )
         outcome.append(DONE if found.holders else NOTHING)
+    return outcome[0]
+
+
+def archive(store: str, directory: Path, *, url: str | None, namespace: str | None, as_json: bool) -> int:
+    """Copy what is new into files; returns 0, 1 if nothing was, 2 if that failed."""
+    with asking() as outcome, open_grid(url, namespace) as grid:
+        with _files(directory):
+            done = raw_store(grid, store).archive(directory)
+        if as_json:
+            print_json({"store": store, "directory": str(directory), **asdict(done)})
+        else:
+            print(f"{done.events} events of {shown(store)} were written into {done.files} files in {directory}")
+        outcome.append(DONE if done.events else NOTHING)
     return outcome[0]
 
 

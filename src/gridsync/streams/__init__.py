@@ -23,7 +23,7 @@ from gridsync.streams._model import RawEvent, Upcaster, Upcasters
 from gridsync.streams._partitions import PartitionBy
 from gridsync.streams._projection import AsyncProjection, Changes, Projected, Projection
 from gridsync.streams._records import Appended, Committed, Recorded
-from gridsync.streams._retention import Floor, Holder, Trimmed
+from gridsync.streams._retention import Archived, Floor, Holder, Trimmed
 from gridsync.streams._run import Ran
 from gridsync.streams._settling import Consumed
 from gridsync.streams._subscription import AsyncSubscription, Subscription
@@ -41,6 +41,7 @@ __all__ = [
     "STOP",
     "Aggregate",
     "Appended",
+    "Archived",
     "AsyncAggregate",
     "AsyncConsumerGroup",
     "AsyncDeadLetters",

@@ -20,6 +20,7 @@ from gridsync.streams._subscription import AsyncSubscription, Subscription
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+    from os import PathLike
 
     from pydantic import BaseModel
     from typing_extensions import TypeForm
@@ -61,6 +62,7 @@ class EventStore(Kept[E]):
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
         log: Log = "copy",
+        archive: str | PathLike[str] | None = None,
     ) -> None:
         """Open the store *name*; nothing is sent.
 
@@ -80,12 +82,14 @@ class EventStore(Kept[E]):
             log: Whether the log has a ``copy`` of each payload, or only a ``link`` to it: less memory, one more round
                 trip for each page of the log, and events can be read as long as their streams have them.  Fixed with
                 the first event; whoever says otherwise gets a `UsageError`.
+            archive: The directory that `archive` fills: what was removed is read there, with the same cursor.
 
         Raises:
             UsageError: No model, two models with the same type name, upcasters that do not lead to a model, or
                 partitions that cannot be.
         """
         self._core = open_store(io, namespace, name, model, upcasters, partitions, partition_by, log)
+        self._read_through(archive)
         self._routes = Routes(self._core, takes_coroutines=False)
 
     def append(
@@ -469,9 +473,11 @@ class AsyncEventStore(AsyncKept[E]):
         partitions: int = 1,
         partition_by: PartitionBy = "stream",
         log: Log = "copy",
+        archive: str | PathLike[str] | None = None,
     ) -> None:
         """Open the store *name*; see `EventStore`."""
         self._core = open_store(io, namespace, name, model, upcasters, partitions, partition_by, log)
+        self._read_through(archive)
         self._routes = Routes(self._core, takes_coroutines=True)
 
     async def append(

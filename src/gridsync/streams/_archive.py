@@ -99,20 +99,22 @@ class Archive:
         self._write_manifest([*self._segments, segment])
 
     def page(self, low: int, count: int) -> list[Any]:
-        """Return the entries of the log from *low* on, at most *count*; none if it does not hold that one."""
-        segment = self._holding(low)
-        if segment is None:
-            return []
-        entries = self._read(segment)
-        return entries[low - segment.first : low - segment.first + count]
+        """Return the entries of the log from *low* on, or from its first, at most *count*."""
+        self._load(again=False)
+        low = max(low, self._segments[0].first if self._segments else 0)
+        found: list[Any] = []
+        while len(found) < count and (segment := self._holding(low + len(found))) is not None:
+            begin = low + len(found) - segment.first
+            found += self._read(segment)[begin : begin + count - len(found)]
+        return found
 
     def stream_page(self, stream: str, low: int, count: int) -> list[Any]:
-        """Return the events of a stream from version *low* on as the stream has them; none if it does not hold that."""
+        """Return the events of a stream from version *low* on as the stream has them, or from its first."""
         self._load()
         found: list[Any] = []
         for segment in self._segments:
-            first, last = self._head(segment)["streams"].get(stream, (0, -1))
-            if last < low or (not found and first > low):
+            _, last = self._head(segment)["streams"].get(stream, (0, -1))
+            if last < low:
                 continue
             for entry in self._read(segment):
                 event = _in_stream(stream, entry)

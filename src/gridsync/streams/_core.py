@@ -23,12 +23,13 @@ from gridsync.streams._pages import Pages, Reading, number, read_mark, wanted
 from gridsync.streams._records import Appended, Recorded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from pydantic import BaseModel
 
     from gridsync._io import IO, ReadFrom
     from gridsync._io.keys import EventKeys
+    from gridsync.streams._archive import Archive
     from gridsync.streams._commit import Check, Write
     from gridsync.streams._directory import Directory
     from gridsync.streams._links import Log
@@ -73,6 +74,7 @@ class StoreCore(Generic[E]):
         self.log_name = f"the log of {name!r}" if partition is None else f"the log of partition {partition} of {name!r}"
         self.partitions: tuple[StoreCore[E], ...] = (self,)
         """All partitions, when this is the store."""
+        self._older: Callable[[str | None, int, int], Awaitable[list[Any]]] | None = None
         self.home: Callable[[str], int] | None = None
         """Which partition a stream is in, if this is one of several."""
 
@@ -250,7 +252,8 @@ class StoreCore(Generic[E]):
     def stream_pages(self, stream: str, **options: Any) -> Pages:  # noqa: ANN401 - those of `Pages`
         """Return a cursor over one stream."""
         key, name = self.keys.stream(stream), f"stream {stream!r} of {self.name!r}"
-        return Pages(self.io, key, name, absent=self.directory.look, **options)
+        older = self._older and partial(self._older, stream)
+        return Pages(self.io, key, name, absent=self.directory.look, older=older, **options)
 
     def log_pages(
         self,
@@ -260,7 +263,19 @@ class StoreCore(Generic[E]):
     ) -> Pages:
         """Return a cursor over the log; of what *takes* does not want, the payload may be missing."""
         fill = partial(self.filled, takes=takes) if self.mode else None
-        return Pages(self.io, self.keys.log, self.log_name, absent=self.directory.look, fill=fill, **options)
+        older = self._older and partial(self._older, None)
+        look = self.directory.look
+        return Pages(self.io, self.keys.log, self.log_name, absent=look, fill=fill, older=older, **options)
+
+    def read_through(self, archive: Archive) -> None:
+        """Let readers go on in *archive* where the server has removed events."""
+
+        async def older(stream: str | None, low: int, count: int) -> list[Any]:
+            if stream is None:
+                return await self.io.aside(partial(archive.page, low, count))
+            return await self.io.aside(partial(archive.stream_page, stream, low, count))
+
+        self._older = older
 
     def in_stream(self, stream: str, entry: Any) -> Recorded[E]:  # noqa: ANN401 - [id, [field, value, ...]]
         """Decode an entry of one stream."""

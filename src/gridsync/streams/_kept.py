@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Literal
 
 from gridsync._io import run_sync
 from gridsync._units import Seconds, seconds
+from gridsync._units import count as counted
 from gridsync._units import name as checked
 from gridsync.errors import UsageError
+from gridsync.streams._archive import SEGMENT, Archive
 from gridsync.streams._model import E
 from gridsync.streams._pages import read_mark
 from gridsync.streams._partitions import read_vector
 from gridsync.streams._readers import Reader
-from gridsync.streams._retention import Floor, Keeping, Limits, Trimmed, limits, reader_checkpoint
+from gridsync.streams._retention import Archived, Floor, Keeping, Limits, Trimmed, limits, reader_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from os import PathLike
 
     from gridsync.streams._core import StoreCore
     from gridsync.streams._partitions import Store
@@ -29,6 +33,27 @@ class _Both(Generic[E]):
     """What both kinds share."""
 
     _core: Store[E]
+
+    def _archives(self, directory: str | PathLike[str]) -> list[Archive]:
+        cores, name = self._core.partitions, self._core.name
+        if len(cores) == 1:
+            return [Archive(directory, name)]
+        return [Archive(Path(directory) / f"partition-{core.partition}", name, core.partition) for core in cores]
+
+    def _read_through(self, directory: str | PathLike[str] | None) -> None:
+        if directory is not None:
+            for core, archive in zip(self._core.partitions, self._archives(directory), strict=True):
+                core.read_through(archive)
+
+    async def _archive(self, directory: str | PathLike[str], at_least: int) -> Archived:
+        counted(at_least, "at_least", SEGMENT)
+        done = [
+            await keeping.archive(archive, core.log_pages, at_least)
+            for keeping, archive, core in zip(
+                self._keeping(), self._archives(directory), self._core.partitions, strict=True
+            )
+        ]
+        return Archived(sum(each.events for each in done), sum(each.files for each in done))
 
     def _keeping(self) -> list[Keeping]:
         return [Keeping(core.io, core.keys) for core in self._core.partitions]
@@ -121,6 +146,31 @@ class Kept(_Both[E]):
         """
         return run_sync(self._trim(limits(max_age, max_count, max_bytes)))
 
+    def archive(self, directory: str | PathLike[str], *, at_least: int = 1) -> Archived:
+        """Copy what is new in the log into files, so that it may be trimmed and still be read.
+
+        From the first call on, `trim` leaves what is not archived; a store that is opened with *archive* reads what
+        was removed from its files, with the same cursor.
+
+        Args:
+            directory: Of this store alone; made if it is not there.  Each partition has its own in it.
+            at_least: Wait for so many new events, 1 to 10 000: one file holds them, and 10 000 at most.
+
+        Returns:
+            How many events were written, and into how many files.
+
+        Raises:
+            Damaged: The manifest cannot be read.
+            Diverged: The last archived event is not the one that the server has: a failover lost events.
+            Truncated: Events were removed behind the last archived one.
+            UsageError: The directory is another store's, or this one is archived elsewhere.
+
+        Guarantee: whatever breaks off where, the archive has each event once and without a gap, and `trim` removes
+        nothing before its file is on the disk (tests/streams/test_archive.py).
+        Cost: one round trip per 500 events; a file and the manifest are synchronised to the disk per 10 000.
+        """
+        return run_sync(self._archive(directory, at_least))
+
     def floor(self) -> Floor:
         """Tell what is in the log, how much of it may go, and who has not had the rest.
 
@@ -170,6 +220,10 @@ class AsyncKept(_Both[E]):
     ) -> Trimmed:
         """Remove the oldest events from the log as far as everybody has had them; see `EventStore.trim`."""
         return await self._trim(limits(max_age, max_count, max_bytes))
+
+    async def archive(self, directory: str | PathLike[str], *, at_least: int = 1) -> Archived:
+        """Copy what is new in the log into files; see `EventStore.archive`."""
+        return await self._archive(directory, at_least)
 
     async def floor(self) -> Floor:
         """Tell what is in the log, and who has not had all of it; see `EventStore.floor`."""

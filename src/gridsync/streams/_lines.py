@@ -48,6 +48,8 @@ def written(head: dict[str, Any], entries: Iterable[Any]) -> Iterator[bytes]:
     yield _line({"gridsync": "events", "format": FORMAT, **head})
     digest, count = hashlib.sha256(), 0
     for entry in entries:
+        if b"d" not in entry[1][::2]:
+            raise damaged(f"the event at position {number(entry)}", "its payload is in no stream any more")
         line = line_of(entry)
         digest.update(line)
         count += 1

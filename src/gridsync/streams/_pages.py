@@ -8,7 +8,7 @@ the proof and what follows, so nothing can come between.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeAlias
 
 from gridsync._io import Category, Command
 from gridsync._units import read_from as source
@@ -76,6 +76,9 @@ def number(entry: Any) -> int:  # noqa: ANN401
     return int(entry[0][:-2])
 
 
+Older: TypeAlias = "Callable[[int, int], Awaitable[list[Any]]]"
+
+
 class Pages:
     """A cursor over one stream: each call of `next` is one read of bounded size.
 
@@ -97,11 +100,13 @@ class Pages:
         read_from: ReadFrom = "primary",
         absent: Callable[[ReadFrom], Awaitable[None]],
         fill: Callable[..., Awaitable[list[Any]]] | None = None,
+        older: Older | None = None,
     ) -> None:
         """Bring *limit* entries from number *start*, or what follows *mark*, to *end*; *name* goes into errors.
 
         *absent* is awaited whenever there is nothing at all: it may know that this is the wrong place to look.
         *fill* brings what the entries leave out, from where they were read.
+        *older* brings so many entries from a number on of those that were removed, as far as somebody has them.
         """
         if limit is not None and limit < 0:
             raise UsageError(f"limit={limit}: it cannot be negative; None reads to the end")
@@ -116,6 +121,7 @@ class Pages:
         self._read_from = source(read_from)
         self._absent = absent
         self._fill = fill
+        self._older = older
 
     async def next(self) -> list[Any]:
         """Return the next raw entries; none at the end.
@@ -151,6 +157,10 @@ class Pages:
         entries: list[Any] = await self._io.read(RANGE, (self._key,), args, read_from=self._read_from)
         if not entries:
             await self._absent(self._read_from)
+        removed: list[Any] = []
+        if self._end is not None if not entries else number(entries[0]) > self._start:
+            removed = await self._removed(low, asked, self._start)
+            entries = removed or entries
         if mark is not None:
             entries = self._proven(mark, entries)[:count]
         if not entries:
@@ -158,7 +168,7 @@ class Pages:
         else:
             if number(entries[0]) != self._start:
                 raise self._truncated(self._start, number(entries[0]))
-            if self._fill is not None:
+            if self._fill is not None and not removed:
                 entries = await self._fill(entries, read_from=self._read_from)
             self.mark = mark_of(entries[-1])
             self._start = self.mark.number + 1
@@ -181,16 +191,32 @@ class Pages:
         entries: list[Any] = await self._io.read(RANGE_BACK, (self._key,), args, read_from=self._read_from)
         if not entries:
             await self._absent(self._read_from)
+        removed: list[Any] = []
+        if self._end is not None and (not entries or number(entries[0]) != self._end):
+            low = max(self._start, self._end - count + 1)
+            removed = (await self._removed(low, self._end - low + 1, self._end))[::-1]
+            entries = removed or entries
         if self.mark is not None and self._end is not None and (not entries or number(entries[0]) != self._end):
             raise self._truncated(self._end, self._end + 1)
         if not entries:
             await self._nothing_beyond(self._start)
         else:
-            if self._fill is not None:
+            if self._fill is not None and not removed:
                 entries = await self._fill(entries, read_from=self._read_from)
             self.mark = mark_of(entries[-1])
             self._end = self.mark.number - 1
         return entries
+
+    async def _removed(self, low: int, count: int, wanted: int) -> list[Any]:
+        """Return what was removed from *low* on, if the one that is *wanted* is among it."""
+        if self._older is None:
+            return []
+        found = await self._older(low, count)
+        return (
+            [entry for entry in found if self._end is None or number(entry) <= self._end]
+            if any(number(entry) == wanted for entry in found)
+            else []
+        )
 
     async def _nothing_beyond(self, wanted: int) -> None:
         """Tell an end that nobody has reached yet from one that was removed."""

@@ -100,8 +100,8 @@ async def restored(core: StoreCore[Any], batch: list[Any], where: str, *, dry_ru
     words: list[str | bytes] = [*args]
     for entry in batch:
         fields = dict(zip(entry[1][::2], entry[1][1::2], strict=True))
-        if not {b"i", b"s", b"v", b"w"} <= fields.keys() or not fields[b"v"].isdigit():
-            raise UsageError(f"{where}: the event at position {number(entry)} lacks its id, stream, version or time")
+        if not {b"i", b"s", b"v", b"t", b"d", b"w"} <= fields.keys() or not fields[b"v"].isdigit():
+            raise UsageError(f"{where}: the event at position {number(entry)} lacks a field")
         stream = fields[b"s"].decode()
         if core.home is not None and core.home(stream) != core.partition:
             raise UsageError(f"{where}: stream {stream!r} does not belong into partition {core.partition}")

@@ -9,23 +9,29 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
-from gridsync._io import load
+from gridsync._io import Category, Command, load
 from gridsync._units import Seconds, seconds
 from gridsync._units import name as checked
 from gridsync.errors import UsageError
+from gridsync.streams._archive import SEGMENT
 from gridsync.streams._look import WEIGH
-from gridsync.streams._pages import RANGE, mark_of, read_mark
+from gridsync.streams._pages import RANGE, mark_of, number, read_mark
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from gridsync._io import IO
     from gridsync._io.keys import EventKeys
+    from gridsync.streams._archive import Archive
+    from gridsync.streams._pages import Pages
 
 TRIM: Final = load("gridsync.streams", "trim")
 NOTE: Final = load("gridsync.streams", "note")
+_LOOK: Final = Command("streams.look_at_archived", Category.READ, ("HGET",))
+_KEEP: Final = Command("streams.archived", Category.LAST_WINS, ("HSET",))
 RELEASE: Final = load("gridsync.streams", "release")
 
 STEP: Final = 1000
@@ -87,6 +93,16 @@ class Trimmed:
     """Kind and name of who is furthest behind of those who need them; ``None`` if nothing is kept."""
     expired: tuple[str, ...] = ()
     """Groups that were given up because they had been silent for too long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """What one run of `EventStore.archive` wrote."""
+
+    events: int
+    """How many events."""
+    files: int
+    """Into how many files."""
 
 
 class Limits(NamedTuple):
@@ -166,6 +182,39 @@ class Keeping:
         args = (name, kind, str(round(lasts_s * 1000)), checkpoint)
         trimmed: int = await self._io.run(NOTE, (self._keys.readers, self._keys.meta), args)
         return trimmed
+
+    async def archive(self, archive: Archive, pages: Callable[..., Pages], at_least: int) -> Archived:
+        """Copy what is new into files; see `EventStore.archive`."""
+        events = files = 0
+        mark = await self._io.aside(archive.begin)
+        try:
+            # Noted now if the last run broke off before it could; and from the first run on, something holds.
+            await self._archived(0 if mark is None else mark.number)
+            # A new archive begins with what is there; one that was begun must not have a gap.
+            first = [] if mark else await self._io.run(RANGE, (self._keys.log,), ("-", "+", "COUNT", "1"))
+            cursor = pages(mark=mark, start=number(first[0]) if first else 1)
+            while True:
+                batch: list[Any] = []
+                while len(batch) < SEGMENT and (page := await cursor.next()):
+                    batch += page
+                if len(batch) < at_least:
+                    break
+                await self._io.aside(partial(archive.add, batch))
+                await self._archived(number(batch[-1]))
+                events, files = events + len(batch), files + 1
+        finally:
+            await self._io.aside(archive.end)
+        return Archived(events, files)
+
+    async def _archived(self, position: int) -> None:
+        # Less than what is in the files holds more, so an older one that comes late does no harm.
+        there = await self._io.run(_LOOK, (self._keys.meta,), ("archived",))
+        if there is not None and int(there) > position:
+            raise UsageError(
+                f"{self._keys.log}: events up to position {int(there)} are archived, and this directory ends at "
+                f"{position}: go on with the other one, or release('archive') first"
+            )
+        await self._io.run(_KEEP, (self._keys.meta,), ("archived", str(position)))
 
     async def release(self, kind: Kind, name: str) -> bool:
         """Forget one who holds the floor; see `EventStore.release`."""

@@ -271,6 +271,10 @@ class SimIO:
         task.finished.when_done(lambda: gate.set(None))
         await gate
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Run *work*, now."""
+        return work()
+
     async def sleep(self, seconds: float) -> None:
         """Let *seconds* of this process's clock pass."""
         self._must_live()

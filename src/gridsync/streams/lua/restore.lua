@@ -13,6 +13,7 @@
 -- Cost O(log window) per event
 local meta, versions, log, recent = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local last = tonumber(redis.call('HGET', meta, 'pos') or 0)
+local link = redis.call('HGET', meta, 'log') == 'link'
 local position, at, there, version, new = last, 3, 0, {}, {}
 while at <= #ARGV do
   local stream, p, count = KEYS[4 + ARGV[at]], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
@@ -43,7 +44,11 @@ for _, one in ipairs(new) do
   end
   redis.call('ZADD', recent, p, field['i'] .. '\0' .. field['s'])
   redis.call('XADD', stream, field['v'] .. '-0', unpack(words))
-  redis.call('XADD', log, p .. '-0', unpack(ARGV, from + 3, from + 2 + count))
+  if link then
+    redis.call('XADD', log, p .. '-0', 'i', field['i'], 's', field['s'], 'v', field['v'], 't', field['t'], 'w', field['w'])
+  else
+    redis.call('XADD', log, p .. '-0', unpack(ARGV, from + 3, from + 2 + count))
+  end
   redis.call('HSET', versions, field['s'], field['v'])
 end
 redis.call('HSET', meta, 'pos', string.format('%.0f', position))
