@@ -24,6 +24,7 @@ from tests.streams.test_delivery import (
     test_a_handler_that_runs_again_changes_nothing,
     test_who_was_ousted_writes_nothing_and_is_told,
 )
+from tests.streams.test_links import test_a_log_of_links_reads_as_a_log_of_copies_does
 from tests.streams.test_look import test_a_group_says_how_far_it_has_got, test_a_store_says_what_it_holds
 from tests.streams.test_partitions_read import (
     test_a_running_projection_follows_all_partitions_and_counts_once,
