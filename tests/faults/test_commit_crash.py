@@ -13,7 +13,7 @@ from gridsync import Grid
 from tests.streams.models import Cancelled, Order, Placed
 
 if TYPE_CHECKING:
-    from gridsync.streams import Delivery
+    from gridsync.streams import Delivery, EventStore
     from gridsync.testing.servers import RedisServer
 
 CHILD = """
@@ -49,7 +49,7 @@ for line in sys.stdin:
     pid = os.fork()
     if pid == 0:
         io = Dying(parse(sys.argv[1], connect_timeout=1.0), pool_size=2, timeout=3.0)
-        chain(EventStore(io, "test", "orders", Order))
+        chain(EventStore(io, "test", "orders", Order), EventStore(io, "test", "bills", Order))
         os._exit(0)
     print(os.waitpid(pid, 0)[1], flush=True)
 """
@@ -65,16 +65,20 @@ def answer(delivery: Delivery[Order]) -> None:
             tx.add("orders", 1)
 
 
-def note(delivery: Delivery[Order]) -> None:
-    """Count each answer."""
-    with delivery.commit() as tx:
-        tx.add("answers", int(isinstance(delivery.event, Cancelled)))
+def chain(store: EventStore[Order], bills: EventStore[Order]) -> None:
+    """Run both groups and the relay until nothing is left."""
+    outbox = store.outbox(bills)
 
+    def note(delivery: Delivery[Order]) -> None:
+        """Count each answer, and send it to the other store."""
+        if isinstance(delivery.event, Cancelled):
+            with delivery.commit() as tx:
+                tx.add("answers", 1)
+                tx.send(outbox, "bills", delivery.event)
 
-def chain(store: object) -> None:
-    """Run both groups until nothing is left."""
     for group, handler in (("answering", answer), ("noting", note)):
-        store.group(group).consume(handler, idle_stop=0.05, claim_idle=0.1)  # type: ignore[attr-defined]
+        store.group(group).consume(handler, idle_stop=0.05, claim_idle=0.1)
+    outbox.relay(once=True)
 
 
 @pytest.mark.faults
@@ -92,18 +96,20 @@ def test_a_chain_killed_at_any_step_has_each_effect_once(flushed: RedisServer):
         while not survived:
             step += 1
             flushed.command("FLUSHALL")
-            store = grid.events("orders", Order)
+            store, bills = grid.events("orders", Order), grid.events("bills", Order)
             store.append("a", [Placed(kwh=1), Placed(kwh=2)])
             print(step, file=nursery.stdin, flush=True)
             survived = nursery.stdout.readline().strip() == "0"
             key, groups = "{test:events:orders}:", ("answering", "noting")
-            chain(store)
+            chain(store, bills)
             deadline = time.monotonic() + 60
             while any(grid.client.xpending(f"{key}log", group)["pending"] for group in groups):
                 assert time.monotonic() < deadline, f"pending for ever, killed at step {step}"
-                chain(store)
+                chain(store, bills)
             answers = sorted(recorded.event.reason for recorded in store.read("answers"))
             assert answers == ["1", "2"], f"killed at step {step}"
+            billed = sorted(recorded.event.reason for recorded in bills.read_all())
+            assert (billed, store.outbox(bills).count()) == (answers, 0), f"killed at step {step}"
             counted = [grid.client.hgetall(f"{key}state:{group}") for group in groups]
             assert counted == [{b"seen": b"2", b"orders": b"2"}, {b"answers": b"2"}], f"killed at step {step}"
         nursery.stdin.close()

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
-from gridsync.errors import DeliveryLost, GridsyncError
+from gridsync._io.keys import events as event_keys
+from gridsync.errors import DeliveryLost, Diverged, GridsyncError
 from gridsync.streams import AsyncDelivery, AsyncEventStore, Park, Retry
 from gridsync.testing.sim import Simulation
 from tests.sim.failure_scenarios import LOSSY, one_event
@@ -211,4 +212,89 @@ def ousted(seed: int, scripts: Scripts = None) -> Simulation:
         raise sim.history.fail("who was too late has written")
     if not any(event.stolen for event in sim.history.of("left") if event.process == "a"):
         raise sim.history.fail("the lost delivery was not counted as stolen")
+    return sim
+
+
+THERE = event_keys("sim", "bills")
+
+
+async def send(io: SimIO) -> None:
+    """Send a bill for each order to another store, again and again if cancelled."""
+    bills = AsyncEventStore(io, "sim", "bills", [Traded])
+    orders = open_market(io)
+    outbox = orders.outbox(bills)
+
+    async def bill(delivery: AsyncDelivery[Any]) -> None:
+        await io.sleep(io.process.random.uniform(0, 0.2))
+        async with delivery.commit() as tx:
+            tx.send(outbox, "bills", Traded(item=delivery.event.item))
+        if io.process.random.random() < 0.05:
+            raise ValueError("after all was done")
+
+    while True:
+        try:
+            await orders.group("billing").consume(
+                bill, claim_idle=CLAIM_IDLE_S, policy=POLICY, on_error=lambda _: None, batch=10
+            )
+        except asyncio.CancelledError:
+            io.note("cancelled")
+        else:
+            return
+
+
+async def relay(io: SimIO) -> None:
+    """Move what was sent, again and again if cancelled."""
+    while True:
+        try:
+            bills = AsyncEventStore(io, "sim", "bills", [Traded])
+            await open_market(io).outbox(bills).relay()
+        except asyncio.CancelledError:
+            io.note("cancelled")
+        else:
+            return
+
+
+def across(seed: int, scripts: Scripts = None, faults: Faults = BAD_DAY) -> Simulation:
+    """What is sent to another store is there once and in order, although relays are killed, cancelled and run twice."""
+    sim = Simulation(seed, scripts=scripts, faults=replace(faults, cancel_every_s=0.0))
+    sim.start("a", write, 20, 1.0)
+    senders = [sim.start(name, send) for name in "cd"]
+    relays = [sim.start(name, relay) for name in "rst"]
+    sim.at(sim.random.uniform(3, 20), lambda: sim.kill("c"))
+    sim.at(sim.random.uniform(3, 20), lambda: sim.kill("r"))
+    for _ in range(4):
+        sim.at(sim.random.uniform(3, 35), sim.random.choice([senders[1], *relays[1:]]).cancel)
+    when = sim.random.uniform(5, 30)
+    sim.at(when, lambda: sim.server.engine.execute("XGROUP", "DESTROY", KEYS.log, "billing"))
+    sim.at(60.0, lambda: sim.start("y", send))
+    sim.at(60.0, lambda: sim.start("z", relay))
+    sim.run(until=120.0)
+    check_store(sim)
+    orders = [facts["i"] for _, facts in entries(sim, KEYS.log)]
+    bills = [json.loads(facts["d"])["item"] for _, facts in entries(sim, THERE.log)]
+    if sorted(bills) != sorted(orders):
+        raise sim.history.fail(f"{orders} were billed as {bills}")
+    if left := entries(sim, KEYS.outbox(THERE.base)):
+        raise sim.history.fail(f"never moved: {left}")
+    return sim
+
+
+def lost_consignment(seed: int, scripts: Scripts = None) -> Simulation:
+    """A part of an outbox is lost: that is told, and what comes behind it is not moved."""
+    sim = Simulation(seed, scripts=scripts)
+
+    async def look(io: SimIO) -> None:
+        bills = AsyncEventStore(io, "sim", "bills", [Traded])
+        try:
+            await open_market(io).outbox(bills).relay(once=True)
+        except Diverged:
+            io.note("told")
+
+    sim.start("a", write, 5, 0.1)
+    sim.start("c", send)
+    sim.at(20.0, lambda: sim.server.engine.execute("XDEL", KEYS.outbox(THERE.base), "1-0"))
+    sim.at(21.0, lambda: sim.start("r", look))
+    sim.run(until=30.0)
+    if not sim.history.of("told") or entries(sim, THERE.log):
+        raise sim.history.fail("a gap was passed over")
     return sim

@@ -22,3 +22,13 @@ def test_a_commit_whose_reply_was_lost_is_a_commit(seed: int) -> None:
 def test_who_was_ousted_commits_nothing(seed: int) -> None:
     """A process that wakes up would write over what another has made of the event since."""
     scenarios.ousted(seed)
+
+
+def test_what_is_sent_to_another_store_is_there_once(seed: int) -> None:
+    """An order would be billed twice in the other store, or never."""
+    scenarios.across(seed)
+
+
+def test_a_lost_consignment_is_told(seed: int) -> None:
+    """The other store would miss an event, and nobody would know."""
+    scenarios.lost_consignment(seed)

@@ -1040,6 +1040,31 @@ async def what_comes_of_an_event_comes_of_it_once(stage: Stage) -> None:
         assert client.xpending(LOG, "matcher")["pending"] == 0
 
 
+@scenario("streams.accept")
+async def what_is_sent_to_another_store_is_there_once(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    bills = world.store(stage.broken, Placed, name="bills")
+    await world.do(store.append, "a", Placed(kwh=7))
+    outbox = store.outbox(bills)
+
+    def handle(delivery: Delivery[Placed]) -> None:
+        with delivery.commit() as tx:
+            tx.send(outbox, "b", delivery.event)
+
+    async def handle_async(delivery: AsyncDelivery[Placed]) -> None:
+        async with delivery.commit() as tx:
+            tx.send(outbox, "b", delivery.event)
+
+    handler = handle if world.kind == "sync" else handle_async
+    await world.ended(world.start(store.group("matcher").consume, handler, idle_stop=0))
+    rule = stage.arm()
+    assert await world.do(outbox.relay, once=True) == 1
+    assert rule.hits
+    assert [e.event.kwh for e in await world.all(bills.read("b"))] == [7]
+    assert await world.do(outbox.count) == 0
+
+
 @scenario("streams.replay")
 async def a_dead_letter_is_given_back_once(stage: Stage) -> None:
     world = stage.world

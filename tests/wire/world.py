@@ -101,9 +101,9 @@ class World:
         """Return what asks several limiters."""
         return (Limits if self.kind == "sync" else AsyncLimits)(io)
 
-    def store(self, io: Any, model: Any, **options: Any) -> Any:
+    def store(self, io: Any, model: Any, *, name: str = "orders", **options: Any) -> Any:
         """Return an event store of this kind."""
-        return (EventStore if self.kind == "sync" else AsyncEventStore)(io, NAMESPACE, "orders", model, **options)
+        return (EventStore if self.kind == "sync" else AsyncEventStore)(io, NAMESPACE, name, model, **options)
 
     async def all(self, events: Any) -> list[Any]:
         """Return what an iterator of either kind yields."""

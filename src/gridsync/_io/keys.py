@@ -290,6 +290,20 @@ class EventKeys(NamedTuple):
         """Return the key of what the handlers of a group keep: a hash, name → JSON."""
         return f"{self.base}:state:{group.translate(_ESCAPES)}"
 
+    @property
+    def sent(self) -> str:
+        """The key of how many consignments each outbox was given: a hash, its key → number."""
+        return f"{self.base}:sent"
+
+    @property
+    def senders(self) -> str:
+        """The key of what was accepted from outboxes of other stores: a hash, the outbox's key → the last number."""
+        return f"{self.base}:senders"
+
+    def outbox(self, target: str) -> str:
+        """Return the key of what is to be sent to the store, or partition, whose hash tag is *target*: a stream."""
+        return f"{self.base}:out:{target.translate(_ESCAPES)}"
+
     def retry(self, group: str) -> str:
         """Return the key of the deliveries of a group that were put aside: a sorted set, id → when due, server ms."""
         return f"{self.base}:retry:{group.translate(_ESCAPES)}"

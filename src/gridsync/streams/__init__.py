@@ -20,6 +20,7 @@ from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
 from gridsync.streams._letters import DeadLetter, Replayed
 from gridsync.streams._look import ConsumerInfo, GroupInfo, ParkedEvent, StoreInfo
 from gridsync.streams._model import RawEvent, Upcaster, Upcasters
+from gridsync.streams._outbox import AsyncOutbox, Outbox
 from gridsync.streams._partitions import PartitionBy
 from gridsync.streams._projection import AsyncProjection, Changes, Projected, Projection
 from gridsync.streams._records import Appended, Committed, Recorded
@@ -47,6 +48,7 @@ __all__ = [
     "AsyncDeadLetters",
     "AsyncDelivery",
     "AsyncEventStore",
+    "AsyncOutbox",
     "AsyncProjection",
     "AsyncSubscription",
     "AsyncTransaction",
@@ -68,6 +70,7 @@ __all__ = [
     "GroupInfo",
     "Holder",
     "Loaded",
+    "Outbox",
     "Park",
     "ParkedEvent",
     "PartitionBy",

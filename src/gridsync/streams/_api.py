@@ -12,6 +12,7 @@ from gridsync.streams._groups import RETRY, AsyncConsumerGroup, ConsumerGroup
 from gridsync.streams._kept import READER_TTL_S, AsyncKept, Kept
 from gridsync.streams._look import store_info
 from gridsync.streams._model import E
+from gridsync.streams._outbox import AsyncOutbox, Outbox
 from gridsync.streams._partitions import PartitionBy, open_store
 from gridsync.streams._projection import AsyncProjection, Projection
 from gridsync.streams._routes import Routes
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from gridsync.streams._run import Ran
 
 H = TypeVar("H", bound="Callable[..., Any]")
+T = TypeVar("T", bound="BaseModel")
 
 ANY = Expected.ANY
 EXISTS = Expected.EXISTS
@@ -442,6 +444,16 @@ class EventStore(Kept[E]):
         options = RunOptions(concurrency, batch, claim_idle, idle_stop, policy, max_deliveries, on_error, on_ready)
         return run(planned((self,), groups, start), options)
 
+    def outbox(self, target: EventStore[T]) -> Outbox[T]:
+        """Return what handlers of this store send to *target* through, with `Transaction.send`.
+
+        Ask for it when the program begins: `run` moves what is in it, also what an earlier life has left there.
+
+        Args:
+            target: Another store, of this grid or another one; or this one, for its other partitions.
+        """
+        return self._routes.outbox(Outbox(self._core, target._core))
+
     def stop(self) -> None:
         """End every `run` of this store, as the first signal does.
 
@@ -649,6 +661,10 @@ class AsyncEventStore(AsyncKept[E]):
         """
         options = RunOptions(concurrency, batch, claim_idle, idle_stop, policy, max_deliveries, on_error, on_ready)
         return await run_async(planned((self,), groups, start), options)
+
+    def outbox(self, target: AsyncEventStore[T]) -> AsyncOutbox[T]:
+        """Return what handlers of this store send to *target* through; see `EventStore.outbox`."""
+        return self._routes.outbox(AsyncOutbox(self._core, target._core))
 
     def stop(self) -> None:
         """End every `run` of this store, as the first signal does.

@@ -29,11 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
+    from pydantic import BaseModel
+
     from gridsync.streams._core import StoreCore
     from gridsync.streams._envelope import Envelope
+    from gridsync.streams._outbox import AsyncOutbox, Outbox
     from gridsync.streams._records import Committed, Recorded
 
 T = TypeVar("T")
+F = TypeVar("F", bound="BaseModel")
 
 COMPLETE: Final = load("gridsync.streams", "complete")
 LOOK: Final = Command("streams.look_at_state", Category.READ, ("HGET",))
@@ -50,6 +54,8 @@ class Commit(Generic[E]):
     parts: list[Write[E] | Check]
     changes: Changes
     about: str
+    consignments: list[tuple[str, list[str | bytes]]]
+    """The key of an outbox, and what the script is told of what goes there."""
 
 
 class Delivered(Generic[E]):
@@ -89,6 +95,11 @@ class Delivered(Generic[E]):
         """What is known of the commit that the event came with."""
         return self.recorded.envelope
 
+    @property
+    def store(self) -> StoreCore[E]:
+        """The store, or the partition of it, that the event is in; for the inside of this package."""
+        return self._core
+
     def new_id(self, number: int) -> str:
         """Return the id of the event number *number* that comes of this one: the same whoever handles it."""
         origin = f"{self._core.keys.base}\0{self.group}\0{self.recorded.stream}\0{self.recorded.id}"
@@ -98,7 +109,7 @@ class Delivered(Generic[E]):
         self._unsettled()
         recorded = self.recorded
         about = seal(metadata, recorded.correlation_id or recorded.id, recorded.id, recorded.envelope)
-        return Commit([], Changes(), about)
+        return Commit([], Changes(), about, [])
 
     def _unsettled(self) -> None:
         if self.settled is not None:
@@ -128,17 +139,21 @@ class Delivered(Generic[E]):
         ids = plan.ids(lambda _: ())
         changes = commit.changes.words()
         words: list[str | bytes] = [self.group, self.consumer, self._id, str(self.attempts), str(RECENT), commit.about]
+        boxes = list(dict.fromkeys(box for box, _ in commit.consignments))
         words += (str(plan.total), core.mode, str(len(self._seen)), str(len(changes) // 3))
+        words += (str(len(boxes)), str(len(commit.consignments)))
         for key, stored in self._seen.items():
             words += (key, stored)
         words += changes
+        for box, consigned in commit.consignments:
+            words += (str(boxes.index(box) + 1), *consigned)
         words += plan.words(ids, core.codec.dump)
         for part in plan.parts:
             core.require(part.stream)
         touched = [keys.stream(part.stream) for part in plan.parts]
         try:
             # A lost reply may mean written: the script finds its mark, and changes nothing.
-            reply = await core.io.run(COMPLETE, (*self._keys(), *touched), words)
+            reply = await core.io.run(COMPLETE, (*self._keys(), *boxes, *touched), words)
         except GridsyncError as error:
             if not is_gone(error):
                 raise
@@ -170,7 +185,7 @@ class Delivered(Generic[E]):
         keys, group = self._core.keys, self.group
         aside = (keys.retry(group), keys.failed(group), keys.waiting(group))
         kept = (keys.done(group), keys.state(group), keys.floors)
-        return (keys.log, *aside, *kept, keys.meta, keys.versions, keys.recent)
+        return (keys.log, *aside, *kept, keys.meta, keys.versions, keys.recent, keys.sent)
 
     @property
     def _name(self) -> str:
@@ -227,6 +242,34 @@ class _Transaction(Generic[E]):
         ids = tuple(self._delivery.new_id(self._written + k) for k in range(count))
         self._written += count
         self._commit.parts.append(Write(stream, events, expected_version, ids))
+        return ids
+
+    def send(self, outbox: Outbox[F] | AsyncOutbox[F], stream: str, events: F | Sequence[F]) -> tuple[str, ...]:
+        """Send events to a stream of another store, or of another partition of this one.
+
+        They are put into *outbox* when the block ends, and appended there once, soon after: see `EventStore.outbox`.
+
+        Args:
+            outbox: That of this store for the other one.
+            stream: A stream of the other store.
+            events: One instance of its models, or a sequence of up to 1000.
+
+        Returns:
+            The ids of the events, as in `append`.
+
+        Raises:
+            UsageError: An argument that cannot be used, or an outbox of another store than this.
+        """
+        write = Write(stream, events)
+        Plan((write,))
+        count = len(write.batch)
+        ids = tuple(self._delivery.new_id(self._written + k) for k in range(count))
+        key, dump = outbox.box(self._delivery.store, stream)
+        words: list[str | bytes] = [stream, str(count)]
+        for event, event_id in zip(write.batch, ids, strict=True):
+            words += (event_id, *dump(event))
+        self._written += count
+        self._commit.consignments.append((key, words))
         return ids
 
     def check(self, stream: str, expected_version: int | Expected) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gridsync._units import name as checked
 from gridsync.errors import UsageError
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from gridsync.streams._records import Recorded
 
 
+B = TypeVar("B")
+
+
 class Routes(Generic[E]):
     """The handlers of one store."""
 
@@ -35,8 +38,15 @@ class Routes(Generic[E]):
         self._takes_coroutines = takes_coroutines
         # Group → model → what is called, and whether with the delivery.
         self._groups: dict[str, dict[type, tuple[Callable[[Any], Any], bool]]] = {}
+        self.outboxes: list[Any] = []
+        """What is sent to other stores."""
         self.policies: dict[str, Policy] = {}
         """Group → what becomes of an event whose handler raised, where that was said."""
+
+    def outbox(self, outbox: B) -> B:
+        """Let *outbox* be emptied while groups run; returns it."""
+        self.outboxes.append(outbox)
+        return outbox
 
     @property
     def groups(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from gridsync.streams._groups import RETRY
 from gridsync.streams._settling import Consumed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from gridsync._units import Seconds
     from gridsync.streams._api import AsyncEventStore, EventStore
@@ -67,6 +67,7 @@ class _Part(NamedTuple):
     group: Any
     handler: Callable[[Any], Any]
     policy: Policy | None
+    outboxes: Sequence[Any]
     sessions: list[Settling[Any]]
 
 
@@ -90,7 +91,7 @@ def planned(
                 group = store.group(name, start=start)
                 routes.stop.on_set(group.stop)
                 label, policy = f"{routes.store}/{name}", routes.policies.get(name)
-                found.append(_Part(label, group, routes.handler(name), policy, group._observed()))
+                found.append(_Part(label, group, routes.handler(name), policy, routes.outboxes, group._observed()))
     missing = set(groups or ()) - {part.group.name for part in found}
     if missing or not found:
         what = f"no handler in {', '.join(sorted(missing))}" if missing else "no handler at all"
@@ -102,20 +103,26 @@ def run(parts: Sequence[_Part], options: RunOptions) -> Ran:
     """Run groups in threads, so many for each; see `EventStore.run`."""
     workers, failures = Workers(), list[BaseException]()
     count = counted(options.concurrency, "concurrency", THREADS_MAX)
+    outboxes, working = _outboxes(parts), [part for part in parts for _ in range(count)]
 
-    def work(part: _Part) -> None:
-        group: ConsumerGroup[Any] = part.group
+    def guarded(call: Callable[[], object]) -> None:
         try:
-            group.consume(part.handler, **options.consuming(part))
+            call()
         except BaseException as error:  # noqa: BLE001 - raised once the others have ended
             failures.append(error)
             _stop(parts)
+
+    def work(part: _Part) -> None:
+        group: ConsumerGroup[Any] = part.group
+        guarded(partial(group.consume, part.handler, **options.consuming(part)))
+        _left(working, outboxes)
 
     with heeded(partial(_stop, parts, options.on_stop), workers.hurry):
         for part in parts:
             run_sync(part.group._ready())
         _tell(parts, options)
-        workers.run([partial(work, part) for part in parts for _ in range(count)])
+        relays = [partial(guarded, outbox.relay) for outbox in outboxes]
+        workers.run([partial(work, part) for part in working] + relays)
     if workers.hurried:
         for part in parts:
             for session in part.sessions:
@@ -128,21 +135,26 @@ async def run_async(parts: Sequence[_Part], options: RunOptions) -> Ran:
     io, failures = parts[0].group._store.io, list[BaseException]()
     scope = io.scope()
     hurried = False
+    outboxes, working = _outboxes(parts), list(parts)
 
-    async def work(part: _Part) -> None:
-        group: AsyncConsumerGroup[Any] = part.group
+    async def guarded(call: Callable[[], Awaitable[object]]) -> None:
         try:
-            await group.consume(part.handler, concurrency=options.concurrency, **options.consuming(part))
+            await call()
         except Exception as error:  # noqa: BLE001 - raised once the others have ended
             failures.append(error)
             _stop(parts)
+
+    async def work(part: _Part) -> None:
+        group: AsyncConsumerGroup[Any] = part.group
+        await guarded(partial(group.consume, part.handler, concurrency=options.concurrency, **options.consuming(part)))
+        _left(working, outboxes)
 
     with heeded(partial(_stop, parts, options.on_stop), scope.cancel):
         try:
             for part in parts:
                 await part.group._ready()
             _tell(parts, options)
-            await io.gather(*(work(part) for part in parts))
+            await io.gather(*(work(part) for part in parts), *(guarded(outbox.relay) for outbox in outboxes))
         except BaseException as error:
             # Its consumers have begun to give back what they held; closing the grid waits for that.
             if not scope.leave(error):
@@ -151,6 +163,19 @@ async def run_async(parts: Sequence[_Part], options: RunOptions) -> Ran:
         else:
             scope.leave(None)
     return _ran(parts, failures, hurried=hurried)
+
+
+def _outboxes(parts: Sequence[_Part]) -> list[Any]:
+    """Return what is to be emptied meanwhile, once each; a stop of ours must not last for their users."""
+    return [outbox._again() for outbox in {id(each): each for part in parts for each in part.outboxes}.values()]
+
+
+def _left(working: list[_Part], outboxes: Sequence[Any]) -> None:
+    """Let the outboxes end when the last consumer has ended."""
+    working.pop()
+    if not working:
+        for outbox in outboxes:
+            outbox.stop()
 
 
 def _stop(parts: Sequence[_Part], tell: Callable[[], object] | None = None) -> None:

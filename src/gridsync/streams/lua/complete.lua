@@ -10,7 +10,8 @@
 -- KEYS[8] meta hash
 -- KEYS[9] versions hash
 -- KEYS[10] recent zset
--- KEYS[11..] streams stream: one for each part
+-- KEYS[11] sent hash
+-- KEYS[12..] streams stream: one for each outbox, then one for each part
 -- ARGV[1] name string: of the group
 -- ARGV[2] consumer string
 -- ARGV[3] id string
@@ -21,15 +22,17 @@
 -- ARGV[8] mode string: link if the log only says where the payloads are, empty if it has them
 -- ARGV[9] seen integer, fields of the state that were read
 -- ARGV[10] changed integer, fields of the state that are changed
--- ARGV[11..] words bytes: of each field that was read its name and what stood there, empty for nothing; of each change set, add or remove, the field and the value; then the parts, as for commit
+-- ARGV[11] boxes integer, outboxes
+-- ARGV[12] consignments integer, consignments
+-- ARGV[13..] words bytes: of each field that was read its name and what stood there, empty for nothing; of each change set, add or remove, the field and the value; of each consignment the number of its outbox, the stream, how many events, and id, type and payload of each; then the parts, as for commit
 -- Returns {0, settled, version, position, ...} done, {1, settled} done before; {2, part, version} conflict, {3, part, version} in part, {4, n} field n was changed since; {-1} no longer this consumer's. Settled is 2 if what waited behind it is due now, else 1
 -- Category idempotent
 -- Cost O(log pending + log done + fields), O(log window) per event
 local args, log, retry, failed, waiting, done, view = ARGV, KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local meta, versions, recent, streams = KEYS[8], KEYS[9], KEYS[10], {unpack(KEYS, 11)}
+local meta, versions, recent, sent, keys, streams = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS, {unpack(KEYS, 12 + ARGV[11])}
 local name, consumer, id, window, about = ARGV[1], ARGV[2], ARGV[3], ARGV[5], ARGV[6]
 local total, mode = tonumber(ARGV[7]), ARGV[8]
-local first = 11 + 2 * ARGV[9]
+local first = 13 + 2 * ARGV[9]
 local after = first + 3 * ARGV[10]
 local place_in_log = string.match(id, '^%d+')
 
@@ -50,12 +53,16 @@ end
 
 -- include parts/several.lua
 
-for k = 11, first - 1, 2 do
-  if (redis.call('HGET', view, args[k]) or '') ~= args[k + 1] then return {4, (k - 9) / 2} end
+-- include parts/consign.lua
+
+for k = 13, first - 1, 2 do
+  if (redis.call('HGET', view, args[k]) or '') ~= args[k + 1] then return {4, (k - 11) / 2} end
 end
 local field = unfit(first, after - 1)
 if field then return redis.error_reply('NOTANUMBER ' .. field .. ' of the state of group ' .. name .. ' cannot be added to') end
-local answer, fits = examine(after)
+local consignments, parts = packed(after, tonumber(ARGV[12]))
+if not parts then return consignments end
+local answer, fits = examine(parts)
 if answer and answer[1] ~= 1 then return answer end
 -- Keys of a wrong type are noticed before the first write.
 if redis.call('HLEN', failed) > 0 then redis.call('ZCARD', retry); redis.call('ZCARD', waiting) end
@@ -65,6 +72,7 @@ local code = answer and 1 or 0
 if code == 0 then
   answer = #fits > 0 and perform(fits, {0}) or {0}
   change(first, after - 1)
+  consign(consignments)
 end
 redis.call('ZADD', done, place_in_log, id .. ' ' .. consumer)
 -- What is far below the floor is never delivered again, nor asked for by a repeat that is still on its way.

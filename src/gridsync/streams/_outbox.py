@@ -1,0 +1,207 @@
+"""Outboxes: events for another store, or another partition, on their way there.
+
+Redis structures: a stream ``<number>-0`` for each pair of a sender and a receiver, in the sender's slot, to which a
+commit adds (`complete.lua`); and at the receiver a hash with the last number that was accepted from each.  A relay
+moves them one by one: the receiver takes only the number that comes next, so any relay may die at any step, and several
+may run at once; they do the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
+
+from gridsync._io import Category, Command, load, run_sync
+from gridsync.errors import Diverged, GridsyncError, UsageError
+from gridsync.streams._away import BLOCK_MAX, PAUSE_MAX, PAUSE_MIN, patiently, raise_if_final
+from gridsync.streams._core import RECENT
+from gridsync.streams._model import E
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gridsync.streams._core import StoreCore
+    from gridsync.streams._partitions import Store
+
+ACCEPT: Final = load("gridsync.streams", "accept")
+LOOK: Final = Command("streams.look_into_outbox", Category.READ, ("XRANGE",))
+COUNT: Final = Command("streams.count_outbox", Category.READ, ("XLEN",))
+REMOVE: Final = Command("streams.remove_from_outbox", Category.IDEMPOTENT, ("XTRIM",))
+PAGE: Final = 100
+_FACTS: Final = 4
+"""Words of a consignment before its events: the stream and the envelope, with their names."""
+_GAP: Final = 2
+
+_log = logging.getLogger("gridsync.streams")
+
+
+class _Way(NamedTuple):
+    """From one partition to another."""
+
+    source: StoreCore[Any]
+    target: StoreCore[Any]
+    key: str
+
+
+class _Outbox(Generic[E]):
+    """What both kinds share."""
+
+    def __init__(self, source: Store[Any], target: Store[E]) -> None:
+        """Made by the store."""
+        self._source = source
+        self._target = target
+        self._stop = source.io.signal()
+        self._ways = [
+            _Way(here, there, here.keys.outbox(there.keys.base))
+            for here in source.partitions
+            for there in target.partitions
+        ]
+
+    def stop(self) -> None:
+        """End every `relay` of this object after what it is moving.
+
+        May be called from any thread or task, and from a signal handler.  It lasts.
+        """
+        self._stop.set()
+
+    def box(self, source: StoreCore[Any], stream: str) -> tuple[str, Callable[[E], tuple[str, bytes]]]:
+        """Return the key for what goes from *source* to *stream*, and what writes its events.
+
+        Raises:
+            UsageError: It is the outbox of another store.
+        """
+        there = self._target.of(stream)
+        for way in self._ways:
+            if way.source is source and way.target is there:
+                return way.key, there.codec.dump
+        raise UsageError(f"{self!r} belongs to another store than the delivery, {source.name!r}")
+
+    def _again(self) -> _Outbox[E]:
+        """Return the same, not stopped."""
+        return type(self)(self._source, self._target)
+
+    async def _relay(self, *, once: bool) -> int:
+        if not once:
+            await patiently(self._stop, f"{self!r}", self._open)
+            moving = [self._keep_moving(way) for way in self._ways]
+            return sum(await self._source.io.beside(*moving))
+        await self._open()
+        moved = 0
+        for way in self._ways:
+            while count := await self._move(way):
+                moved += count
+        return moved
+
+    async def _open(self) -> None:
+        if len(self._target.partitions) > 1:
+            await self._target.directory.open()
+
+    async def _keep_moving(self, way: _Way) -> int:
+        moved, pause = 0, PAUSE_MIN
+        while True:
+            stopping = self._stop.is_set()
+            try:
+                count = await self._move(way)
+                moved += count
+                pause = PAUSE_MIN
+                # What was sent before the stop is moved, if the servers are there.
+                if stopping and not count:
+                    return moved
+                if not count:
+                    await self._wait(way)
+            except GridsyncError as error:
+                raise_if_final(error)
+                if stopping:
+                    return moved
+                _log.warning("%r, next attempt in %.1f s: %s", self, pause, error)
+                await self._stop.wait(pause)
+                pause = min(pause * 2, PAUSE_MAX)
+
+    async def _wait(self, way: _Way) -> None:
+        block = Command(
+            "streams.wait_for_outbox", Category.NEVER, ("XREAD", "BLOCK", str(round(BLOCK_MAX * 1000)), "STREAMS")
+        )
+        # From the beginning: what is there was not moved yet.
+        await way.source.io.block(block, (way.key,), ("0-0",), wait=BLOCK_MAX, stop=self._stop)
+
+    async def _move(self, way: _Way) -> int:
+        """Move one page; returns how many consignments."""
+        page = await way.source.io.run(LOOK, (way.key,), ("-", "+", "COUNT", str(PAGE)))
+        for entry_id, fields in page:
+            await self._send(way, entry_id.decode().removesuffix("-0"), fields)
+        if page:
+            # A repeat removes nothing more; another relay has perhaps done it.
+            last = int(page[-1][0].decode().removesuffix("-0"))
+            await way.source.io.run(REMOVE, (way.key,), ("MINID", f"{last + 1}-0"))
+        return len(page)
+
+    async def _send(self, way: _Way, number: str, fields: list[bytes]) -> None:
+        keys, stream, about = way.target.keys, fields[1], fields[3]
+        events = fields[_FACTS + 1 :: 2]
+        count = str(len(events) // 3)
+        words = (str(RECENT), about, count, way.target.mode, way.key, number, stream, "-1", count, *events)
+        touched = (keys.meta, keys.versions, keys.log, keys.recent, keys.senders, keys.stream(stream.decode()))
+        # A lost reply may mean written: the number is not the next one any more.
+        reply = await way.target.io.run(ACCEPT, touched, words)
+        if reply[0] == _GAP:
+            raise Diverged(
+                f"{self!r}: {way.target.log_name} has accepted number {reply[1]} of this sender, and the next one that "
+                f"is here is {number}: a failover has lost what came between; nothing was moved",
+                name=way.key,
+                checkpoint=number,
+            )
+
+    async def _count(self) -> int:
+        counts = [await way.source.io.run(COUNT, (way.key,)) for way in self._ways]
+        return sum(counts)
+
+    def __repr__(self) -> str:
+        """From where to where."""
+        return f"<{type(self).__name__} of {self._source.name!r} for {self._target.name!r}>"
+
+
+class Outbox(_Outbox[E]):
+    """What handlers of one store send to another one, on its way.
+
+    Guarantee: what was committed is appended to the other store once, and in the order of the commits of a partition,
+    whatever dies on the way (tests/streams/test_outbox.py); or `relay` raises `Diverged`.
+    Not guaranteed: that it is there at once, nor order among what comes from several partitions.
+    """
+
+    def relay(self, *, once: bool = False) -> int:
+        """Move what was sent, and go on until `stop` is called.  Any number of processes may.
+
+        Args:
+            once: Return when nothing is left.
+
+        Returns:
+            How many consignments were moved.
+
+        Raises:
+            Diverged: The other store has lost what it had accepted, or this one what was to be sent.
+            Misconfigured: A server refuses for a reason that no retry heals.
+
+        While a server is away it waits and tries again, unless *once* is set.
+        Cost: one script for each `Transaction.send`, two round trips for 100 of them.
+        """
+        return run_sync(self._relay(once=once))
+
+    def count(self) -> int:
+        """Count what has not been moved yet."""
+        return run_sync(self._count())
+
+
+class AsyncOutbox(_Outbox[E]):
+    """The asyncio twin of `Outbox`.
+
+    Guarantee: what was committed is appended to the other store once, and in the order of the commits of a partition,
+    whatever dies on the way (tests/streams/test_outbox.py); or `relay` raises `Diverged`.
+    """
+
+    async def relay(self, *, once: bool = False) -> int:
+        """Move what was sent, and go on until `stop` is called; see `Outbox.relay`."""
+        return await self._relay(once=once)
+
+    async def count(self) -> int:
+        """Count what has not been moved yet; see `Outbox.count`."""
+        return await self._count()
