@@ -17,6 +17,7 @@ from gridsync._io.scope import TaskScope
 from gridsync._io.wire.endpoint import parse
 from gridsync.errors import LeaseLost, UsageError
 from gridsync.locks import AsyncLock, Lock
+from gridsync.locks._lease import INSIDE
 from tests.wire.fake import eventually, soon
 from tests.wire.world import NAMESPACE, NOWHERE, World
 
@@ -206,6 +207,7 @@ def test_a_block_ends_its_own_lease_while_other_threads_leave_theirs():
     shared._entered = Shrinking([others[0]])
 
     def block() -> Any:  # noqa: ANN401 - a lease
+        INSIDE.set((lease,))
         shared._enter(lease)
         shared._entered.append(others[1])
         return shared._exit()
