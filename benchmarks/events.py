@@ -120,7 +120,7 @@ async def _append_redis(bench: Bench) -> float:
         await client.aclose()
 
 
-async def _consume_ours(bench: Bench) -> float:
+async def _consume_ours(bench: Bench, *, ordered: bool = False) -> float:
     # One consumer, in order, each event acknowledged after its handler, as on the other side.
     from gridsync import AsyncGrid
 
@@ -130,7 +130,7 @@ async def _consume_ours(bench: Bench) -> float:
         trades = [_trade(number) for number in range(total)]
         for first in range(0, total, BATCH):
             await events.append(f"stream-{first}", trades[first : first + BATCH])
-        group = events.group("bench")
+        group = events.group("bench", ordered=ordered)
         seen = 0
 
         async def handle(recorded: Recorded[TradeAgreed]) -> None:
@@ -290,6 +290,13 @@ ROWS = (
         limits=(Limit(70_000),),
     ),
     Row("consume-aio", "events/s", aio(_consume_ours), (Peer("faststream", aio(_consume_faststream), target=10.0),)),
+    # One partition and one handler at a time on both sides: what is left is what the lease and the lanes cost.
+    Row(
+        "consume-ordered",
+        "events/s",
+        aio(partial(_consume_ours, ordered=True)),
+        (Peer("unordered", aio(_consume_ours), target=0.7),),
+    ),
     *(
         Row(
             f"event-latency-p{percent}-ms",

@@ -138,6 +138,7 @@ def test_every_target_has_its_row() -> None:
         ("aio-append-100", "redis-benchmark"): 0.7,
         ("aio-append-10", "redis-benchmark"): 0.8,
         ("consume-aio", "faststream"): 10.0,
+        ("consume-ordered", "unordered"): 0.7,
         ("event-growth", "1,000 events"): 1.25,
         ("event-growth-page", "1,000 events"): 1.25,
     }

@@ -26,6 +26,12 @@ from tests.streams.test_delivery import (
 )
 from tests.streams.test_links import test_a_log_of_links_reads_as_a_log_of_copies_does
 from tests.streams.test_look import test_a_group_says_how_far_it_has_got, test_a_store_says_what_it_holds
+from tests.streams.test_ordered import (
+    test_members_share_the_partitions_and_give_them_back,
+    test_what_failed_holds_back_the_rest_of_its_stream_and_comes_again_in_order,
+    test_what_is_there_is_handled_in_order_stream_by_stream,
+    test_who_has_what_can_be_seen,
+)
 from tests.streams.test_partitions_read import (
     test_a_running_projection_follows_all_partitions_and_counts_once,
     test_a_subscription_goes_from_the_past_into_the_present_of_every_partition,

@@ -18,6 +18,7 @@ from tests.sim import lease_scenarios as leases
 from tests.sim import limit_scenarios as limits
 from tests.sim import lock_scenarios as locks
 from tests.sim import once_scenarios as once
+from tests.sim import order_scenarios as order
 from tests.sim import partition_scenarios as partitions
 from tests.sim import redlock_scenarios as redlock
 from tests.sim import retention_scenarios as retention
@@ -693,6 +694,34 @@ MODELLED = [
              "the log names the version that an event has in its stream"),
         )
     ),
+]  # fmt: skip
+
+ORDER = [
+    Mutant("streams", *words, scenario)
+    for *words, scenario in (
+        ("take", "and tonumber(held[3]) > now then return", "and false then return",
+         "a partition has one owner", order.rebalancing),
+        ("take", "local ids = row[1] ~= '~parked' and row[1] ~= consumer and", "local ids = row[1] == '~free' and",
+         "a new owner takes over what is pending", order.rebalancing),
+        ("take", "return {1, generation, 0, redis.call('EXISTS', failed), gone}", "return {1, generation, 0, 0, gone}",
+         "a new owner knows that events have failed", order.rebalancing),
+        ("hold", "if redis.call('HGET', KEYS[1], 'o') ~= ARGV[1] then return 0 end", "",
+         "who lost its lease does not get it back", order.usurped),
+        ("hold", "redis.call('HSET', KEYS[1], 't', clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[2])", "",
+         "a lease is renewed", order.frozen),
+        ("cede", "redis.call('HDEL', KEYS[1], 'm', 't', 's', 'o')", "",
+         "who leaves gives its partitions back at once", order.handed_over),
+        ("cede", "if held[1] ~= ARGV[1] or (ARGV[2] ~= '' and held[2] ~= ARGV[2]) then return 0 end", "",
+         "only what is ours is given back", order.frozen),
+        ("pull", "if lease[1] ~= ARGV[2] then return {-1} end", "",
+         "who lost its lease gets no new events", order.usurped),
+        ("pull", "return {1, redis.call('EXISTS', KEYS[2]), entries, last}", "return {1, 0, entries, last}",
+         "an owner knows that events have failed", order.failing_in_order),
+        ("meet", "elseif tonumber(till) <= now then", "elseif false then",
+         "a dead member has no share", order.rebalancing),
+        ("meet", "for _, token in ipairs(others) do", "for _, token in ipairs({}) do",
+         "members hear of each other at once", order.handed_over),
+    )
 ]  # fmt: skip
 
 LIMITS = [

@@ -13,12 +13,16 @@ from gridsync.locks import _hold as locks_hold
 from gridsync.locks import _masters, _redlock, _votes
 from gridsync.locks import _spec as locks_spec
 from gridsync.streams import _consumer as consumer
+from gridsync.streams import _lanes as lanes
+from gridsync.streams import _member as member
 from gridsync.streams import _pages as pages
+from gridsync.streams import _tenure as tenure
 from gridsync.streams._holding import Holding
 from gridsync.testing import _waiting
 from tests.sim import lease_scenarios as leases
 from tests.sim import limit_scenarios as limits
 from tests.sim import lock_scenarios as locks
+from tests.sim import order_scenarios as order
 from tests.sim import redlock_scenarios as redlock
 from tests.sim import stream_scenarios as streams
 from tests.sim.mutants import (
@@ -31,6 +35,7 @@ from tests.sim.mutants import (
     LOCKS,
     MERGED,
     MODELLED,
+    ORDER,
     PARTITIONS,
     REDLOCK,
     REFUNDS,
@@ -78,6 +83,7 @@ def find(scenario: Callable[..., Simulation], scripts: dict[str, str] | None = N
         *RULES,
         *LEASED,
         *STREAMS,
+        *ORDER,
         *MODELLED,
         *PARTITIONS,
         *RETENTION,
@@ -135,6 +141,20 @@ class NeverForgotten(locks_hold.Hold):
 
     def _orphaned(self) -> str:
         return ""
+
+
+def _takes_only(self: Any, *, wanted: bool) -> None:  # noqa: ANN401 - a post
+    """Take what is for us, and keep what is not."""
+    self.wanted = wanted
+    self.ring()
+
+
+class Deaf(tenure.Lease):
+    """A lease whose loss interrupts nobody."""
+
+    def lose(self) -> None:
+        self.scopes = []
+        super().lose()
 
 
 def believing(*, late: bool = False, old: bool = False, future: bool = False) -> Any:  # noqa: ANN401 - a method
@@ -247,7 +267,7 @@ CORES = {
     "who stands far behind looks seldom": (locks_core, "LOOK_MAX_S", 2.0, locks.long_queue),
     "a waiter shows that it lives": (locks_core, "LOOKS", 0.2, locks.calm_queue),
     "what is in work is renewed": (Holding, "request", Holding._renewed, streams.calm_group),
-    "a lost read is looked for in our own list": (consumer, "_START", None, streams.lost_reads),
+    "a lost read is looked for in our own list": (consumer, "START", None, streams.lost_reads),
     "a page that begins with another event is refused": (
         pages.Pages,
         "_proven",
@@ -273,6 +293,16 @@ CORES = {
         do_nothing,
         streams.lost_deliveries,
     ),
+    "nothing begins after the local deadline of a lease": (tenure, "MARGIN", 3.0, order.cut_off),
+    "a lost partition interrupts its handlers": (member, "Lease", Deaf, order.cut_off),
+    "one event of a stream is in work at a time": (lanes, "stream_of", lambda entry: entry[0], order.handed_over),
+    "while events have failed the server is asked before each begins": (
+        tenure.Tenure,
+        "_asks",
+        lambda _, entry: len(entry) > tenure.FRESH,
+        order.failing_in_order,
+    ),
+    "a member gives up what is for another": (member.Post, "want", _takes_only, order.handed_over),
     "who is cancelled gives back what it holds": (consumer.Session, "_leave", do_nothing, streams.leaving),
 }
 

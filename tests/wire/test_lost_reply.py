@@ -1065,6 +1065,62 @@ async def what_is_sent_to_another_store_is_there_once(stage: Stage) -> None:
     assert await world.do(outbox.count) == 0
 
 
+async def _in_order(stage: Stage) -> None:
+    """An ordered member takes its partition, handles what is there in order, and leaves nothing behind."""
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", [Placed(kwh=n) for n in (1, 2, 3)])
+    rule = stage.arm()
+    group, seen = store.group("matcher", ordered=True), list[int]()
+    done = await world.ended(world.start(group.consume, lambda event: seen.append(event.event.kwh), idle_stop=0))
+    assert rule.hits
+    assert seen == [1, 2, 3]
+    assert (done.handled, done.failed, done.stolen) == (3, 0, 0)
+    keys = event_keys(NAMESPACE, "orders")
+    with stage.server.client() as client:
+        assert client.xpending(LOG, "matcher")["pending"] == 0
+        assert client.hkeys(keys.lease("matcher")) == [b"g"]
+        assert not client.exists(keys.members("matcher"))
+
+
+for _name in ("take", "pull", "cede", "meet"):
+    scenario(f"streams.{_name}")(_in_order)
+
+
+@scenario("streams.hold")
+async def a_partition_stays_ours(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", [Placed(kwh=1)])
+    rule = stage.arm()
+    renewals = load_named("streams.hold").sha
+    seen: list[int] = []
+
+    def slowly(event: Any) -> None:  # noqa: ANN401 - a Recorded
+        rule.wait()
+        while len(stage.proxy.requests(renewals)) < 3:
+            rule.wait()
+        seen.append(event.event.kwh)
+
+    async def slowly_async(event: Any) -> None:  # noqa: ANN401 - a Recorded
+        await asyncio.to_thread(slowly, event)
+
+    handler = slowly if world.kind == "sync" else slowly_async
+    group = store.group("matcher", ordered=True)
+    done = await world.ended(world.start(group.consume, handler, claim_idle=1.0, idle_stop=0))
+    assert (seen, done.handled, done.stolen) == ([1], 1, 0)
+
+
+@scenario("streams.whose")
+async def who_has_what_is_told(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", [Placed(kwh=1)])
+    stage.arm()
+    (owner,) = await world.do(store.group("matcher", ordered=True).owners)
+    assert (owner.member, owner.lag) == (None, 1)
+
+
 @scenario("streams.replay")
 async def a_dead_letter_is_given_back_once(stage: Stage) -> None:
     world = stage.world

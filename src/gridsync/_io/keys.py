@@ -323,6 +323,21 @@ class EventKeys(NamedTuple):
         """
         return f"{self.base}:waiting:{group.translate(_ESCAPES)}"
 
+    def lease(self, group: str) -> str:
+        """Return the key of who owns this partition for an ordered group: a hash.
+
+        ``g`` the generation, which stays; and while it is owned ``m`` the member, ``o`` the member, a dot and the
+        generation, ``s`` since when and ``t`` until when (server ms), ``p`` how many pulls delivered something.
+        """
+        return f"{self.base}:lease:{group.translate(_ESCAPES)}"
+
+    def members(self, group: str) -> str:
+        """Return the key of the members of an ordered group: a hash, which expires.
+
+        Member → until when it counts as alive (server ms), its ear, and the partitions that it has.
+        """
+        return f"{self.base}:members:{group.translate(_ESCAPES)}"
+
     def dead(self, group: str) -> str:
         """Return the key of the dead letters of a group: a stream."""
         return f"{self.base}:dead:{group.translate(_ESCAPES)}"

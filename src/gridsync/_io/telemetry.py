@@ -88,6 +88,8 @@ TALLIES: Final = {
     "stream.skipped": _Tally("count", "{event}", "failed events that count as done"),
     "stream.dead": _Tally("count", "{event}", "events that became dead letters"),
     "stream.replayed": _Tally("count", "{event}", "dead letters that were given back to their group"),
+    "stream.taken": _Tally("count", "{partition}", "partitions that a member of an ordered group took over"),
+    "stream.lost": _Tally("count", "{partition}", "partitions that a member lost before it gave them back"),
     "stream.lag": _Tally("age", "s", "from the commit of an event to the start of its handler"),
 }
 """Every `IO.tally`; the metric's name is ``gridsync.`` and the key."""

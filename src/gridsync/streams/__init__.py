@@ -21,6 +21,7 @@ from gridsync.streams._letters import DeadLetter, Replayed
 from gridsync.streams._look import ConsumerInfo, GroupInfo, ParkedEvent, StoreInfo
 from gridsync.streams._model import RawEvent, Upcaster, Upcasters
 from gridsync.streams._outbox import AsyncOutbox, Outbox
+from gridsync.streams._owners import Owner
 from gridsync.streams._partitions import PartitionBy
 from gridsync.streams._projection import AsyncProjection, Changes, Projected, Projection
 from gridsync.streams._records import Appended, Committed, Recorded
@@ -71,6 +72,7 @@ __all__ = [
     "Holder",
     "Loaded",
     "Outbox",
+    "Owner",
     "Park",
     "ParkedEvent",
     "PartitionBy",

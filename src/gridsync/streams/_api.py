@@ -358,15 +358,17 @@ class EventStore(Kept[E]):
         """Return the partition that *stream* is in, from 0; nothing is sent."""
         return self._core.of(stream).partition
 
-    def group(self, name: str, *, start: Literal["first", "now"] = "first") -> ConsumerGroup[E]:
+    def group(self, name: str, *, start: Literal["first", "now"] = "first", ordered: bool = False) -> ConsumerGroup[E]:
         """Return the consumer group *name*: each event goes to one of the group's consumers.
 
         Args:
             name: The group; every process that uses this name shares its work.
             start: Where a group begins that does not exist yet: at the ``first`` event, or with what is appended from
                 ``now`` on.  An existing group goes on where it is.
+            ordered: Handle the events of each stream in order, wherever they are handled: each partition of the store
+                belongs to one consumer at a time.  All consumers of a group must say the same.
         """
-        return ConsumerGroup(self._core, name, start)
+        return ConsumerGroup(self._core, name, start, ordered=ordered)
 
     def info(self) -> StoreInfo:
         """Look what this store holds.
@@ -624,9 +626,11 @@ class AsyncEventStore(AsyncKept[E]):
         """Return the partition that *stream* is in, from 0; nothing is sent."""
         return self._core.of(stream).partition
 
-    def group(self, name: str, *, start: Literal["first", "now"] = "first") -> AsyncConsumerGroup[E]:
+    def group(
+        self, name: str, *, start: Literal["first", "now"] = "first", ordered: bool = False
+    ) -> AsyncConsumerGroup[E]:
         """Return the consumer group *name*; see `EventStore.group`."""
-        return AsyncConsumerGroup(self._core, name, start)
+        return AsyncConsumerGroup(self._core, name, start, ordered=ordered)
 
     async def info(self) -> StoreInfo:
         """Look what this store holds; see `EventStore.info`."""

@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gridsync._io import Category, Command, load
 from gridsync.errors import Diverged, GridsyncError
 from gridsync.streams._away import BLOCK_MAX, PAUSE_MAX, PAUSE_MIN, is_gone, raise_if_final
 from gridsync.streams._failures import Failure, Verdict
+from gridsync.streams._holding import Holding
 from gridsync.streams._joining import join
 from gridsync.streams._model import E
 from gridsync.streams._pages import mark_of, number
 from gridsync.streams._settling import FRESH, Consumed, Settling
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from gridsync._io import Arg, Signal
     from gridsync.streams._core import StoreCore
@@ -39,8 +40,8 @@ AHEAD: Final = 0.5
 DEAD_AFTER: Final = 3600.0
 """Seconds without a sign of life after which a consumer that holds nothing is removed."""
 
-_START: Final = b"0-0"
-_OWN, _OWN_MISSED = "-1", "-2"
+START: Final = b"0-0"
+_OWN, OWN_MISSED = "-1", "-2"
 
 _log = logging.getLogger("gridsync.streams")
 
@@ -51,6 +52,28 @@ class Quiet:
     def __init__(self, now: float) -> None:
         """Begin now."""
         self.since = now
+
+
+class Queue(Protocol):
+    """Deliveries that wait here for their turn."""
+
+    def __len__(self) -> int:
+        """Count those that may begin."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over all of them."""
+
+    def append(self, entry: Any, /) -> None:  # noqa: ANN401
+        """Let one wait."""
+
+    def appendleft(self, entry: Any, /) -> None:  # noqa: ANN401
+        """Let one that was taken be the next."""
+
+    def popleft(self) -> Any:  # noqa: ANN401
+        """Take the next one."""
+
+    def clear(self) -> None:
+        """Forget them."""
 
 
 class Session(Settling[E]):
@@ -68,21 +91,24 @@ class Session(Settling[E]):
         complain: Callable[[Failure[E]], Awaitable[None]],
         delivery: Callable[[Recorded[E], bytes, int], Delivered[E]] | None = None,
         quiet: Quiet | None = None,
+        holding: Holding | None = None,
     ) -> None:
         """Prepare; nothing is sent before `run`."""
-        super().__init__(store, group, options, stop, handle=handle, complain=complain, delivery=delivery)
+        if holding is None:
+            holding = Holding(store.keys.log, group, options.consumer, options.claim_idle, store.io.monotonic())
+        super().__init__(store, group, options, stop, holding, handle=handle, complain=complain, delivery=delivery)
         self._from_now = from_now
         self._log_key = store.keys.log
-        self._queue: deque[Any] = deque()
+        self._queue: Queue = deque()
         # The newest event that was delivered here; a failover that lost it may give its position to another one.
         self._seen = store.log_pages()
         self._fetching: Signal | None = None
         self._joined = False
         # Where in our own pending list to look for deliveries that this process does not know of; None: nowhere.
-        self._own: bytes | None = _START if options.known else None
+        self._own: bytes | None = START if options.known else None
         # What `claim.lua` is told to find there: all, or all with an eye to replies that were lost.
         self._own_mode = _OWN
-        self._cursor = _START
+        self._cursor = START
         # When to claim what others left.
         self._claim_due = self._due_at
         self._quiet = quiet or Quiet(self._due_at)
@@ -137,16 +163,20 @@ class Session(Settling[E]):
                     return entry
                 self._stolen += 1
             elif self._fetching is None:
-                fetched = self._fetching = self._io.signal()
-                try:
-                    await self._fetch()
-                finally:
-                    self._fetching = None
-                    fetched.set()
+                await self._fetch_as_one()
             else:
                 await self._fetching.wait()
         self._ended = True
         return None
+
+    async def _fetch_as_one(self) -> None:
+        """Fetch, while the other workers wait for it."""
+        fetched = self._fetching = self._io.signal()
+        try:
+            await self._fetch()
+        finally:
+            self._fetching = None
+            fetched.set()
 
     def _put_back(self, entry: Any) -> None:  # noqa: ANN401
         self._queue.appendleft(entry)
@@ -169,7 +199,7 @@ class Session(Settling[E]):
             if self._io.monotonic() >= self._due_at:
                 await self._take_due()
             if self._io.monotonic() >= self._claim_due:
-                if self._cursor == _START:
+                if self._cursor == START:
                     await self._prove()
                 await self._claim()
                 if self._queue:
@@ -187,7 +217,7 @@ class Session(Settling[E]):
             return
         raise_if_final(error)
         # Deliveries may have become ours without our knowing: look there before reading on.
-        self._own, self._own_mode = _START, _OWN_MISSED
+        self._own, self._own_mode = START, OWN_MISSED
         # Nor do we know that it is still the same server.
         self._doubted = True
         _log.warning("group %r cannot read, next attempt in %.1f s: %s", self._group, self._pause, error)
@@ -218,7 +248,7 @@ class Session(Settling[E]):
             mark, self._seen.mark = self._seen.mark, None
             self._drop()
             # Some of what is there now may be ours: delivered under positions that were held for others.
-            self._own, self._own_mode = _START, _OWN_MISSED
+            self._own, self._own_mode = START, OWN_MISSED
             position = 0 if mark is None else mark.number
             ends = self._rules.judge(error, 1) is Verdict.STOP
             await self._report(Failure(error, position, None, {}, 0, "stop" if ends else "diverged"))
@@ -247,7 +277,7 @@ class Session(Settling[E]):
     async def _read_own(self, after: bytes) -> None:
         """Read one page of our own pending list, moving on from page to page."""
         cursor, entries, gone = await self._look(self._own_mode, after)
-        self._own = None if cursor == _START else cursor
+        self._own = None if cursor == START else cursor
         await self._enqueue([entry for entry in entries if entry[0] not in self._failing])
         self._forget(gone)
 
@@ -257,7 +287,7 @@ class Session(Settling[E]):
         self._cursor, entries, gone = await self._look(str(max(1, round(idle * 1000))), self._cursor)
         await self._enqueue(entries)
         self._forget(gone)
-        if self._cursor == _START:
+        if self._cursor == START:
             self._claim_due = self._io.monotonic() + idle / 3
             await self._tend()
             await self._take_due()  # it may have found what was stranded
@@ -301,7 +331,7 @@ class Session(Settling[E]):
             # BLOCK 0 would be for ever.
             wait_ms = max(1, round(wait * 1000))
             read = Command("streams.read_new", Category.NEVER, (*self._read_head(), "BLOCK", str(wait_ms), "STREAMS"))
-            reply = await self._block(read, wait_ms / 1000)
+            reply = await self._block(read, ">", wait_ms / 1000)
         # Only here: what comes before may work while this does not, as when no descriptor is left for a connection.
         self._pause = PAUSE_MIN
         entries, mark = _entries(reply), self._seen.mark
@@ -309,15 +339,15 @@ class Session(Settling[E]):
             # Others had what lies between; or it is another history, in which positions come again.
             await self._prove()
         await self._enqueue(entries)
-        if not self._queue and options.idle_stop is not None and self._cursor == _START:
+        if not self._queue and options.idle_stop is not None and self._cursor == START:
             # What is due by now was due in time: it is late, or we are.
             self._ended = self._quiet.since + options.idle_stop <= self._io.monotonic() < self._due_at
 
-    async def _block(self, read: Command, wait: float) -> Any:  # noqa: ANN401
+    async def _block(self, read: Command, after: Arg, wait: float) -> Any:  # noqa: ANN401
         self._nudge = self._io.signal()
         drop = self._stop.on_set(self._nudge.set)
         try:
-            return await self._io.block(read, (self._log_key,), (">",), wait=wait, stop=self._nudge)
+            return await self._io.block(read, (self._log_key,), (after,), wait=wait, stop=self._nudge)
         finally:
             drop()
             self._nudge = None

@@ -21,7 +21,9 @@ from gridsync.streams._failures import Failure, Policy, Retry, Rules
 from gridsync.streams._handlers import asked
 from gridsync.streams._joining import join, skip_removed
 from gridsync.streams._look import CONSUMERS, PARKED, group_info, parked
+from gridsync.streams._member import Member
 from gridsync.streams._model import E
+from gridsync.streams._owners import Owner, owners
 from gridsync.streams._settling import Consumed, Options
 
 if TYPE_CHECKING:
@@ -54,8 +56,9 @@ _log = logging.getLogger("gridsync.streams")
 class _Group(Generic[E]):
     """What both kinds of group share: a name, where it starts, and how it is stopped."""
 
-    def __init__(self, store: Store[E], name: str, start: Literal["first", "now"]) -> None:
+    def __init__(self, store: Store[E], name: str, start: Literal["first", "now"], *, ordered: bool = False) -> None:
         """Made by the store."""
+        self._ordered = ordered
         self._store = store
         self._name = checked(name, "the name of a consumer group")
         self._from_now = _from_now(start)
@@ -86,6 +89,21 @@ class _Group(Generic[E]):
         for core in self._store.partitions:
             joining = partial(join, core.io, core.keys, self._name, from_now=self._from_now)
             await patiently(self._stop, what, joining)
+
+    def _member(
+        self, options: Options, handle: Handle, complain: Complain[E], kind: Kind, *, in_threads: bool
+    ) -> Member[E]:
+        return Member(
+            self._store.partitions,
+            self._name,
+            options,
+            self._stop,
+            in_threads=in_threads,
+            from_now=self._from_now,
+            handle=handle,
+            complain=complain,
+            kind=kind,
+        )
 
     async def _alone(self, options: Options, handle: Handle, complain: Complain[E], kind: Kind) -> Consumed:
         """Consume what is in one partition."""
@@ -241,12 +259,21 @@ class ConsumerGroup(_Group[E]):
         )
         kind = Delivery if delivers else None
         store = self._store
+        if self._ordered:
+            return run_sync(self._member(options, handle, complain, kind, in_threads=True).run())
         if len(store.partitions) == 1:
             return run_sync(self._alone(options, handle, complain, kind))
         crew: Crew[E] = Crew(store.io, store.directory, self._stop)
         desk = Desk(store.io, len(store.partitions), crew.halt)
         sessions = self._sessions(options, crew.halt, desk.done_by(handle), desk.done_by(complain), kind)
         return run_sync(crew.run(sessions, desk))
+
+    def owners(self) -> list[Owner]:
+        """Return who has which partition, if this group is ordered, and what is left to do in each.
+
+        Cost: one round trip per partition, O(groups of the store).
+        """
+        return run_sync(owners(self._store.partitions, self._name))
 
     def dead_letters(self) -> DeadLetters:
         """Return the events that this group has given up; nothing is sent."""
@@ -367,11 +394,17 @@ class AsyncConsumerGroup(_Group[E]):
         )
         kind = AsyncDelivery if delivers else None
         store = self._store
+        if self._ordered:
+            return await self._member(options, handle, complain, kind, in_threads=False).run()
         if len(store.partitions) == 1:
             return await self._alone(options, handle, complain, kind)
         crew: Crew[E] = Crew(store.io, store.directory, self._stop)
         turns = Turns(store.io, concurrency)
         return await crew.run(self._sessions(options, crew.halt, turns.taken_by(handle), complain, kind))
+
+    async def owners(self) -> list[Owner]:
+        """Return who has which partition, if this group is ordered; see `ConsumerGroup.owners`."""
+        return await owners(self._store.partitions, self._name)
 
     def dead_letters(self) -> AsyncDeadLetters:
         """Return the events that this group has given up; nothing is sent."""

@@ -17,7 +17,6 @@ from gridsync.streams._aside import Aside
 from gridsync.streams._away import PAUSE_MAX, is_gone, raise_if_final
 from gridsync.streams._delivery import LOST
 from gridsync.streams._failures import Failure, Park, Retry, Verdict
-from gridsync.streams._holding import Holding
 from gridsync.streams._model import E
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from gridsync.streams._core import StoreCore
     from gridsync.streams._delivery import Delivered
     from gridsync.streams._failures import Decided, Rules
+    from gridsync.streams._holding import Holding
     from gridsync.streams._records import Recorded
 
 ACK: Final = load("gridsync.streams", "ack")
@@ -84,6 +84,7 @@ class Settling(ABC, Generic[E]):
         group: str,
         options: Options,
         stop: Signal,
+        holding: Holding,
         *,
         handle: Callable[[Any], Awaitable[None]],
         complain: Callable[[Failure[E]], Awaitable[None]],
@@ -102,8 +103,7 @@ class Settling(ABC, Generic[E]):
         self._handle = handle
         self._delivery = delivery
         self._complain = complain
-        now = self._io.monotonic()
-        self._holding = Holding(store.keys.log, group, options.consumer, options.claim_idle, now)
+        self._holding = holding
         self._held = self._holding.held
         self._rules = options.rules
         self._aside = Aside(self._io, store.keys, group, options.consumer)
@@ -115,7 +115,7 @@ class Settling(ABC, Generic[E]):
         # Whether to look, before anything is read, if what was delivered is still in the log.
         self._doubted = False
         # When to ask for what is due again.
-        self._due_at = now
+        self._due_at = self._io.monotonic()
         # Failed, and the server was not told yet: no longer held, and not to be begun again.
         self._failing: set[bytes] = set()
         # Ends the blocking read under way: what runs beside it, an acknowledgement or a handler, made something due.
@@ -147,7 +147,7 @@ class Settling(ABC, Generic[E]):
     async def _deliver(self, entry: Any) -> None:  # noqa: ANN401 - [id, fields] or, if it comes again, [id, fields, times]
         entry_id, life, recorded, delivery = entry[0], self._life, None, None
         attempts = self._held.get(entry_id, 0) + 1
-        if (len(entry) > FRESH or self._rules.parks) and not await self._begin(entry, attempts):
+        if self._asks(entry) and not await self._begin(entry, attempts):
             return
         try:
             recorded = self._store.in_log(entry)
@@ -171,6 +171,14 @@ class Settling(ABC, Generic[E]):
         else:
             self._stolen += 1
 
+    def _asks(self, entry: Any) -> bool:  # noqa: ANN401
+        """Whether the server must be told that this delivery begins."""
+        return len(entry) > FRESH or self._rules.parks
+
+    def _holds_back(self, rule: Retry) -> bool:
+        """Whether later events of a stream wait while an earlier one is tried again."""
+        return isinstance(rule, Park)
+
     async def _begin(self, entry: Any, attempts: int) -> bool:  # noqa: ANN401
         """Tell the server that an attempt begins; false if it must not."""
         entry_id, most = entry[0], self._rules.max_deliveries
@@ -182,7 +190,7 @@ class Settling(ABC, Generic[E]):
             await self._fail(entry, None, error, attempts - 1, self._life)
             return False
         try:
-            code, trace = await self._aside.begin(entry_id, attempts, fields_of(entry).get(b"s", b""))
+            code, trace = await self._aside.begin(entry_id, attempts, stream_of(entry))
         except GridsyncError as error:
             # Still held and renewed; given back if this is the end.
             self._put_back(entry)
@@ -267,8 +275,8 @@ class Settling(ABC, Generic[E]):
         entry_id, retry_in = entry[0], None
         decided: Decided
         if isinstance(rule, Retry):
-            decided = "park" if isinstance(rule, Park) else "retry"
-            stream = fields_of(entry).get(b"s", b"") if decided == "park" else b""
+            decided = "park" if self._holds_back(rule) else "retry"
+            stream = stream_of(entry) if decided == "park" else b""
             delay_ms = rule.pause_ms(attempts, self._aside.chance())
             code, due_ms = await self._aside.park(entry_id, error, attempts, delay_ms, stream, trace)
             retry_in = due_ms / 1000
@@ -365,3 +373,9 @@ class Settling(ABC, Generic[E]):
 def fields_of(entry: Any) -> dict[bytes, bytes]:  # noqa: ANN401
     """Return the stored fields of a delivery."""
     return dict(zip(entry[1][::2], entry[1][1::2], strict=False))
+
+
+def stream_of(entry: Any) -> bytes:  # noqa: ANN401
+    """Return the stream of a delivery; empty if it was not written by gridsync."""
+    stream: bytes = entry[1][3] if entry[1][2:3] == [b"s"] else fields_of(entry).get(b"s", b"")
+    return stream

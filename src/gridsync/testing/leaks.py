@@ -12,7 +12,7 @@ __all__ = ["leaked_keys"]
 
 # The keys of an event store are the data (gridsync._io.keys.EventKeys); everything else must expire.
 _PERMANENT = re.compile(
-    r"\{[^{}]*:events(/\d+)?:[^{}]*\}:(meta|versions|log|recent|places|floors|readers|sent|senders|(a|s|v|retry|failed|waiting|dead|done|state|out):.*)"
+    r"\{[^{}]*:events(/\d+)?:[^{}]*\}:(meta|versions|log|recent|places|floors|readers|sent|senders|(a|s|v|retry|failed|waiting|dead|done|state|out|lease):.*)"
 )
 
 
