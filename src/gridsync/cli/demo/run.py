@@ -33,7 +33,7 @@ LIMITS: Final = ("20 per 0.1 seconds", "200/second", "1000000/hour")
 LEASE_TTL_S: Final = 1.5
 CLAIM_IDLE_S: Final = 1.0
 AHEAD_MAX: Final = 12
-START_MAX_S: Final = 30.0
+START_MAX_S: Final = 90.0
 SETTLE_MAX_S: Final = 15.0
 """How long the last quarters may take after the market has closed."""
 END_MAX_S: Final = 8.0
