@@ -263,3 +263,15 @@ async def test_a_group_that_is_released_holds_nothing_and_keeps_its_dead_letters
     with pytest.raises(errors.UsageError):
         await kept(store).release("nonsense", GROUP)
     await until(lambda: raw.xinfo_groups(store.keys.log) == [])
+
+
+async def test_a_group_that_nobody_consumes_any_more_can_be_given_up(world: World, raw: redis.Redis):
+    store = await filled(world, 4)
+    await store.group(GROUP).consume(lambda _: 1 / 0, idle_stop=0, on_error=lambda _: None, policy=LATER)
+    assert (await kept(store).trim(max_count=1, expire_after=60)).expired == ()
+    floor, seen = raw.hget(store.keys.floors, GROUP).split()
+    raw.hset(store.keys.floors, GROUP, b"%b %d" % (floor, int(seen) - 61_000))
+    done = await kept(store).trim(max_count=1, expire_after=60)
+    assert (done.removed, done.expired) == (3, (GROUP,))
+    with pytest.raises(errors.Truncated):
+        await store.group(GROUP).consume(lambda _: None, idle_stop=0)

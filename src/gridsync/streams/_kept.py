@@ -64,11 +64,12 @@ class _Both(Generic[E]):
         known, lasts_s = checked(name, "the name of a reader"), _lasts(ttl, "reader_ttl")
         return lambda core: Reader(core, known, lasts_s)
 
-    async def _trim(self, whole: Limits) -> Trimmed:
+    async def _trim(self, whole: Limits, expire_after: Seconds | None) -> Trimmed:
+        expire_ms = -1 if expire_after is None else round(seconds(expire_after, "expire_after", least=1.0) * 1000)
         keeping = self._keeping()
         # What may stay of the whole store, each partition has its share of.
         share = Limits(whole.age_us, *(_share(most, len(keeping)) for most in whole[1:]))
-        done = [await each.trim(share) for each in keeping]
+        done = [await each.trim(share, expire_ms=expire_ms) for each in keeping]
         return Trimmed(
             sum(each.removed for each in done),
             sum(each.left for each in done),
@@ -119,7 +120,12 @@ class Kept(_Both[E]):
     """Keeps the log of a store small."""
 
     def trim(
-        self, *, max_age: Seconds | None = None, max_count: int | None = None, max_bytes: int | None = None
+        self,
+        *,
+        max_age: Seconds | None = None,
+        max_count: int | None = None,
+        max_bytes: int | None = None,
+        expire_after: Seconds | None = None,
     ) -> Trimmed:
         """Remove the oldest events from the log that are beyond a limit, as far as everybody has had them.
 
@@ -132,6 +138,8 @@ class Kept(_Both[E]):
                 partitions each keeps its share, and at least one event.
             max_bytes: What does not fit into so much memory may go, by the estimate of ``MEMORY USAGE`` and as if all
                 events were of one size.
+            expire_after: Seconds of silence after which a group that is in the way is given up.  It is recorded: when
+                it is consumed again, it gets `Truncated` until `ConsumerGroup.skip_removed` is called.  ``None`` never.
 
         Returns:
             How many events left, how many had to stay, and for whom.
@@ -144,7 +152,7 @@ class Kept(_Both[E]):
         Not guaranteed: anything for readers that are not registered (`subscribe` with a *reader*, `note_reader`).
         Cost: one script per 1000 events removed, O(groups + projections + readers) each.
         """
-        return run_sync(self._trim(limits(max_age, max_count, max_bytes)))
+        return run_sync(self._trim(limits(max_age, max_count, max_bytes), expire_after))
 
     def archive(self, directory: str | PathLike[str], *, at_least: int = 1) -> Archived:
         """Copy what is new in the log into files, so that it may be trimmed and still be read.
@@ -216,10 +224,15 @@ class AsyncKept(_Both[E]):
     """The asyncio twin of `Kept`."""
 
     async def trim(
-        self, *, max_age: Seconds | None = None, max_count: int | None = None, max_bytes: int | None = None
+        self,
+        *,
+        max_age: Seconds | None = None,
+        max_count: int | None = None,
+        max_bytes: int | None = None,
+        expire_after: Seconds | None = None,
     ) -> Trimmed:
         """Remove the oldest events from the log as far as everybody has had them; see `EventStore.trim`."""
-        return await self._trim(limits(max_age, max_count, max_bytes))
+        return await self._trim(limits(max_age, max_count, max_bytes), expire_after)
 
     async def archive(self, directory: str | PathLike[str], *, at_least: int = 1) -> Archived:
         """Copy what is new in the log into files; see `EventStore.archive`."""

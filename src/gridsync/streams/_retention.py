@@ -138,10 +138,10 @@ class Keeping:
         self._keys = keys
         self._all = (keys.log, keys.meta, keys.floors, keys.places, keys.readers)
 
-    async def trim(self, limits: Limits, *, expire_ms: int = -1, spill: bool = False) -> Trimmed:
+    async def trim(self, limits: Limits, *, expire_ms: int = -1) -> Trimmed:
         """Remove what is beyond the limits and what nobody needs, in steps; see `EventStore.trim`."""
         keep = limits.count_max
-        begin, last, *_ = (await self._step(keep, limits.age_us, 0, expire_ms, spill=spill))[1:]
+        begin, last, *_ = (await self._step(keep, limits.age_us, 0, expire_ms))[1:]
         if limits.bytes_max >= 0 and last:
             size = await self._bytes()
             if size < 0:
@@ -151,9 +151,7 @@ class Keeping:
         expired: list[str] = []
         while True:
             # Counted by positions: a repeat after a lost reply goes on where the first run ended.
-            removed, first, last, floor, wanted, told, gone = await self._step(
-                keep, limits.age_us, STEP, expire_ms, spill=spill
-            )
+            removed, first, last, floor, wanted, told, gone = await self._step(keep, limits.age_us, STEP, expire_ms)
             expired += [name.decode() for name in gone]
             if removed < STEP:
                 break
@@ -229,8 +227,8 @@ class Keeping:
             own = (keys.view(name),)
         return bool(await self._io.run(RELEASE, (*self._all, *own), (kind, name)))
 
-    async def _step(self, keep: int, age_us: int, step: int, expire_ms: int, *, spill: bool = False) -> Any:  # noqa: ANN401
-        args = (str(keep), str(age_us), str(step), str(expire_ms), str(int(spill)))
+    async def _step(self, keep: int, age_us: int, step: int, expire_ms: int) -> Any:  # noqa: ANN401
+        args = (str(keep), str(age_us), str(step), str(expire_ms))
         return await self._io.run(TRIM, self._all, args)
 
     async def _bytes(self) -> int:

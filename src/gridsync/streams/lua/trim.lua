@@ -9,7 +9,6 @@
 -- ARGV[2] age integer, us: what is younger stays; -1: no matter how old
 -- ARGV[3] step integer, events: the most to remove; 0 only to look
 -- ARGV[4] expire integer, ms: a group that is in the way and was silent for so long is given up; -1: never
--- ARGV[5] spill flag: what the archive has, only groups keep from being removed
 -- Returns {how many were removed, the first and last that are there, up to where could be removed, up to where the limits
 -- would remove, {kind, name, position, last seen (ms) of each who has not had them all, ...}, {groups given up}}
 -- Category idempotent
@@ -51,7 +50,7 @@ local over = holders(function(kind, name, position, seen)
     -- Should it be lost now, it is to be known that it has had what goes.
     if kind == 'group' then notes[name] = string.format('%.0f %.0f', position, seen > 0 and seen or now) end
     if position < last then told[#told + 1] = {kind, name, position, seen} end
-    if ARGV[5] ~= '1' or kind == 'group' or kind == 'archive' then floor = math.min(floor, position) end
+    floor = math.min(floor, position)
   end
 end)
 local upto, removed = math.min(wanted, floor, first - 1 + step), 0
