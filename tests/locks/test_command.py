@@ -96,11 +96,14 @@ def test_what_others_wrote_steers_no_terminal(grid: Grid, flushed: RedisServer):
 
 async def test_a_waiter_is_told_and_served_when_the_lock_is_taken_away(grid: Grid, flushed: RedisServer):
     lease = grid.lock("job", ttl=60).acquire()
+    granted = lease._hold.deadline
     waiting = asyncio.create_task(asyncio.to_thread(grid.lock("job", note="next").acquire, timeout=60))
     await asyncio.to_thread(eventually, lambda: grid.lock("job").info().waiting)
     _, output, _ = await asyncio.to_thread(run, flushed, "info", "job")
     assert "\n  1. " in output
     assert "(next), since " in output
+    # It hears of a revocation once it listens, after a quarter of a second; then it renews, long before it must.
+    await asyncio.to_thread(eventually, lambda: lease._hold.deadline > granted)
     code, told = await asyncio.to_thread(asked, flushed, "break", "job", "--reason", "it hangs")
     assert (code, told["broken"]) == (0, True)
     heir = await waiting
