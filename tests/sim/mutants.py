@@ -678,9 +678,14 @@ STREAMS = [
          "what is committed stands in nobody's way", commits.chain),
     )
 ]  # fmt: skip
-# The model of the store sees whatever changes an answer or what is stored, each of the above included.
+# The model of the store sees whatever changes an answer or what is stored, each of the above included; but for one that
+# takes a commit of which the last part alone was written before, which one in twelve of its programs makes.
 MODELLED = [
-    *(mutant._replace(scenario=programs.seeded) for mutant in STREAMS if mutant.script in {"append", "commit"}),
+    *(
+        mutant._replace(scenario=programs.seeded)
+        for mutant in STREAMS
+        if mutant.script in {"append", "commit"} and mutant.breaks != "a replay is one of all streams"
+    ),
     *(
         Mutant("streams", *words, programs.seeded)
         for words in (
