@@ -714,7 +714,7 @@ ORDER = [
          "who lost its lease does not get it back", order.usurped),
         ("hold", "redis.call('HSET', KEYS[1], 't', clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[2])", "",
          "a lease is renewed", order.frozen),
-        ("cede", "redis.call('HDEL', KEYS[1], 'm', 't', 's', 'o')", "",
+        ("cede", "redis.call('HDEL', KEYS[1], 'm', 't', 's', 'o', 'p')", "",
          "who leaves gives its partitions back at once", order.handed_over),
         ("cede", "if held[1] ~= ARGV[1] or (ARGV[2] ~= '' and held[2] ~= ARGV[2]) then return 0 end", "",
          "only what is ours is given back", order.frozen),
