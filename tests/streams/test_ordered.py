@@ -501,3 +501,25 @@ def test_a_turn_is_never_lost_among_threads():
     assert not any(thread.is_alive() for thread in threads)
     assert max(most) <= 3
     assert sum(turns.take_free() for _ in range(5)) == 3
+
+
+async def test_a_plain_consumer_does_not_begin_beside_ordered_ones(world: World, raw: redis.Redis):
+    """It would take events out of the middle of a stream."""
+    seen = Seen(world)
+    async with member(world, seen, "a"):
+        await until(lambda: members(raw) == ["a"] * 4)
+        with pytest.raises(errors.UsageError, match="is consumed in order, by 'a'"):
+            await opened(world).group(GROUP).consume(seen.by_member("plain"), idle_stop=0)
+    done = await opened(world).group(GROUP).consume(seen.by_member("plain"), idle_stop=0)
+    assert done.handled == 0, "nobody is left who consumes in order"
+
+
+async def test_a_plain_consumer_ends_when_ordered_ones_come(world: World, raw: redis.Redis):
+    seen = Seen(world)
+    plain = asyncio.create_task(
+        opened(world).group(GROUP).consume(seen.by_member("plain"), consumer="plain", claim_idle=1.0)
+    )
+    await until(lambda: all(raw.hexists(each.floors, GROUP) for each in keys()))
+    async with member(world, seen, "a"):
+        with pytest.raises(errors.UsageError, match="is consumed in order, by 'a'"):
+            await plain

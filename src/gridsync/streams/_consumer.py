@@ -13,12 +13,13 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from gridsync._io import Category, Command, load
-from gridsync.errors import Diverged, GridsyncError
+from gridsync.errors import Diverged, GridsyncError, UsageError
 from gridsync.streams._away import BLOCK_MAX, PAUSE_MAX, PAUSE_MIN, is_gone, raise_if_final
 from gridsync.streams._failures import Failure, Verdict
 from gridsync.streams._holding import Holding
 from gridsync.streams._joining import join
 from gridsync.streams._model import E
+from gridsync.streams._owners import WHOSE
 from gridsync.streams._pages import mark_of, number
 from gridsync.streams._settling import FRESH, Consumed, Settling
 
@@ -261,7 +262,18 @@ class Session(Settling[E]):
         # Once lost, "now" would skip what was appended since: a group that is nowhere noted starts at the beginning.
         from_now = self._from_now and self._life == 0
         await join(self._io, self._store.keys, self._group, from_now=from_now)
+        await self._make_way()
         self._joined = True
+
+    async def _make_way(self) -> None:
+        """Make sure that no ordered consumers are in this group: this one would take events out of their middle."""
+        keys = self._store.keys
+        member, _, _, ends_ms, *_ = await self._io.run(WHOSE, (keys.log, keys.lease(self._group)), (self._group,))
+        if member and ends_ms > 0:
+            raise UsageError(
+                f"group {self._group!r} of {self._store.log_name} is consumed in order, by {member.decode()!r}: make "
+                f"it with ordered=True here too, or choose another group"
+            )
 
     async def _enqueue(self, entries: Any) -> None:  # noqa: ANN401
         """Take deliveries that are not in work here already."""
@@ -284,6 +296,8 @@ class Session(Settling[E]):
     async def _claim(self) -> None:
         """Take over what others left idle.  The cursor is kept, so the head of the list cannot hide the rest."""
         idle = self._options.claim_idle
+        if self._cursor == START:
+            await self._make_way()
         self._cursor, entries, gone = await self._look(str(max(1, round(idle * 1000))), self._cursor)
         await self._enqueue(entries)
         self._forget(gone)

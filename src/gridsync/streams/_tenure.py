@@ -260,6 +260,9 @@ class Tenure(Session[E]):
         self._stop_waiting()
         return done
 
+    async def _make_way(self) -> None:
+        """Those who consume in order are this member, and others that have other partitions."""
+
     async def _claim(self) -> None:
         """Nobody else holds anything here that could be claimed; only what is told about the group is due."""
         self._claim_due = self._io.monotonic() + self._options.claim_idle / 3
