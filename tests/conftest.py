@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -28,6 +29,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What a shell starts in the background ignores Ctrl-C, and so would the processes that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.seed is None:
         said = getattr(config, "workerinput", {})
         config.option.seed = said.get("seed", random.SystemRandom().randrange(1_000_000))
