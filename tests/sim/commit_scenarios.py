@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 from collections import Counter
 from dataclasses import replace
@@ -212,6 +213,50 @@ def ousted(seed: int, scripts: Scripts = None) -> Simulation:
         raise sim.history.fail("who was too late has written")
     if not any(event.stolen for event in sim.history.of("left") if event.process == "a"):
         raise sim.history.fail("the lost delivery was not counted as stolen")
+    return sim
+
+
+def lost_in_work(seed: int, scripts: Scripts = None) -> Simulation:
+    """The server forgets an event in work, and another gets its position and goes to the same consumer."""
+    sim = Simulation(seed, scripts=scripts)
+    data = sim.server.engine.data
+    kept: dict[Any, Any] = {}
+
+    async def work(io: SimIO) -> None:
+        async def handle(delivery: AsyncDelivery[Any]) -> None:
+            item = delivery.event.item
+            await io.sleep(10.0 if item == "lost" else 0.0)
+            try:
+                async with delivery.commit() as tx:
+                    tx.add(item, 1)
+            except DeliveryLost:
+                io.note("lost", item=item)
+                raise
+
+        group = open_market(io).group("billing")
+        await group.consume(handle, claim_idle=600.0, consumer="billing-1", idle_stop=60.0, on_error=lambda _: None)
+
+    async def put(io: SimIO, item: str) -> None:
+        await open_market(io).append("anna", Placed(item=item))
+
+    def forget() -> None:
+        data._values.clear()
+        data._values.update(kept)
+
+    sim.start("w", put, "first")
+    sim.start("c", work)
+    sim.at(2.0, lambda: kept.update(copy.deepcopy(data._values)))
+    sim.at(3.0 + sim.random.uniform(0, 1), lambda: sim.start("x", put, "lost"))
+    sim.at(6.0, forget)
+    sim.at(7.0, lambda: sim.start("y", put, "new"))
+    # A request of the consumer that was still on its way.
+    words = ("XREADGROUP", "GROUP", "billing", "billing-1", "STREAMS", KEYS.log, ">")
+    sim.at(8.0 + sim.random.uniform(0, 1), lambda: sim.server.engine.execute(*words))
+    sim.run(until=200.0)
+    if (there := state(sim, "billing")) != {"first": 1, "new": 1}:
+        raise sim.history.fail(f"the events that are there are first and new; what was made is of {there}")
+    if [event.item for event in sim.history.of("lost")] != ["lost"]:
+        raise sim.history.fail("who handled a lost event was not told")
     return sim
 
 

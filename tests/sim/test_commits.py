@@ -24,6 +24,11 @@ def test_who_was_ousted_commits_nothing(seed: int) -> None:
     scenarios.ousted(seed)
 
 
+def test_what_came_of_a_lost_event_is_not_that_of_another(seed: int) -> None:
+    """After a failover an event would be settled with what was made of one that is no longer there."""
+    scenarios.lost_in_work(seed)
+
+
 def test_what_is_sent_to_another_store_is_there_once(seed: int) -> None:
     """An order would be billed twice in the other store, or never."""
     scenarios.across(seed)

@@ -7,12 +7,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gridsync.errors import Diverged
-from gridsync.streams import STOP
+from gridsync.errors import DeliveryLost, Diverged
+from gridsync.streams import STOP, AsyncDelivery, Delivery
 from tests.streams.conftest import until
 from tests.streams.models import Order, Placed
 
@@ -53,8 +54,11 @@ class Work:
 
 
 @asynccontextmanager
-async def working(group: Group, work: Work, **options: Any) -> AsyncIterator[asyncio.Task[Any]]:
-    task = asyncio.create_task(group.consume(work.handle, on_error=work.told.append, claim_idle=0.6, **options))
+async def working(
+    group: Group, work: Work, handle: Any = None, *, claim_idle: float = 0.6, **options: Any
+) -> AsyncIterator[asyncio.Task[Any]]:
+    options |= {"on_error": work.told.append, "claim_idle": claim_idle}
+    task = asyncio.create_task(group.consume(handle or work.handle, **options))
     try:
         yield task
     finally:
@@ -108,6 +112,91 @@ async def test_an_event_that_gets_the_position_of_one_in_work_is_handled_and_the
     assert isinstance(failure.error, Diverged)
     assert (failure.decided, failure.position, failure.recorded) == ("diverged", 3, None)
     assert raw.xpending(store.keys.log, GROUP)["pending"] == 0
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_what_came_of_a_lost_event_is_not_committed_for_the_one_that_has_its_position(
+    world: World, raw: redis.Redis, *, ordered: bool
+):
+    """Otherwise the new event would be settled with what was made of the lost one, and nobody would ever handle it."""
+    work, lost = Work(is_async=world.is_async), []
+    store = world.store(Order)
+    group = store.group(GROUP, ordered=ordered)
+
+    def handle(delivery: Delivery[Any]) -> None:
+        work._block(delivery.recorded)
+        try:
+            with delivery.commit() as tx:
+                tx.add(f"{delivery.event.kwh:g}", 1)
+        except DeliveryLost as error:
+            lost.append(error)
+            raise
+
+    async def handle_async(delivery: AsyncDelivery[Any]) -> None:
+        await work._wait(delivery.recorded)
+        try:
+            async with delivery.commit() as tx:
+                tx.add(f"{delivery.event.kwh:g}", 1)
+        except DeliveryLost as error:
+            lost.append(error)
+            raise
+
+    def counted() -> dict[bytes, bytes]:
+        return raw.hgetall(store.keys.state(GROUP))
+
+    async with working(group, work, handle_async if world.is_async else handle, claim_idle=5, consumer="c"):
+        await store.append("a", Placed(kwh=1))
+        await until(lambda: counted() == {b"1": b"1"}, 60)
+        kept = copied(raw)
+        await store.append("a", Placed(kwh=33))
+        await until(lambda: 33 in work.begun, 60)
+        consumer = raw.xpending_range(store.keys.log, GROUP, "-", "+", 1)[0]["consumer"]
+        fail_over(raw, kept)
+        assert (await store.append("b", Placed(kwh=44))).position == 2
+        # As by a request that was still on its way.
+        assert raw.xreadgroup(GROUP, consumer, {store.keys.log: ">"})
+        work.gate.set()
+        await until(lambda: b"44" in counted(), 60)
+    assert counted() == {b"1": b"1", b"44": b"1"}
+    assert [error.name for error in lost] == [f"orders/{GROUP}"]
+    assert isinstance(work.told[0].error, Diverged)
+    assert raw.xpending(store.keys.log, GROUP)["pending"] == 0
+
+
+@pytest.mark.parametrize("world", ["asyncio"], indirect=True)
+async def test_who_is_told_that_its_event_was_lost_keeps_the_one_that_has_its_position(world: World, raw: redis.Redis):
+    """Otherwise nobody would renew that one, and another consumer would begin it in the middle of its handler."""
+    work, gate = Work(is_async=True), asyncio.Event()
+    store = world.store(Order)
+
+    async def handle(delivery: AsyncDelivery[Any]) -> None:
+        await work._wait(delivery.recorded)
+        await until(lambda: delivery.event.kwh != 44 or gate.is_set(), 120)
+        async with delivery.commit() as tx:
+            tx.add(f"{delivery.event.kwh:g}", 1)
+
+    ages: list[int] = []
+
+    def renewals() -> int:
+        """Count how often the delivery was seen younger than before."""
+        ages.append(raw.xpending_range(store.keys.log, GROUP, "-", "+", 1)[0]["time_since_delivered"])
+        return sum(later < before for before, later in pairwise(ages))
+
+    async with working(store.group(GROUP), work, handle, claim_idle=3, consumer="c", concurrency=3):
+        await store.append("a", Placed(kwh=1))
+        await until(lambda: raw.hexists(store.keys.state(GROUP), "1"), 60)
+        kept = copied(raw)
+        await store.append("a", Placed(kwh=33))
+        await until(lambda: 33 in work.begun, 60)
+        fail_over(raw, kept)
+        await store.append("b", Placed(kwh=44))
+        await until(lambda: 44 in work.begun and work.told, 60)
+        work.gate.set()
+        await until(lambda: 33 in work.handled, 60)
+        await until(lambda: renewals() >= 5, 60)
+        gate.set()
+        await until(lambda: raw.hexists(store.keys.state(GROUP), "44"), 60)
+    assert work.begun.count(44) == 1
 
 
 async def test_a_consumer_that_waits_is_told_that_what_it_handled_is_gone(world: World, raw: redis.Redis):

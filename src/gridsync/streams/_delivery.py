@@ -138,7 +138,9 @@ class Delivered(Generic[E]):
         # All of them were given.
         ids = plan.ids(lambda _: ())
         changes = commit.changes.words()
-        words: list[str | bytes] = [self.group, self.consumer, self._id, str(self.attempts), str(RECENT), commit.about]
+        recorded = self.recorded
+        words: list[str | bytes] = [self.group, self.consumer, self._id, str(self.attempts)]
+        words += (f"{recorded.id} {recorded.time_us}", str(RECENT), commit.about)
         boxes = list(dict.fromkeys(box for box, _ in commit.consignments))
         words += (str(plan.total), core.mode, str(len(self._seen)), str(len(changes) // 3))
         words += (str(len(boxes)), str(len(commit.consignments)))
@@ -162,7 +164,7 @@ class Delivered(Generic[E]):
         code = reply[0]
         if code == LOST:
             self.settled = LOST
-            raise self._lost("another consumer has taken it over, or it was given up")
+            raise self._lost("another consumer has taken it over, it was given up, or a failover has lost the event")
         if code == _CHANGED:
             key = tuple(self._seen)[reply[1] - 1]
             # Read anew, it may be tried again at once.

@@ -161,7 +161,11 @@ class Settling(ABC, Generic[E]):
                 return
             await self._raised_after(entry, delivery, error)
         if delivery is not None and delivery.settled is not None:
-            self._count(entry_id, delivery.settled)
+            if life != self._life and delivery.settled == LOST:
+                # What has this id now is held here, too.
+                self._stolen += 1
+            else:
+                self._count(entry_id, delivery.settled)
         elif life == self._life:
             self._unacked.append(entry_id)
             if self._acking is None:

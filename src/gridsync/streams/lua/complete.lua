@@ -16,30 +16,35 @@
 -- ARGV[2] consumer string
 -- ARGV[3] id string
 -- ARGV[4] attempts integer, deliveries that were begun, with this one
--- ARGV[5] window integer, events
--- ARGV[6] about bytes: what is known of the events, stored with each; nothing is stored when empty
--- ARGV[7] total integer, events
--- ARGV[8] mode string: link if the log only says where the payloads are, empty if it has them
--- ARGV[9] seen integer, fields of the state that were read
--- ARGV[10] changed integer, fields of the state that are changed
--- ARGV[11] boxes integer, outboxes
--- ARGV[12] consignments integer, consignments
--- ARGV[13..] words bytes: of each field that was read its name and what stood there, empty for nothing; of each change set, add or remove, the field and the value; of each consignment the number of its outbox, the stream, how many events, and id, type and payload of each; then the parts, as for commit
+-- ARGV[5] event string: its id and, behind a space, the time of its commit
+-- ARGV[6] window integer, events
+-- ARGV[7] about bytes: what is known of the events, stored with each; nothing is stored when empty
+-- ARGV[8] total integer, events
+-- ARGV[9] mode string: link if the log only says where the payloads are, empty if it has them
+-- ARGV[10] seen integer, fields of the state that were read
+-- ARGV[11] changed integer, fields of the state that are changed
+-- ARGV[12] boxes integer, outboxes
+-- ARGV[13] consignments integer, consignments
+-- ARGV[14..] words bytes: of each field that was read its name and what stood there, empty for nothing; of each change set, add or remove, the field and the value; of each consignment the number of its outbox, the stream, how many events, and id, type and payload of each; then the parts, as for commit
 -- Returns {0, settled, version, position, ...} done, {1, settled} done before; {2, part, version} conflict, {3, part, version} in part, {4, n} field n was changed since; {-1} no longer this consumer's. Settled is 2 if what waited behind it is due now, else 1
 -- Category idempotent
 -- Cost O(log pending + log done + fields), O(log window) per event
 local args, log, retry, failed, waiting, done, view = ARGV, KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local meta, versions, recent, sent, keys, streams = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS, {unpack(KEYS, 12 + ARGV[11])}
-local name, consumer, id, window, about = ARGV[1], ARGV[2], ARGV[3], ARGV[5], ARGV[6]
-local total, mode = tonumber(ARGV[7]), ARGV[8]
-local first = 13 + 2 * ARGV[9]
-local after = first + 3 * ARGV[10]
+local meta, versions, recent, sent, keys, streams = KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS, {unpack(KEYS, 12 + ARGV[12])}
+local name, consumer, id, window, about = ARGV[1], ARGV[2], ARGV[3], ARGV[6], ARGV[7]
+local total, mode = tonumber(ARGV[8]), ARGV[9]
+local first = 14 + 2 * ARGV[10]
+local after = first + 3 * ARGV[11]
 local place_in_log = string.match(id, '^%d+')
 
 -- include parts/settled.lua
 
 -- include parts/changes.lua
 
+local entry, there = redis.call('XRANGE', log, id, id)[1], {}
+for k = 1, entry and #entry[2] or 0, 2 do there[entry[2][k]] = entry[2][k + 1] end
+-- A failover has lost the event, and another one got its position, perhaps delivered to the same consumer.
+if entry and (there.i or '') .. ' ' .. (there.w or '') ~= ARGV[5] then return {-1, 1} end
 local pending = redis.call('XPENDING', log, name, id, id, '1')[1]
 -- Begun again since: by another consumer, or by a later life of one with the same name.
 local ours = pending and pending[2] == consumer and pending[4] <= tonumber(ARGV[4])
@@ -55,12 +60,12 @@ end
 
 -- include parts/consign.lua
 
-for k = 13, first - 1, 2 do
-  if (redis.call('HGET', view, args[k]) or '') ~= args[k + 1] then return {4, (k - 11) / 2} end
+for k = 14, first - 1, 2 do
+  if (redis.call('HGET', view, args[k]) or '') ~= args[k + 1] then return {4, (k - 12) / 2} end
 end
 local field = unfit(first, after - 1)
 if field then return redis.error_reply('NOTANUMBER ' .. field .. ' of the state of group ' .. name .. ' cannot be added to') end
-local consignments, parts = packed(after, tonumber(ARGV[12]))
+local consignments, parts = packed(after, tonumber(ARGV[13]))
 if not parts then return consignments end
 local answer, fits = examine(parts)
 if answer and answer[1] ~= 1 then return answer end
