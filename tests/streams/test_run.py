@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync import Grid, errors
-from gridsync.streams import DEAD, STOP, AsyncDelivery, Consumed, Delivery, Recorded
+from gridsync._io.keys import event_partitions
+from gridsync.streams import DEAD, STOP, AsyncDelivery, Consumed, Delivery, Recorded, Retry
 from tests.streams.conftest import Both, until
 from tests.streams.models import Bid, Cancelled, Order, Placed
 from tests.wire.world import NAMESPACE
@@ -70,6 +71,37 @@ async def test_each_group_gets_the_events_that_it_has_handlers_for(world: World,
     assert done.groups == {"orders/third": Consumed(3, 0, 0, 0)}
     assert seen["reasons"][1:] == ["third"]
     assert raw.xpending(store.keys.log, "third")["pending"] == 0
+
+
+@pytest.mark.any_server
+async def test_a_group_that_is_registered_as_ordered_is_run_in_order(world: World, raw: redis.Redis):
+    """A failed event holds back its stream, which it does in an ordered group only."""
+    store = world.store(Order, partitions=2)
+    for stream in "abcd":
+        await store.append(stream, [Placed(kwh=1), Placed(kwh=2), Cancelled(reason="x")])
+    seen: dict[str, list[int]] = {stream: [] for stream in "abcd"}
+    failed: set[str] = set()
+    on = store.store.on
+
+    @on(Placed, group="billing", ordered=True)
+    def bill(recorded: Recorded[Placed]) -> None:
+        if recorded.stream not in failed:
+            failed.add(recorded.stream)
+            raise ConnectionError
+        seen[recorded.stream].append(recorded.version)
+
+    @on(Cancelled, group="billing")
+    def note(recorded: Recorded[Cancelled]) -> None:
+        seen[recorded.stream].append(recorded.version)
+        if sum(map(len, seen.values())) == 12:
+            store.store.stop()
+
+    policy = Retry(first_s=0.01, max_s=0.01)
+    done = await runs(store).run(idle_stop=60, policy=policy, on_error=lambda _: None, concurrency=2)
+    assert seen == {stream: [1, 2, 3] for stream in "abcd"}
+    billing = done.groups["orders/billing"]
+    assert (billing.handled, billing.failed, billing.stolen) == (12, 4, 0)
+    assert raw.exists(*(keys.lease("billing") for keys in event_partitions(NAMESPACE, "orders", 2))) == 2
 
 
 @pytest.mark.any_server

@@ -377,7 +377,9 @@ class EventStore(Kept[E]):
         """
         return run_sync(store_info(self._core.partitions))
 
-    def on(self, *types: type[BaseModel], group: str, policy: Policy | None = None) -> Callable[[H], H]:
+    def on(
+        self, *types: type[BaseModel], group: str, policy: Policy | None = None, ordered: bool = False
+    ) -> Callable[[H], H]:
         """Register a handler of events of these types in a group, for `run`.
 
         Args:
@@ -386,6 +388,7 @@ class EventStore(Kept[E]):
                 acknowledged without a call.
             policy: What becomes of an event of this group whose handler raised, instead of what `run` is told; said
                 once for each group.
+            ordered: Run the group in order, as in `group`; said of one of its handlers, it is so for all of them.
 
         Returns:
             A decorator that returns the function as it is.  Which arguments that wants, `ConsumerGroup.consume` says.
@@ -396,7 +399,7 @@ class EventStore(Kept[E]):
         """
 
         def register(handler: H) -> H:
-            self._routes.add(types, group, handler, policy)
+            self._routes.add(types, group, handler, policy, ordered=ordered)
             return handler
 
         return register
@@ -636,11 +639,13 @@ class AsyncEventStore(AsyncKept[E]):
         """Look what this store holds; see `EventStore.info`."""
         return await store_info(self._core.partitions)
 
-    def on(self, *types: type[BaseModel], group: str, policy: Policy | None = None) -> Callable[[H], H]:
+    def on(
+        self, *types: type[BaseModel], group: str, policy: Policy | None = None, ordered: bool = False
+    ) -> Callable[[H], H]:
         """Register a handler of events of these types in a group, for `run`; see `EventStore.on`."""
 
         def register(handler: H) -> H:
-            self._routes.add(types, group, handler, policy)
+            self._routes.add(types, group, handler, policy, ordered=ordered)
             return handler
 
         return register

@@ -63,7 +63,7 @@ class _Group(Generic[E]):
         self._name = checked(name, "the name of a consumer group")
         self._from_now = _from_now(start)
         self._stop = store.io.signal()
-        self._begun: list[Settling[E]] | None = None
+        self._begun: list[Settling[E] | Member[E]] | None = None
 
     def stop(self) -> None:
         """End every `consume` of this object: running handlers finish, nothing new is begun.
@@ -78,8 +78,8 @@ class _Group(Generic[E]):
         """Its name."""
         return self._name
 
-    def _observed(self) -> list[Settling[E]]:
-        """Return the list to which every session of `consume` adds itself from now on."""
+    def _observed(self) -> list[Settling[E] | Member[E]]:
+        """Return the list to which every session or member of `consume` adds itself from now on."""
         self._begun = []
         return self._begun
 
@@ -93,7 +93,7 @@ class _Group(Generic[E]):
     def _member(
         self, options: Options, handle: Handle, complain: Complain[E], kind: Kind, *, in_threads: bool
     ) -> Member[E]:
-        return Member(
+        member = Member(
             self._store.partitions,
             self._name,
             options,
@@ -104,6 +104,9 @@ class _Group(Generic[E]):
             complain=complain,
             kind=kind,
         )
+        if self._begun is not None:
+            self._begun.append(member)
+        return member
 
     async def _alone(self, options: Options, handle: Handle, complain: Complain[E], kind: Kind) -> Consumed:
         """Consume what is in one partition."""

@@ -148,7 +148,20 @@ class Member(Generic[E]):
                 self._io.spawn(self._part())
         if self._broken is not None:
             raise self._broken
-        return Consumed(*(sum(getattr(done, each.name) for done in self._done) for each in fields(Consumed)))
+        return self.consumed()
+
+    def consumed(self) -> Consumed:
+        """Return what it did, up to now."""
+        running = [post.tenure.consumed() for post in self._posts if post.tenure is not None]
+        each_done = self._done + running
+        return Consumed(*(sum(getattr(done, each.name) for done in each_done) for each in fields(Consumed)))
+
+    def give_back(self) -> None:
+        """Give back at once what it has, although handlers may be at work on it; they will be told as too late."""
+        for post in self._posts:
+            if post.tenure is not None:
+                post.tenure.give_back()
+        self._io.spawn(self._part())
 
     def _look_again(self) -> None:
         self._ear.wake()

@@ -42,6 +42,8 @@ class Routes(Generic[E]):
         """What is sent to other stores."""
         self.policies: dict[str, Policy] = {}
         """Group → what becomes of an event whose handler raised, where that was said."""
+        self.ordered: set[str] = set()
+        """The groups that handle each stream in order."""
 
     def outbox(self, outbox: B) -> B:
         """Let *outbox* be emptied while groups run; returns it."""
@@ -54,7 +56,13 @@ class Routes(Generic[E]):
         return tuple(self._groups)
 
     def add(
-        self, types: tuple[type[BaseModel], ...], group: str, handler: Callable[..., Any], policy: Policy | None
+        self,
+        types: tuple[type[BaseModel], ...],
+        group: str,
+        handler: Callable[..., Any],
+        policy: Policy | None,
+        *,
+        ordered: bool = False,
     ) -> None:
         """Let *handler* have events of these types in *group*.
 
@@ -81,6 +89,8 @@ class Routes(Generic[E]):
             if self.policies.setdefault(group, policy) != policy:
                 raise UsageError(f"group {group!r} has another policy already: say it once")
         self._groups.setdefault(group, {}).update(handled)
+        if ordered:
+            self.ordered.add(group)
 
     def handler(self, group: str) -> Callable[[Any], Any]:
         """Return what handles every event of *group*; those of types without a handler are done at once.

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gridsync.streams._api import AsyncEventStore, EventStore
     from gridsync.streams._failures import Policy
     from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
+    from gridsync.streams._member import Member
     from gridsync.streams._settling import Settling
 
 
@@ -68,7 +69,7 @@ class _Part(NamedTuple):
     handler: Callable[[Any], Any]
     policy: Policy | None
     outboxes: Sequence[Any]
-    sessions: list[Settling[Any]]
+    sessions: list[Settling[Any] | Member[Any]]
 
 
 def planned(
@@ -88,7 +89,7 @@ def planned(
         routes = store._routes
         for name in routes.groups:
             if groups is None or name in groups:
-                group = store.group(name, start=start)
+                group = store.group(name, start=start, ordered=name in routes.ordered)
                 routes.stop.on_set(group.stop)
                 label, policy = f"{routes.store}/{name}", routes.policies.get(name)
                 found.append(_Part(label, group, routes.handler(name), policy, routes.outboxes, group._observed()))
