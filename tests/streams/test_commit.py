@@ -178,3 +178,12 @@ async def test_of_many_that_depend_on_the_same_streams_one_wins(world: World):
     assert sum(isinstance(r, Committed) for r in results) == 1
     assert sum(isinstance(r, errors.WrongVersion) for r in results) == 7
     assert len({event_id for _, _, event_id in await told(stores[0])}) == 1
+
+
+@pytest.mark.any_server
+async def test_an_id_that_cannot_be_stored_is_refused(world: World):
+    """It would be an error of the encoder, from deep inside."""
+    store = world.store(Order)
+    with pytest.raises(errors.UsageError, match="surrogates"):
+        await store.append("a", Placed(kwh=1), event_ids="\ud800")
+    assert (await store.append("a", Placed(kwh=1), event_ids="é")).version == 1

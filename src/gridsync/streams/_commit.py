@@ -147,4 +147,14 @@ def given_ids(given: str | Sequence[str], count: int) -> tuple[str, ...]:
         raise UsageError(
             f"event_ids={given!r}: {count} events need {count} different ids that are strings and not empty"
         )
+    if any(not each.isascii() and not _encodable(each) for each in ids):
+        raise UsageError(f"event_ids={given!r}: an id is text that UTF-8 can encode, so without lone surrogates")
     return ids
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
