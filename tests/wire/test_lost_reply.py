@@ -37,6 +37,7 @@ from gridsync.streams._pages import RANGE
 from gridsync.streams._portable import restored
 from gridsync.testing.proxy import Break, FaultProxy, Rule
 from gridsync.testing.servers import RedisServer
+from tests.streams.conftest import until
 from tests.wire.fake import soon
 from tests.wire.world import KINDS, NAMESPACE, World
 
@@ -1151,6 +1152,20 @@ async def what_everybody_had_is_removed_and_counted_once(stage: Stage) -> None:
     done = await world.do(store.trim, max_count=1)
     assert (done.removed, done.left, done.kept, done.held_by) == (5, 3, 2, ("reader", "view"))
     assert stage.server.command("XLEN", LOG) == 3
+
+
+@scenario("streams.turn")
+async def whose_turn_it_is_keeps_the_log_small(stage: Stage) -> None:
+    world, keys = stage.world, event_keys(NAMESPACE, "orders")
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", [Placed(kwh=n) for n in range(1, 9)])
+    stage.arm()
+    retention = store.retention(max_count=2, period=3600)
+    task = world.start(retention.run)
+    await until(lambda: stage.server.command("XLEN", LOG) == 2)
+    retention.stop()
+    assert await world.ended(task) == 6
+    assert stage.server.command("PTTL", keys.turn) > 0
 
 
 @scenario("streams.note")

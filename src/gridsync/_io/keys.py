@@ -323,6 +323,11 @@ class EventKeys(NamedTuple):
         """
         return f"{self.base}:waiting:{group.translate(_ESCAPES)}"
 
+    @property
+    def turn(self) -> str:
+        """The key of whose turn it is to keep the log small: a string, which expires."""
+        return f"{self.base}:turn"
+
     def lease(self, group: str) -> str:
         """Return the key of who owns this partition for an ordered group: a hash.
 

@@ -90,6 +90,7 @@ TALLIES: Final = {
     "stream.replayed": _Tally("count", "{event}", "dead letters that were given back to their group"),
     "stream.taken": _Tally("count", "{partition}", "partitions that a member of an ordered group took over"),
     "stream.lost": _Tally("count", "{partition}", "partitions that a member lost before it gave them back"),
+    "stream.expired": _Tally("count", "{group}", "groups that retention gave up because they were silent for too long"),
     "stream.lag": _Tally("age", "s", "from the commit of an event to the start of its handler"),
 }
 """Every `IO.tally`; the metric's name is ``gridsync.`` and the key."""

@@ -17,6 +17,7 @@ from gridsync.streams._delivery import AsyncDelivery, AsyncTransaction, Delivery
 from gridsync.streams._envelope import Envelope
 from gridsync.streams._failures import Failure, Park, Policy, Retry, Verdict
 from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
+from gridsync.streams._keeper import AsyncRetention, Retention
 from gridsync.streams._letters import DeadLetter, Replayed
 from gridsync.streams._look import ConsumerInfo, GroupInfo, ParkedEvent, StoreInfo
 from gridsync.streams._model import RawEvent, Upcaster, Upcasters
@@ -51,6 +52,7 @@ __all__ = [
     "AsyncEventStore",
     "AsyncOutbox",
     "AsyncProjection",
+    "AsyncRetention",
     "AsyncSubscription",
     "AsyncTransaction",
     "Changes",
@@ -83,6 +85,7 @@ __all__ = [
     "RawEvent",
     "Recorded",
     "Replayed",
+    "Retention",
     "Retry",
     "StoreInfo",
     "Subscription",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, Literal
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 from gridsync._io import run_sync
 from gridsync._units import Seconds, seconds
@@ -12,6 +12,7 @@ from gridsync._units import count as counted
 from gridsync._units import name as checked
 from gridsync.errors import UsageError
 from gridsync.streams._archive import SEGMENT, Archive
+from gridsync.streams._keeper import PERIOD_MIN_S, PERIOD_S, AsyncRetention, Declared, KeptLog, Retention
 from gridsync.streams._model import E
 from gridsync.streams._pages import read_mark
 from gridsync.streams._partitions import read_vector
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from gridsync.streams._core import StoreCore
     from gridsync.streams._partitions import Store
     from gridsync.streams._retention import Kind
+    from gridsync.streams._routes import Routes
+
+R = TypeVar("R", Retention, AsyncRetention)
 
 READER_TTL_S = 7 * 24 * 3600.0
 
@@ -33,6 +37,7 @@ class _Both(Generic[E]):
     """What both kinds share."""
 
     _core: Store[E]
+    _routes: Routes[E]
 
     def _archives(self, directory: str | PathLike[str]) -> list[Archive]:
         cores, name = self._core.partitions, self._core.name
@@ -56,7 +61,7 @@ class _Both(Generic[E]):
         return Archived(sum(each.events for each in done), sum(each.files for each in done))
 
     def _keeping(self) -> list[Keeping]:
-        return [Keeping(core.io, core.keys) for core in self._core.partitions]
+        return [Keeping(core.io, core.keys, core.name) for core in self._core.partitions]
 
     def _reader(self, name: str | None, ttl: Seconds | None) -> Callable[[StoreCore[E]], Reader] | None:
         if name is None:
@@ -65,10 +70,8 @@ class _Both(Generic[E]):
         return lambda core: Reader(core, known, lasts_s)
 
     async def _trim(self, whole: Limits, expire_after: Seconds | None) -> Trimmed:
-        expire_ms = -1 if expire_after is None else round(seconds(expire_after, "expire_after", least=1.0) * 1000)
-        keeping = self._keeping()
-        # What may stay of the whole store, each partition has its share of.
-        share = Limits(whole.age_us, *(_share(most, len(keeping)) for most in whole[1:]))
+        expire_ms, keeping = _expire_ms(expire_after), self._keeping()
+        share = _shared(whole, len(keeping))
         done = [await each.trim(share, expire_ms=expire_ms) for each in keeping]
         return Trimmed(
             sum(each.removed for each in done),
@@ -77,6 +80,24 @@ class _Both(Generic[E]):
             next((each.held_by for each in done if each.held_by), None),
             tuple(sorted({name for each in done for name in each.expired})),
         )
+
+    def _declare(
+        self,
+        kind: type[R],
+        whole: Limits,
+        expire_after: Seconds | None,
+        directory: str | PathLike[str] | None,
+        period: Seconds,
+    ) -> R:
+        cores, name = self._core.partitions, self._core.name
+        archives = [None] * len(cores) if directory is None else self._archives(directory)
+        period_s = seconds(period, "period", least=PERIOD_MIN_S)
+        declared = Declared(_shared(whole, len(cores)), _expire_ms(expire_after), period_s)
+        logs = [
+            KeptLog(keeping, archive, core.log_pages, core.keys.turn, core.log_name)
+            for keeping, archive, core in zip(self._keeping(), archives, cores, strict=True)
+        ]
+        return self._routes.declare(kind(self._core.io, name, declared, logs))
 
     async def _floor(self) -> Floor:
         found = [await each.floor() for each in self._keeping()]
@@ -106,6 +127,15 @@ class _Both(Generic[E]):
         had = (read_mark(mark) for mark in marks)
         late = (last for last, mark in zip(removed, had, strict=True) if last > (mark.number if mark else 0))
         return max(late, default=0)
+
+
+def _expire_ms(expire_after: Seconds | None) -> int:
+    return -1 if expire_after is None else round(seconds(expire_after, "expire_after", least=1.0) * 1000)
+
+
+def _shared(whole: Limits, count: int) -> Limits:
+    """Return what may stay in each of so many partitions of what may stay of the whole store."""
+    return Limits(whole.age_us, *(_share(most, count) for most in whole[1:]))
 
 
 def _share(most: int, count: int) -> int:
@@ -179,6 +209,31 @@ class Kept(_Both[E]):
         """
         return run_sync(self._archive(directory, at_least))
 
+    def retention(
+        self,
+        *,
+        max_age: Seconds | None = None,
+        max_count: int | None = None,
+        max_bytes: int | None = None,
+        expire_after: Seconds | None = None,
+        archive: str | PathLike[str] | None = None,
+        period: Seconds = PERIOD_S,
+    ) -> Retention:
+        """Declare what the log keeps; `run` of this store or of what is returned sees to it.  Said again, it replaces.
+
+        Args:
+            max_age: As in `trim`, and so are the next three.
+            max_count: What is not among so many newest events may go.
+            max_bytes: What does not fit into so much memory may go.
+            expire_after: Seconds of silence after which a group that is in the way is given up.
+            archive: As in the method `archive`, which is called before each trim; ``None`` not at all.
+            period: Seconds from one trim to the next, 1 at least, of all processes together.
+
+        Raises:
+            UsageError: No limit, or an argument that cannot be used.
+        """
+        return self._declare(Retention, limits(max_age, max_count, max_bytes), expire_after, archive, period)
+
     def floor(self) -> Floor:
         """Tell what is in the log, how much of it may go, and who has not had the rest.
 
@@ -237,6 +292,19 @@ class AsyncKept(_Both[E]):
     async def archive(self, directory: str | PathLike[str], *, at_least: int = 1) -> Archived:
         """Copy what is new in the log into files; see `EventStore.archive`."""
         return await self._archive(directory, at_least)
+
+    def retention(
+        self,
+        *,
+        max_age: Seconds | None = None,
+        max_count: int | None = None,
+        max_bytes: int | None = None,
+        expire_after: Seconds | None = None,
+        archive: str | PathLike[str] | None = None,
+        period: Seconds = PERIOD_S,
+    ) -> AsyncRetention:
+        """Declare what the log keeps, for `run`; see `EventStore.retention`."""
+        return self._declare(AsyncRetention, limits(max_age, max_count, max_bytes), expire_after, archive, period)
 
     async def floor(self) -> Floor:
         """Tell what is in the log, and who has not had all of it; see `EventStore.floor`."""

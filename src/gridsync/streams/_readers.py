@@ -35,7 +35,7 @@ class Reader:
         self._io = core.io
         self._name = checked(name, "the name of a reader")
         self._key = core.keys.readers
-        self._keeping = Keeping(core.io, core.keys)
+        self._keeping = Keeping(core.io, core.keys, core.name)
         self._lasts_s = lasts_s
         self._noted = ""
         self._at = 0.0

@@ -132,10 +132,11 @@ def _amount(value: int | None, what: str) -> int:
 class Keeping:
     """Retention of one log."""
 
-    def __init__(self, io: IO, keys: EventKeys) -> None:
-        """Nothing is sent."""
+    def __init__(self, io: IO, keys: EventKeys, name: str) -> None:
+        """Nothing is sent; *name* is the store's."""
         self._io = io
         self._keys = keys
+        self._name = name
         self._all = (keys.log, keys.meta, keys.floors, keys.places, keys.readers)
 
     async def trim(self, limits: Limits, *, expire_ms: int = -1) -> Trimmed:
@@ -152,7 +153,9 @@ class Keeping:
         while True:
             # Counted by positions: a repeat after a lost reply goes on where the first run ended.
             removed, first, last, floor, wanted, told, gone = await self._step(keep, limits.age_us, STEP, expire_ms)
-            expired += [name.decode() for name in gone]
+            for name in gone:
+                expired.append(name.decode())
+                self._io.tally("stream.expired", f"{self._name}/{expired[-1]}")
             if removed < STEP:
                 break
         kept = max(0, min(wanted, last - 1) - max(floor, first - 1))

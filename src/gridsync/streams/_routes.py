@@ -40,6 +40,8 @@ class Routes(Generic[E]):
         self._groups: dict[str, dict[type, tuple[Callable[[Any], Any], bool]]] = {}
         self.outboxes: list[Any] = []
         """What is sent to other stores."""
+        self.retention: Any = None
+        """What is declared of the log, which is seen to while groups run."""
         self.policies: dict[str, Policy] = {}
         """Group → what becomes of an event whose handler raised, where that was said."""
         self.ordered: set[str] = set()
@@ -49,6 +51,11 @@ class Routes(Generic[E]):
         """Let *outbox* be emptied while groups run; returns it."""
         self.outboxes.append(outbox)
         return outbox
+
+    def declare(self, retention: B) -> B:
+        """Let *retention* be seen to while groups run, in place of one before; returns it."""
+        self.retention = retention
+        return retention
 
     @property
     def groups(self) -> tuple[str, ...]:

@@ -69,7 +69,15 @@ class _Part(NamedTuple):
     handler: Callable[[Any], Any]
     policy: Policy | None
     outboxes: Sequence[Any]
+    retention: Any
     sessions: list[Settling[Any] | Member[Any]]
+
+
+class _Beside(NamedTuple):
+    """What goes on while groups run: an outbox is emptied, a log is kept small."""
+
+    work: Callable[[], Any]
+    stop: Callable[[], None]
 
 
 def planned(
@@ -91,8 +99,9 @@ def planned(
             if groups is None or name in groups:
                 group = store.group(name, start=start, ordered=name in routes.ordered)
                 routes.stop.on_set(group.stop)
-                label, policy = f"{routes.store}/{name}", routes.policies.get(name)
-                found.append(_Part(label, group, routes.handler(name), policy, routes.outboxes, group._observed()))
+                label, policy, beside = f"{routes.store}/{name}", routes.policies.get(name), routes.outboxes
+                sessions = group._observed()
+                found.append(_Part(label, group, routes.handler(name), policy, beside, routes.retention, sessions))
     missing = set(groups or ()) - {part.group.name for part in found}
     if missing or not found:
         what = f"no handler in {', '.join(sorted(missing))}" if missing else "no handler at all"
@@ -104,7 +113,7 @@ def run(parts: Sequence[_Part], options: RunOptions) -> Ran:
     """Run groups in threads, so many for each; see `EventStore.run`."""
     workers, failures = Workers(), list[BaseException]()
     count = counted(options.concurrency, "concurrency", THREADS_MAX)
-    outboxes, working = _outboxes(parts), [part for part in parts for _ in range(count)]
+    beside, working = _beside(parts), [part for part in parts for _ in range(count)]
 
     def guarded(call: Callable[[], object]) -> None:
         try:
@@ -116,14 +125,14 @@ def run(parts: Sequence[_Part], options: RunOptions) -> Ran:
     def work(part: _Part) -> None:
         group: ConsumerGroup[Any] = part.group
         guarded(partial(group.consume, part.handler, **options.consuming(part)))
-        _left(working, outboxes)
+        _left(working, beside)
 
     with heeded(partial(_stop, parts, options.on_stop), workers.hurry):
         for part in parts:
             run_sync(part.group._ready())
         _tell(parts, options)
-        relays = [partial(guarded, outbox.relay) for outbox in outboxes]
-        workers.run([partial(work, part) for part in working] + relays)
+        meanwhile = [partial(guarded, each.work) for each in beside]
+        workers.run([partial(work, part) for part in working] + meanwhile)
     if workers.hurried:
         for part in parts:
             for session in part.sessions:
@@ -136,7 +145,7 @@ async def run_async(parts: Sequence[_Part], options: RunOptions) -> Ran:
     io, failures = parts[0].group._store.io, list[BaseException]()
     scope = io.scope()
     hurried = False
-    outboxes, working = _outboxes(parts), list(parts)
+    beside, working = _beside(parts), list(parts)
 
     async def guarded(call: Callable[[], Awaitable[object]]) -> None:
         try:
@@ -148,14 +157,14 @@ async def run_async(parts: Sequence[_Part], options: RunOptions) -> Ran:
     async def work(part: _Part) -> None:
         group: AsyncConsumerGroup[Any] = part.group
         await guarded(partial(group.consume, part.handler, concurrency=options.concurrency, **options.consuming(part)))
-        _left(working, outboxes)
+        _left(working, beside)
 
     with heeded(partial(_stop, parts, options.on_stop), scope.cancel):
         try:
             for part in parts:
                 await part.group._ready()
             _tell(parts, options)
-            await io.gather(*(work(part) for part in parts), *(guarded(outbox.relay) for outbox in outboxes))
+            await io.gather(*(work(part) for part in parts), *(guarded(each.work) for each in beside))
         except BaseException as error:
             # Its consumers have begun to give back what they held; closing the grid waits for that.
             if not scope.leave(error):
@@ -166,17 +175,21 @@ async def run_async(parts: Sequence[_Part], options: RunOptions) -> Ran:
     return _ran(parts, failures, hurried=hurried)
 
 
-def _outboxes(parts: Sequence[_Part]) -> list[Any]:
-    """Return what is to be emptied meanwhile, once each; a stop of ours must not last for their users."""
-    return [outbox._again() for outbox in {id(each): each for part in parts for each in part.outboxes}.values()]
+def _beside(parts: Sequence[_Part]) -> list[_Beside]:
+    """Return what is to be done meanwhile, once each; a stop of ours must not last for their users."""
+    outboxes = {id(each): each for part in parts for each in part.outboxes}.values()
+    retentions = {id(part.retention): part.retention for part in parts if part.retention is not None}.values()
+    return [_Beside(again.relay, again.stop) for again in (each._again() for each in outboxes)] + [
+        _Beside(again.run, again.stop) for again in (each._again() for each in retentions)
+    ]
 
 
-def _left(working: list[_Part], outboxes: Sequence[Any]) -> None:
-    """Let the outboxes end when the last consumer has ended."""
+def _left(working: list[_Part], beside: Sequence[_Beside]) -> None:
+    """Let what is done meanwhile end when the last consumer has ended."""
     working.pop()
     if not working:
-        for outbox in outboxes:
-            outbox.stop()
+        for each in beside:
+            each.stop()
 
 
 def _stop(parts: Sequence[_Part], tell: Callable[[], object] | None = None) -> None:
