@@ -57,6 +57,8 @@ HEADLINES = (
     Headline("lock-fairness-24", "redis", "24 processes on one lock, most / least turns", "redis-py Lock", ""),
     Headline("aio-append-100", "redis", "append with expected version, 100 tasks", "redis-py's bare XADD"),
     Headline("consume-aio", "faststream", "consume with model and ack", "FastStream"),
+    Headline("aio-cache-get-100", "cashews", "cached model read, asyncio, 100 tasks", "cashews"),
+    Headline("aio-cache-get-100", "aiocache", "", "aiocache, a dict"),
     Headline("reconnect-1000", "redis", "done exactly once, of 1,000 calls cut off", "redis-py INCR", ""),
 )
 
