@@ -13,7 +13,7 @@ import pytest
 
 from gridsync import errors
 from gridsync._io.keys import event_partitions
-from gridsync.streams import DEAD, STOP, Retry, _aside
+from gridsync.streams import DEAD, STOP, Retry, _aside, _consumer, _tenure
 from gridsync.streams._lanes import Lanes
 from gridsync.streams._settling import ACK
 from gridsync.streams._tenure import CEDE, HOLD, PULL
@@ -246,6 +246,18 @@ async def test_what_failed_holds_back_the_rest_of_its_stream_and_comes_again_in_
         await until(lambda: left(raw) == 0)
     seen.check(STREAMS, 12)
     assert not any(raw.exists(each.failed(GROUP), each.waiting(GROUP), each.retry(GROUP)) for each in keys())
+
+
+@pytest.mark.any_server
+async def test_what_is_due_again_begins_before_the_owner_waits_for_more(world: World, monkeypatch: pytest.MonkeyPatch):
+    """Otherwise each retry takes as long as a blocking read does, seconds, whatever its pause is."""
+    monkeypatch.setattr(_tenure, "BLOCK_MAX", 600.0)
+    monkeypatch.setattr(_consumer, "BLOCK_MAX", 600.0)
+    await fill(opened(world, 1), 6, STREAMS[:1])
+    seen = Seen(world, fails=1)
+    async with member(world, seen, "a", partitions=1, policy=SOON, on_error=lambda _: None, claim_idle=600):
+        await until(lambda: seen.count == 6, 60)
+    seen.check(STREAMS[:1], 6)
 
 
 async def test_order_survives_that_the_owner_changes_while_events_are_parked(world: World, raw: redis.Redis):

@@ -295,7 +295,8 @@ class Tenure(Session[E]):
             # Another history, in which positions come again.
             await self._prove()
         await self._enqueue(entries)
-        if entries:
+        if entries or self._queue:
+            # What is due again, or was claimed, came before this.
             self.idle = False
             return
         now = io.monotonic()
