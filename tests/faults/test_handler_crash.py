@@ -54,6 +54,7 @@ store.group("billing").consume(handle, policy=policy, on_error=lambda _: None, i
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(600)
 def test_a_consumer_killed_at_any_step_of_a_failure_loses_and_doubles_nothing(flushed: RedisServer):
     """Between any two calls, and between a call's effect and its answer."""
     step, survived = 0, False

@@ -7,7 +7,7 @@ import pytest
 from tests.sim import order_scenarios as scenarios
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(20))
 def test_order_holds_whoever_comes_goes_dies_or_stands_still(seed: int) -> None:
     """A cancellation would be handled before the order that it cancels, or at the same time."""
     scenarios.rebalancing(seed)

@@ -29,7 +29,7 @@ from gridsync.streams._crew import Desk
 from gridsync.streams._joining import join
 from gridsync.streams._model import E
 from gridsync.streams._settling import Consumed
-from gridsync.streams._tenure import CEDE, Lease, Tenure
+from gridsync.streams._tenure import CEDE, TAKE, Lease, Tenure, taking
 from gridsync.streams._turns import Turns
 
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from gridsync.streams._settling import Options
     from gridsync.streams._tenure import Work
 
-TAKE: Final = load("gridsync.streams", "take")
 MEET: Final = load("gridsync.streams", "meet")
 
 LEFT_S: Final = 10.0
@@ -60,7 +59,7 @@ class Post(Generic[E]):
         self.number = number
         self.core = core
         keys = core.keys
-        self.taking = (keys.log, keys.retry(group), keys.failed(group), keys.waiting(group), keys.lease(group))
+        self.taking = taking(keys, group)
         self.name = f"partition {number} of {core.name!r}"
         self.wanted = False
         self.tenure: Tenure[E] | None = None

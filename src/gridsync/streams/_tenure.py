@@ -4,7 +4,9 @@ Redis structures: the lease of the partition, a hash that says who has it, in wh
 consumer group on its log.  The member's name in the group is ``<member>.<generation>``, a new one for each tenure, and
 `take.lua` gives everything pending to that name in the same step that makes it the owner.  So every script that asks
 whose a delivery is (`ack`, `begin`, `park`, `bury`) refuses an owner of before, however long it stood still, and only
-two ask for the lease itself: `hold.lua`, which keeps it, and `pull.lua`, which delivers new events.
+two ask for the lease itself: `hold.lua`, which keeps it, and `pull.lua`, which delivers new events.  What a request of a
+former owner still delivers to that one (`due.lua`, `claim.lua`), when it comes late, the owner takes over every third of
+`claim_idle`.
 
 States of a tenure: *pending list* (what was delivered before, first attempt or not, in the order of positions) → *new
 events* → *ending* (asked to give it up, stopped, or lost) → *left*.  Why order holds, event by event of a stream:
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from gridsync._io import IO, Arg, Scope, Script, Signal
+    from gridsync._io.keys import EventKeys
     from gridsync.streams._core import StoreCore
     from gridsync.streams._delivery import Delivered
     from gridsync.streams._failures import Failure, Retry
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
 
 HOLD: Final = load("gridsync.streams", "hold")
 CEDE: Final = load("gridsync.streams", "cede")
+TAKE: Final = load("gridsync.streams", "take")
 PULL: Final = load("gridsync.streams", "pull")
 
 MARGIN: Final = 0.99
@@ -59,6 +63,11 @@ BATCHES: Final = 4
 """How many batches are taken ahead at most, while events wait for an earlier one of their stream."""
 
 _log = logging.getLogger("gridsync.streams")
+
+
+def taking(keys: EventKeys, group: str) -> tuple[str, ...]:
+    """Return the keys of `take.lua`."""
+    return keys.log, keys.retry(group), keys.failed(group), keys.waiting(group), keys.lease(group)
 
 
 class Lease(Holding):
@@ -174,6 +183,7 @@ class Tenure(Session[E]):
         self._room_made: Signal | None = None
         keys = store.keys
         self._pulling = (keys.log, keys.failed(group), keys.lease(group))
+        self._taking = taking(keys, group)
         lease.over.on_set(lambda: self._io.notify(self._stop_waiting))
 
     @property
@@ -264,9 +274,16 @@ class Tenure(Session[E]):
         """Those who consume in order are this member, and others that have other partitions."""
 
     async def _claim(self) -> None:
-        """Nobody else holds anything here that could be claimed; only what is told about the group is due."""
+        """Take over what is pending under another name; tell about the group; look for what is pending under ours."""
         self._claim_due = self._io.monotonic() + self._options.claim_idle / 3
-        # What a request delivered that came late waits in our pending list.
+        # A request of a former owner that came late has delivered something to that one, who is gone.
+        words = (self._group, self._member, str(round(self._options.claim_idle * 1000)), self.generation)
+        code, *rest = await self._io.run(TAKE, self._taking, words)
+        if code != 1:
+            self._lease.lose()
+            return
+        self._forget(rest[3])
+        # One of our own waits in our pending list, and so does now what was taken over.
         self._own, self._own_mode = START, OWN_MISSED
         await self._tend()
         await self._take_due()
