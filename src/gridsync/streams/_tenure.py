@@ -4,9 +4,8 @@ Redis structures: the lease of the partition, a hash that says who has it, in wh
 consumer group on its log.  The member's name in the group is ``<member>.<generation>``, a new one for each tenure, and
 `take.lua` gives everything pending to that name in the same step that makes it the owner.  So every script that asks
 whose a delivery is (`ack`, `begin`, `park`, `bury`) refuses an owner of before, however long it stood still, and only
-two ask for the lease itself: `hold.lua`, which keeps it, and `pull.lua`, which delivers new events.  What a request of a
-former owner still delivers to that one (`due.lua`, `claim.lua`), when it comes late, the owner takes over every third of
-`claim_idle`.
+two ask for the lease itself: `hold.lua`, which keeps it, and `pull.lua`, which delivers new ones.  What a late request
+of a former owner still delivers to that one (`due.lua`, `claim.lua`), the owner takes over every third of `claim_idle`.
 
 States of a tenure: *pending list* (what was delivered before, first attempt or not, in the order of positions) → *new
 events* → *ending* (asked to give it up, stopped, or lost) → *left*.  Why order holds, event by event of a stream:
