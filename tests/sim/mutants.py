@@ -710,8 +710,6 @@ ORDER = [
          "a partition has one owner", order.rebalancing),
         ("take", "local ids = row[1] ~= '~parked' and row[1] ~= consumer and", "local ids = row[1] == '~free' and",
          "a new owner takes over what is pending", order.rebalancing),
-        ("take", "return {1, generation, 0, redis.call('EXISTS', failed), gone}", "return {1, generation, 0, 0, gone}",
-         "a new owner knows that events have failed", order.rebalancing),
         ("hold", "if redis.call('HGET', KEYS[1], 'o') ~= ARGV[1] then return 0 end", "",
          "who lost its lease does not get it back", order.usurped),
         ("hold", "redis.call('HSET', KEYS[1], 't', clock[1] * 1000 + math.floor(clock[2] / 1000) + ARGV[2])", "",

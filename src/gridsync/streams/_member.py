@@ -301,7 +301,7 @@ class Member(Generic[E]):
             code, *rest = await io.run(TAKE, post.taking, (self._group, member, self._ttl_ms, generation))
             if code <= 0:
                 return 0.001 + max(0, int(rest[0])) / 1000
-            generation, more, failures, ids = rest
+            generation, more, ids = rest
             gone += ids
             if not more:
                 # It takes longer only after another kind of consumer: an owner never holds so much.
@@ -319,7 +319,6 @@ class Member(Generic[E]):
             member=member,
             generation=number,
             workers=self._workers,
-            failures=bool(failures),
             handle=self._handle,
             complain=self._complain,
             kind=self._kind,

@@ -129,7 +129,6 @@ class Tenure(Session[E]):
         member: str,
         generation: str,
         workers: int,
-        failures: bool,
         handle: Work,
         complain: Callable[[Failure[E]], Coroutine[Any, Any, None]],
         kind: type[Delivered[E]] | None,
@@ -174,8 +173,9 @@ class Tenure(Session[E]):
         self._on_idle = on_idle
         self._queue = Line() if workers == 1 else Lanes()
         self._joined = True
-        # Whether events of this partition have failed and are not settled, so that others may have to wait.
-        self._failures = failures
+        # Whether events of this partition have failed and are not settled, so that others may have to wait.  So it is
+        # taken to be until a pull says otherwise: nothing new begins before.
+        self._failures = True
         self._parks = 0
         # How many of our pulls have delivered something, as far as we know.
         self._pulls = "0"
@@ -281,7 +281,7 @@ class Tenure(Session[E]):
         if code != 1:
             self._lease.lose()
             return
-        self._forget(rest[3])
+        self._forget(rest[2])
         # One of our own waits in our pending list, and so does now what was taken over.
         self._own, self._own_mode = START, OWN_MISSED
         await self._tend()

@@ -31,4 +31,12 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', retry, '-inf', now, 'LIMIT', '0'
   end
 end
 local head = redis.call('ZRANGE', retry, '0', '0', 'WITHSCORES')
+if head[2] then
+  -- What failed in the future did so before the clock was set back: its pause of seconds would last for hours.
+  local last = tonumber(string.match(redis.call('HGET', failed, head[1]) or '', '^%d+ (%d+)') or 0)
+  if last > now then
+    redis.call('ZADD', retry, now, head[1])
+    head[2] = now
+  end
+end
 return {head[2] and math.max(0, head[2] - now) or -1, entries, gone}

@@ -9,7 +9,7 @@
 -- ARGV[2] member string
 -- ARGV[3] ttl integer, ms
 -- ARGV[4] generation string: go on taking over under this one; empty to begin with the next
--- Returns {1, generation, whether more is to be taken over, whether events have failed, ids whose event is gone}, or {0, ms until it is free at the latest, the member that has it}, or {-1, 0, the member that has it since}
+-- Returns {1, generation, whether more is to be taken over, ids whose event is gone}, or {0, ms until it is free at the latest, the member that has it}, or {-1, 0, the member that has it since}
 -- Category idempotent
 -- Cost O(deliveries taken over), at most 4000 a call
 local log, retry, failed, waiting, lease = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -46,9 +46,9 @@ for _, row in ipairs(pending[4] or {}) do
         gone[#gone + 1] = entry[1]
       end
     end
-    if room == 0 then return {1, generation, 1, redis.call('EXISTS', failed), gone} end
+    if room == 0 then return {1, generation, 1, gone} end
     ids = redis.call('XPENDING', log, group, '-', '+', math.min(1000, room) .. '', row[1])
   end
   if row[1] ~= '~parked' and row[1] ~= consumer then redis.call('XGROUP', 'DELCONSUMER', log, group, row[1]) end
 end
-return {1, generation, 0, redis.call('EXISTS', failed), gone}
+return {1, generation, 0, gone}
