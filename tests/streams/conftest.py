@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gridsync import Grid
 from gridsync._io.aio import AsyncIO
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import parse
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
     from gridsync.testing.servers import RedisServer
 
 NAMESPACE = "test"
+
+
+@pytest.fixture
+def grid(flushed: RedisServer) -> Iterator[Grid]:
+    """Return a grid as the commands of a shell meet its stores."""
+    with Grid(flushed.url, namespace=NAMESPACE) as opened:
+        yield opened
 
 
 @pytest.fixture

@@ -7,16 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gridsync import Grid
 from gridsync.streams import DEAD
 from gridsync.testing.servers import free_port
 from tests.command import Command
 from tests.streams.models import Order, Placed
-from tests.wire.world import NAMESPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from gridsync import Grid
     from gridsync.streams import EventStore, Recorded
     from gridsync.testing.servers import RedisServer
 
@@ -24,12 +21,6 @@ pytestmark = pytest.mark.any_server
 
 command = Command("streams")
 run, asked = command.run, command.asked
-
-
-@pytest.fixture
-def grid(flushed: RedisServer) -> Iterator[Grid]:
-    with Grid(flushed.url, namespace=NAMESPACE) as opened:
-        yield opened
 
 
 def give_up(grid: Grid) -> EventStore[Any]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gridsync import Grid
 from gridsync.cli.tail import Filter, tail
 from gridsync.streams import Retry
 from gridsync.testing.servers import free_port
@@ -21,6 +20,7 @@ from tests.wire.world import NAMESPACE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from gridsync import Grid
     from gridsync.streams import EventStore, Recorded
     from gridsync.testing.servers import RedisServer
 
@@ -28,12 +28,6 @@ pytestmark = pytest.mark.any_server
 
 command = Command("streams")
 run, asked = command.run, command.asked
-
-
-@pytest.fixture
-def grid(flushed: RedisServer) -> Iterator[Grid]:
-    with Grid(flushed.url, namespace=NAMESPACE) as opened:
-        yield opened
 
 
 def used(grid: Grid) -> EventStore[Any]:

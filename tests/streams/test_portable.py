@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gridsync import Grid
 from gridsync.streams import Retry
 from tests.command import Command
 from tests.streams.models import Order, Placed
 from tests.wire.world import NAMESPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     import redis
 
+    from gridsync import Grid
     from gridsync.streams import EventStore
     from gridsync.testing.servers import RedisServer
 
@@ -28,12 +27,6 @@ pytestmark = pytest.mark.any_server
 
 command = Command("streams")
 run, asked = command.run, command.asked
-
-
-@pytest.fixture
-def grid(flushed: RedisServer) -> Iterator[Grid]:
-    with Grid(flushed.url, namespace=NAMESPACE) as opened:
-        yield opened
 
 
 def filled(grid: Grid, count: int = 450) -> EventStore[Any]:

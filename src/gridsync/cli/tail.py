@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,14 +48,14 @@ def tail(
     with asking() as outcome, open_grid(url, namespace) as grid:
         opened = raw_store(grid, store)
         try:
-            for recorded in _events(opened, wanted, last, after, follow=follow):
-                if as_json:
-                    print_json(_plain(recorded))
-                else:
-                    print(_line(recorded))
-                sys.stdout.flush()
-        except KeyboardInterrupt:
-            pass  # the usual end
+            # Ctrl-C is how it ends.
+            with suppress(KeyboardInterrupt):
+                for recorded in _events(opened, wanted, last, after, follow=follow):
+                    if as_json:
+                        print_json(_plain(recorded))
+                    else:
+                        print(_line(recorded))
+                    sys.stdout.flush()
         except BrokenPipeError:
             # Whoever read it, such as `head`, has seen enough; what is still in the buffer goes nowhere, in silence.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
