@@ -15,8 +15,11 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet --quiet
 READY := $(VENV)/.ready-
 
+# The tests start hundreds of interpreters: what these import is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults lint format bench docs lock clean
+.PHONY: help demo test faults lint format bench docs dist lock clean
 .DELETE_ON_ERROR:
 
 help: ## Show this list.
@@ -32,11 +35,12 @@ test: $(READY)test ## Run the tests (ARGS="tests/locks -k fence" for some; SERVE
 faults: $(READY)test ## Kill, freeze and cut off servers, anew each time (ARGS="--seed N --minutes M").
 	@$(BIN)/python -m pytest -m faults --every-server $(ARGS)
 
-lint: $(READY)test $(READY)lint ## Check style (ruff), types (mypy) and house rules (tests/api).
+lint: $(READY)test $(READY)lint ## Check style (ruff), types (mypy, pyright) and house rules (tests/api).
 	@failed=0; \
 	$(BIN)/ruff check . || failed=1; \
 	$(BIN)/ruff format --check . || failed=1; \
 	$(BIN)/mypy || failed=1; \
+	PATH="$(BIN):$$PATH" $(BIN)/basedpyright --verifytypes gridsync --ignoreexternal || failed=1; \
 	$(BIN)/python -m pytest -q tests/api || failed=1; \
 	exit $$failed
 
@@ -48,8 +52,14 @@ bench: $(READY)demo $(READY)bench ## Measure gridsync beside its peers (ROWS=slu
 	@$(BIN)/python -m benchmarks $(if $(ROWS),--rows $(ROWS)) $(ARGS)
 
 docs: $(READY)demo $(READY)docs ## Build the documentation into site/.
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	@echo "docs: open site/index.html"
+	@rm -rf .cache/site site && mkdir -p .cache/site && cp -r mkdocs.yml docs .cache/site/
+	@$(BIN)/python docs/_pages.py .cache/site/docs && rm .cache/site/docs/_*.py
+	@$(BIN)/zensical build --strict --config-file .cache/site/mkdocs.yml
+	@mv .cache/site/site site
+	@echo "docs: in site/; to read them, $(PYTHON) -m http.server --bind 127.0.0.1 --directory site"
+
+dist: $(READY)test $(READY)dist ## Build what a release consists of into dist/: source, wheel, bill of materials.
+	@$(BIN)/python .ci/dist.py dist
 
 # All groups are resolved together first, so that they agree wherever they share a package.  No index is named in the
 # result, and the hashes hold wherever the packages come from.
@@ -63,11 +73,11 @@ lock: $(READY)lock ## Refresh the locked versions in requirements/.
 	@$(LOCK) --all-extras --group dev --group bench --upgrade --output-file .cache/lock.txt
 	@$(LOCKED) --extra embedded --extra cli --group build --output-file requirements/demo.txt
 	@$(LOCKED) --all-extras --group build --group test --output-file requirements/test.txt
-	@for group in lint docs bench lock; do $(ONLY) --group $$group --output-file requirements/$$group.txt; done
+	@for group in lint docs bench dist lock; do $(ONLY) --group $$group --output-file requirements/$$group.txt; done
 	@git --no-pager diff --stat -- requirements
 
 clean: ## Remove everything that the other targets made.
-	@rm -rf $(VENV) .cache .hypothesis site
+	@rm -rf $(VENV) .cache .hypothesis site dist
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -34,6 +34,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--headlines", action="store_true", help="measure nothing, print the README's table of that file"
     )
+    parser.add_argument("--table", action="store_true", help="measure nothing, print all rows of that file")
     asked = parser.parse_args()
     asked.rows = [name.strip() for name in asked.rows.split(",") if name.strip()] or list(ROWS)
     if unknown := [name for name in asked.rows if name not in ROWS]:
@@ -83,6 +84,9 @@ def main() -> int:
     asked = _arguments()
     if asked.headlines:
         print(report.headlines(json.loads(asked.json.read_text())["rows"]), end="")
+        return 0
+    if asked.table:
+        print(report.table(json.loads(asked.json.read_text())["rows"], ROWS), end="")
         return 0
     described = report.machine()
     found: list[report.Figure] = []

@@ -1,12 +1,14 @@
-"""The rows about the cache: reads of values that are there, and loads of one that has ended.
+"""The rows about the cache: reads of values that are there, on the server or near, and loads of one that has ended.
 
 Each side reads a small profile as it does by default: ours back into its model, cashews from a pickle into the same
-model, aiocache with its JSON serializer into a dict.
+model, aiocache with its JSON serializer into a dict.  Near caches read one that nobody can change; redis-py's gives its
+text, which is not decoded.
 """
 # ruff: noqa: PLC0415 - a peer is imported only where it is measured, so that it cannot slow down the others
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -15,12 +17,14 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, TextIO, cast
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
-from benchmarks.harness import Bench, Limit, Peer, Row, aio, expect, pace_tasks
+from benchmarks.harness import Bench, Limit, Peer, Row, aio, expect, pace_tasks, pace_threads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from gridsync.cache import CacheStats
 
 KEYS = [f"user-{number}" for number in range(100)]
 PROCESSES, CALLERS, ENDS = 4, 100, 5
@@ -36,6 +40,15 @@ class Profile(BaseModel):
     credit: int
 
 
+class Tariff(BaseModel):
+    """One that nobody can change, so that all readers share it."""
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    cents: int
+
+
+TARIFF = Tariff(name="night", cents=21)
 ANNA = Profile(name="Anna Example", email="anna@example.org", groups=["traders", "meters"], credit=1_250_000)
 
 
@@ -142,6 +155,77 @@ def _loads(bench: Bench) -> float:
             each.wait()
 
 
+def _near_hits(stats: CacheStats) -> int:
+    return 0 if stats.near is None else stats.near.hits
+
+
+def _near(bench: Bench) -> float:
+    from gridsync import Grid
+    from gridsync.cache import Near, Space
+
+    with Grid(bench.url) as grid:
+        cache = grid.cache(Space("bench-near", Tariff), near=Near())
+        cache.set_many(dict.fromkeys(KEYS, TARIFF))
+        while _near_hits(cache.stats()) < len(KEYS):
+            cache.get_many(KEYS)
+
+        # As a program would call it, a hundred times for each look at the clock.
+        def reads() -> None:
+            get, found = cache.get, None
+            for key in KEYS:
+                found = get(key)
+            expect(found, TARIFF)
+
+        return len(KEYS) * pace_threads(bench, [reads])
+
+
+async def _near_aio(bench: Bench) -> float:
+    from gridsync import AsyncGrid
+    from gridsync.cache import Near, Space
+
+    async with AsyncGrid(bench.url) as grid:
+        cache = grid.cache(Space("bench-near", Tariff), near=Near())
+        await cache.set_many(dict.fromkeys(KEYS, TARIFF))
+        while _near_hits(cache.stats()) < len(KEYS):
+            await cache.get_many(KEYS)
+
+        async def reads() -> None:
+            get, found = cache.get, None
+            for key in KEYS:
+                found = await get(key)
+            expect(found, TARIFF)
+            await asyncio.sleep(0)  # none of them has let the loop go on
+
+        return len(KEYS) * await pace_tasks(bench, [reads])
+
+
+def _near_redis(bench: Bench) -> float:
+    import redis
+    from redis.cache import CacheConfig
+
+    from gridsync.testing.servers import RedisServer, server_kinds
+
+    # It keeps copies of what Redis 7.4 or newer says, and of no other server; which one it is makes no difference here.
+    newest = max((kind for kind in server_kinds() if kind.product == "redis"), key=lambda kind: _numbers(kind.version))
+    wanted = TARIFF.model_dump_json()
+    caching = {"protocol": 3, "decode_responses": True, "cache_config": CacheConfig()}
+    with RedisServer(newest) as server, redis.Redis.from_url(server.url, **caching) as client:
+        for key in KEYS:
+            client.set(key, wanted, ex=300)
+
+        def reads() -> None:
+            get, found = client.get, None
+            for key in KEYS:
+                found = get(key)
+            expect(found, wanted)
+
+        return len(KEYS) * pace_threads(bench, [reads])
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(number) for number in version.split(".")]
+
+
 ROWS = (
     Row(
         "aio-cache-get-100",
@@ -149,6 +233,14 @@ ROWS = (
         aio(_ours),
         (Peer("aiocache", aio(_aiocache), target=5.0), Peer("cashews", aio(_cashews), target=5.0)),
     ),
+    Row(
+        "near-cache-reads",
+        "reads/s",
+        _near,
+        (Peer("redis", _near_redis),),
+        limits=(Limit(1_000_000),),
+    ),
+    Row("aio-near-cache-reads", "reads/s", aio(_near_aio), limits=(Limit(1_000_000),)),
     Row("cache-loads-per-expiry", "loads", _loads, better="lower", limits=(Limit(1.0, worst=True),)),
 )
 

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
 
     from redis import Redis
 
-    from gridsync.streams import EventStore, Recorded
+    from gridsync.streams import AsyncDelivery, EventStore, Recorded
 
 TASKS = 100
 EVENTS_PER_SECOND = 3_000
 """How many events lie ready to be consumed, for each second that the peer's run shall last."""
+COMMITTED_PER_SECOND = 1_000
+"""The same for events that are committed one by one."""
 BATCH = 100
 """Events that a consumer takes at once."""
 COMMITS_PER_S, COMMITS_OF_TEN_PER_S = 25_000, 7_000
@@ -56,7 +58,8 @@ class TradeAgreed(BaseModel):
     price: float
 
 
-def _trade(number: int) -> TradeAgreed:
+def agreed(number: int) -> TradeAgreed:
+    """Return an event, another one for each number."""
     return TradeAgreed(order=f"order-{number:08d}", buyer="meter-0042", seller="meter-0117", kwh=1.25, price=0.2875)
 
 
@@ -72,7 +75,7 @@ async def _append_ours(bench: Bench, size: int = 1) -> float:
 
             async def append() -> None:
                 version = next(versions) * size
-                trades = [_trade(version + number) for number in range(size)]
+                trades = [agreed(version + number) for number in range(size)]
                 commit = await events.append(stream, trades, expected_version=version)
                 expect(commit.version, version + size)
 
@@ -89,7 +92,7 @@ def _append_script(bench: Bench, size: int, commits_per_s: int) -> float:
     from gridsync.streams._partitions import open_store
 
     ids = [f"{RANDOM}-{number}" for number in range(size)]
-    trades = [_trade(number) for number in range(size)]
+    trades = [agreed(number) for number in range(size)]
     script, keys, args = pipelined.told(
         lambda io: open_store(io, "gridsync", "bench", TradeAgreed, None, 1, "stream", "copy").append(
             "stream", trades, Expected.ANY, ids, ""
@@ -106,7 +109,7 @@ async def _append_redis(bench: Bench) -> float:
     from redis.asyncio import Redis
 
     client = Redis(host=bench.host, port=bench.port, max_connections=TASKS)
-    payload = _trade(0).model_dump_json()
+    payload = agreed(0).model_dump_json()
 
     def operation(stream: str) -> Callable[[], Awaitable[None]]:
         async def append() -> None:
@@ -127,7 +130,7 @@ async def _consume_ours(bench: Bench, *, ordered: bool = False) -> float:
     total = round(EVENTS_PER_SECOND * bench.seconds)
     async with AsyncGrid(bench.url) as grid:
         events = grid.events("bench", TradeAgreed)
-        trades = [_trade(number) for number in range(total)]
+        trades = [agreed(number) for number in range(total)]
         for first in range(0, total, BATCH):
             await events.append(f"stream-{first}", trades[first : first + BATCH])
         group = events.group("bench", ordered=ordered)
@@ -153,7 +156,7 @@ async def _consume_faststream(bench: Bench) -> float:
     from redis.asyncio import Redis
 
     total = round(EVENTS_PER_SECOND * bench.seconds)
-    trades = [_trade(number) for number in range(total)]
+    trades = [agreed(number) for number in range(total)]
     broker = RedisBroker(bench.url, logger=None)
     seen = 0
     done = asyncio.Event()
@@ -178,6 +181,62 @@ async def _consume_faststream(bench: Bench) -> float:
         return total / (time.perf_counter() - started)
 
 
+async def _commit_ours(bench: Bench) -> float:
+    # Each event once: acknowledged together with the event that comes of it and a number that is counted up.
+    from gridsync import AsyncGrid
+
+    total = round(COMMITTED_PER_SECOND * bench.seconds)
+    async with AsyncGrid(bench.url) as grid:
+        events = grid.events("bench", TradeAgreed)
+        for first in range(0, total, BATCH):
+            await events.append(f"stream-{first}", [agreed(first + number) for number in range(BATCH)])
+        group = events.group("bench", start="first")
+        seen = 0
+
+        async def handle(delivery: AsyncDelivery[TradeAgreed]) -> None:
+            nonlocal seen
+            if delivery.recorded.stream == "settled":
+                return
+            async with delivery.commit() as tx:
+                tx.append("settled", delivery.event)
+                tx.add("trades", 1)
+            seen += 1
+            if seen == total:
+                group.stop()
+
+        started = time.perf_counter()
+        await group.consume(handle, batch=BATCH)
+        elapsed = time.perf_counter() - started
+        expect(sum([1 async for _ in events.read("settled")]), total)
+        return total / elapsed
+
+
+async def _commit_redis(bench: Bench) -> float:
+    # The same four things in MULTI/EXEC.  Whoever lost the message meanwhile would do them once more.
+    from redis.asyncio import Redis
+
+    total = round(COMMITTED_PER_SECOND * bench.seconds)
+    async with Redis(host=bench.host, port=bench.port) as client:
+        await client.xgroup_create("trades", "bench", id="0", mkstream=True)
+        for number in range(total):
+            await client.xadd("trades", {"type": "TradeAgreed", "data": agreed(number).model_dump_json()})
+        seen = 0
+        started = time.perf_counter()
+        while seen < total:
+            ((_, entries),) = await client.xreadgroup("bench", "consumer", {"trades": ">"}, count=BATCH)
+            for entry_id, fields in entries:
+                trade = TradeAgreed.model_validate_json(fields[b"data"])
+                async with client.pipeline(transaction=True) as tx:
+                    tx.xadd("settled", {"type": "TradeAgreed", "data": trade.model_dump_json()})
+                    tx.hincrby("state", "trades", 1)
+                    tx.xack("trades", "bench", entry_id)
+                    _, seen, acknowledged = await tx.execute()
+                expect(acknowledged, 1)
+        elapsed = time.perf_counter() - started
+        expect(await client.xlen("settled"), total)
+        return total / elapsed
+
+
 async def _latency_ms(bench: Bench, percent: int) -> float:
     """Append an event whenever the consumer of the last one has gone to sleep; milliseconds until its handler runs."""
     from gridsync import AsyncGrid
@@ -197,7 +256,7 @@ async def _latency_ms(bench: Bench, percent: int) -> float:
             await asyncio.sleep(PAUSE_S)
             handled.clear()
             appended = time.perf_counter()
-            await events.append("stream", [_trade(number)])
+            await events.append("stream", [agreed(number)])
             await handled.wait()
             if appended > ending:
                 break
@@ -297,6 +356,7 @@ ROWS = (
         aio(partial(_consume_ours, ordered=True)),
         (Peer("unordered", aio(_consume_ours), target=0.7),),
     ),
+    Row("consume-commit", "events/s", aio(_commit_ours), (Peer("redis", aio(_commit_redis), target=0.7),)),
     *(
         Row(
             f"event-latency-p{percent}-ms",

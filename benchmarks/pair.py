@@ -8,14 +8,31 @@ import json
 import socket
 import sys
 
-from benchmarks import cache, commands, contention, events, faults, growth, limit_scripts, limits, locks
+from benchmarks import (
+    cache,
+    commands,
+    contention,
+    events,
+    fanout,
+    faults,
+    growth,
+    limit_scripts,
+    limits,
+    locks,
+    market,
+    replication,
+    top,
+)
 from benchmarks.harness import Bench
 
 NOBODY = "nobody"
 """Instead of a peer, for rows that have none."""
 ROWS = {
     row.name: row
-    for module in (commands, growth, faults, locks, contention, limits, limit_scripts, events, cache)
+    for module in (
+        *(commands, growth, faults, locks, contention, limits, limit_scripts),
+        *(events, cache, fanout, replication, market, top),
+    )
     for row in module.ROWS
 }
 

@@ -29,17 +29,25 @@ class _Told:
 
     words: tuple[Script, Sequence[str], Sequence[str | bytes]]
 
+    def __init__(self, reply: list[Any]) -> None:
+        self._reply = reply
+
     def token(self) -> str:
         return "benchmarking1"
 
-    async def run(self, operation: Script | Bound, keys: Sequence[str], args: Sequence[Any], **_: object) -> list[int]:
+    async def run(self, operation: Script | Bound, keys: Sequence[str], args: Sequence[Any], **_: object) -> list[Any]:
         self.words = operation.whole(keys, args)
-        return [0, 0, 0, 0]
+        return self._reply
 
 
-def told(ask: Callable[[Any], Coroutine[Any, Any, object]]) -> tuple[Script, Sequence[str], Sequence[str | bytes]]:
-    """Return what a core sends: the script, its keys and its arguments; *ask* is called with an IO."""
-    io = _Told()
+def told(
+    ask: Callable[[Any], Coroutine[Any, Any, object]], reply: Sequence[Any] = (0, 0, 0, 0)
+) -> tuple[Script, Sequence[str], Sequence[str | bytes]]:
+    """Return what a core sends: the script, its keys and its arguments.
+
+    *ask* is called with an IO that gives *reply* to everything.
+    """
+    io = _Told(list(reply))
     run_sync(ask(io))
     return io.words
 

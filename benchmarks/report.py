@@ -11,7 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from benchmarks.harness import Limit, Peer, Row
 
@@ -29,6 +29,7 @@ PACKAGES = (
     "faststream",
     "aiocache",
     "cashews",
+    "channels-redis",
 )
 
 
@@ -59,6 +60,8 @@ HEADLINES = (
     Headline("consume-aio", "faststream", "consume with model and ack", "FastStream"),
     Headline("aio-cache-get-100", "cashews", "cached model read, asyncio, 100 tasks", "cashews"),
     Headline("aio-cache-get-100", "aiocache", "", "aiocache, a dict"),
+    Headline("near-cache-reads", "redis", "reads of copies in the process, 1 thread", "redis-py's client-side cache"),
+    Headline("fanout-1000", "channels-redis", "publications to 1,000 receivers", "channels_redis"),
     Headline("reconnect-1000", "redis", "done exactly once, of 1,000 calls cut off", "redis-py INCR", ""),
 )
 
@@ -122,6 +125,18 @@ def line(found: Figure, said: str) -> str:
         f"{found['name']:<{NAME}} {_number(found['ours'])}  {found['peer_name']:<18} {_number(found['peer'])}"
         f"  {found['unit']:<13} {ratio:>7}  {said}".rstrip()
     )
+
+
+def table(figures: Iterable[Figure], rows: Mapping[str, Row]) -> str:
+    """Return all lines of a file in the order of *rows*, each with its target, as a run prints them."""
+    order = {name: number for number, name in enumerate(rows)}
+    lines = []
+    for found in sorted(figures, key=lambda found: order[found["name"]]):
+        row = rows[found["name"]]
+        targets = {peer.package: peer.target for peer in row.peers}
+        target = targets.get(found["peer_name"], 1.0 if found["peer_name"].startswith("limit") else None)
+        lines.append(line(found, verdict(row, target, found["ratio"])))
+    return "\n".join([HEAD, *lines, ""])
 
 
 def _number(value: float) -> str:

@@ -7,6 +7,7 @@ a process of its own does differently, signals and exit codes, tests/demo and te
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,8 @@ from gridsync.cli._app import app
 from tests.wire.world import NAMESPACE
 
 if TYPE_CHECKING:
+    import pytest
+
     from gridsync.testing.cluster import RedisCluster
     from gridsync.testing.servers import RedisServer
 
@@ -26,6 +29,12 @@ def called(*words: str, says: str = "") -> tuple[int, str, str]:
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return done.exit_code, done.stdout, done.stderr
+
+
+def forget_test_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the variables away that say which servers and browser the tests have: `gridsync doctor` warns of them."""
+    for name in [name for name in os.environ if name.startswith("GRIDSYNC_")]:
+        monkeypatch.delenv(name)
 
 
 class Command:

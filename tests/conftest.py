@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import signal
 from itertools import groupby
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gridsync.testing.leaks import leaked_keys
 from gridsync.testing.servers import RedisServer, ServerKind, server_kinds
+from tests.as_app import AppServer, wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,10 +28,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults", "tests that break things at random")
     group.addoption("--seed", type=int, help="repeat the run of this seed; a new one each time by default")
     group.addoption("--minutes", type=float, help="how long all soak tests together break things")
+    parser.addoption("--as-app", action="store_true", help="be the user app everywhere, not at Valkey alone")
     parser.addoption("--every-server", action="store_true", help="run each test on each kind of server, not by turns")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # How long an example takes is no claim: on a busy machine any of them may have to wait.
+    settings.register_profile("gridsync", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("gridsync")
     # What a shell starts in the background ignores Ctrl-C, and so would the processes that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.seed is None:
@@ -91,6 +98,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         item.add_marker(pytest.mark.timeout(120 + config.stash[SHARE]))
 
 
+def pytest_collection_finish() -> None:
+    """Hide what was collected from ``gc.collect``: it stays for good, and to walk through all of it takes 0.3 s."""
+    gc.freeze()
+
+
 @pytest.fixture
 def soak_s(request: pytest.FixtureRequest) -> float:
     """How long this soak test breaks things, in seconds: its share of ``--minutes``."""
@@ -101,7 +113,7 @@ def soak_s(request: pytest.FixtureRequest) -> float:
 def server(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
     """A running server, once per kind found; not emptied between tests (see `flushed`)."""
     kind: ServerKind = request.param
-    with RedisServer(kind) as running:
+    with AppServer(kind) if wanted(request.config, kind) else RedisServer(kind) as running:
         yield running
 
 

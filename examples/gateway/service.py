@@ -26,9 +26,14 @@ PROMISES = {"client": (20, 2.0), "orders": (8, 2.0), "market": (30, 2.0)}
 """What each policy admits: so many in any so many seconds."""
 
 
-def rule(policy: str) -> str:
+def promises(market_window_s: float) -> dict[str, tuple[int, float]]:
+    """Return what is promised if the market's window is that long."""
+    return {**PROMISES, "market": (PROMISES["market"][0], market_window_s)}
+
+
+def rule(promise: tuple[int, float]) -> str:
     """Return a promise as gridsync reads it."""
-    limit, window_s = PROMISES[policy]
+    limit, window_s = promise
     return f"{limit} per {window_s} seconds"
 
 
@@ -37,8 +42,9 @@ def member(authorization: Annotated[str, Header()]) -> str:
     return authorization.removeprefix("Bearer ")
 
 
-def gateway(grid: AsyncGrid) -> FastAPI:
+def gateway(grid: AsyncGrid, market_window_s: float) -> FastAPI:
     """Return the application."""
+    promised = promises(market_window_s)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -52,12 +58,12 @@ def gateway(grid: AsyncGrid) -> FastAPI:
     app.add_middleware(
         RateLimitMiddleware,
         grid=grid,
-        policies=[Policy("client", rule("client"), key=address, paths=["/orders", "/book"]), shadow],
+        policies=[Policy("client", rule(promised["client"]), key=address, paths=["/orders", "/book"]), shadow],
     )
     placing = limited(
         grid,
-        Policy("orders", rule("orders"), key=subject),
-        Policy("market", rule("market"), key=join("all")),
+        Policy("orders", rule(promised["orders"]), key=subject),
+        Policy("market", rule(promised["market"]), key=join("all")),
         subject=member,
     )
 
@@ -82,8 +88,9 @@ def main() -> None:
     options.add_argument("--fd", type=int, required=True)
     options.add_argument("--url", required=True)
     options.add_argument("--namespace", required=True)
+    options.add_argument("--market-window", type=float, required=True)
     chosen = options.parse_args()
-    app = gateway(AsyncGrid(chosen.url, namespace=chosen.namespace))
+    app = gateway(AsyncGrid(chosen.url, namespace=chosen.namespace), chosen.market_window)
     config = uvicorn.Config(app, log_level="warning", access_log=False, proxy_headers=False)
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=chosen.fd)])
 

@@ -7,6 +7,8 @@
 `gridsync.limits`                 exact sliding windows, buckets, counters, slots
 `gridsync.streams`                an event store with expected versions, and consumer groups
 `gridsync.cache`                  typed values, loaded by one caller at a time
+`gridsync.fanout`                 one publication for every client of every process
+`gridsync.market`                 an order book whose every change is an event
 `gridsync.health`                 is the server fit for all that?
 `gridsync.errors`                 every exception, in one tree
 `gridsync.settings`               the environment variables
@@ -15,7 +17,9 @@
 `gridsync.testing`                simulation, fault proxy, server fixtures
 ================================  =====================================================================
 
-Below them lies `gridsync._io`, the only part that touches the network, clocks, threads and loops.
+Below them lies `gridsync._io`, the only part that touches the network, clocks, threads and loops.  The primitives
+do not import each other.  What `gridsync.market` appends to an event store, its scripts write by parts of the store's
+scripts, and the store is handed to it.
 """
 
 from importlib import import_module
@@ -26,6 +30,7 @@ from gridsync.errors import (
     BarrierBroken,
     DeliveryLost,
     Diverged,
+    DuplicateOrder,
     GridsyncError,
     HistoryBroken,
     InvalidEvent,
@@ -34,12 +39,15 @@ from gridsync.errors import (
     InvalidValue,
     LeaseLost,
     LockTimeout,
+    LogFull,
     Misconfigured,
     NotDurable,
     NotNow,
     OutcomeUnknown,
     PermissionDenied,
+    Promoted,
     RateLimited,
+    ReadOnlyStore,
     ServerError,
     StaleFence,
     StaleState,
@@ -75,6 +83,7 @@ __all__ = [
     "Decision",
     "DeliveryLost",
     "Diverged",
+    "DuplicateOrder",
     "Grid",
     "GridsyncError",
     "Health",
@@ -88,13 +97,16 @@ __all__ = [
     "Limiter",
     "Lock",
     "LockTimeout",
+    "LogFull",
     "Misconfigured",
     "NotDurable",
     "NotNow",
     "OutcomeUnknown",
     "PermissionDenied",
+    "Promoted",
     "Rate",
     "RateLimited",
+    "ReadOnlyStore",
     "Redlock",
     "ServerError",
     "Settings",
@@ -121,15 +133,17 @@ _LATER = {
     "gridsync.redlock": ("AsyncRedlock", "Redlock"),
     "gridsync.settings": ("Settings",),
 }
-"""Imported when they are first used: redis and pydantic take half a second, and `gridsync --help` needs neither."""
+"""Imported when they are first used: redis and pydantic take a second together, and `gridsync --help` needs neither."""
 
 
-def __getattr__(name: str) -> object:
-    for module, names in _LATER.items():
-        if name in names:
-            globals()[name] = found = getattr(import_module(module), name)
-            return found
-    raise AttributeError(f"module 'gridsync' has no attribute {name!r}")
+if not TYPE_CHECKING:  # a type checker that sees this one takes every misspelt name for an object
+
+    def __getattr__(name: str) -> object:
+        for module, names in _LATER.items():
+            if name in names:
+                globals()[name] = found = getattr(import_module(module), name)
+                return found
+        raise AttributeError(f"module 'gridsync' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from gridsync._io.keys import health as health_keys
 from gridsync._io.keys import shard_wake_prefix, wake_prefix
 from gridsync._io.scripts import loaded
-from gridsync._io.wire.faults import ReplyError
+from gridsync._io.wire.faults import FULL, ReplyError
 from gridsync.health import LOCKS, Health, Item, Status, worst
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ SKEW_MAX_S = 1.0
 CERTIFICATE_DAYS = 14
 """How long the server's certificate must still be valid."""
 VERSION_MIN = (7, 0)
-PROBE_TTL_MS = 10_000
 SLOTS = 16_384
 
 _SCRIPT = "#!lua\nreturn 1"
@@ -73,7 +72,6 @@ def _asked(namespace: str) -> _Ask:
         "INFO": ("INFO", "server", "clients", "memory", "persistence", "stats", "replication", "cluster"),
         "CONFIG GET": ("CONFIG", "GET", "appendfsync"),
         "CLUSTER INFO": ("CLUSTER", "INFO"),
-        "SET": ("SET", health_keys(namespace).probe, "1", "PX", PROBE_TTL_MS),
         "SCRIPT LOAD": ("SCRIPT", "LOAD", _SCRIPT),
         "SCRIPT EXISTS": ("SCRIPT", "EXISTS", _SHA, *(script.sha for script in loaded())),
         **_permissions(namespace),
@@ -93,35 +91,36 @@ def judge(facts: Facts, usage: Usage, *, namespace: str, slow_s: float) -> Healt
         return Health(worst(found), facts.server, facts.spent_s, tuple(found))
     replies = dict(zip(_asked(namespace), facts.replies, strict=True))
     found = [
-        Item("connection", "ok", _ms(facts.connect_s), "ms"),
+        Item("connection", "ok", ms(facts.connect_s), "ms"),
         _ping(facts.ping_s, slow_s),
-        *_from_info(replies["INFO"]),
-        *_fsync(replies["INFO"], replies["CONFIG GET"]),
+        *from_info(replies["INFO"]),
+        *fsync(replies["INFO"], replies["CONFIG GET"]),
         *_cluster(replies["INFO"], replies["CLUSTER INFO"]),
         *_sentinels(facts.sentinels),
         _role(replies["ROLE"]),
-        _write(replies["SET"]),
+        _write(replies["ZADD"]),
         _scripts(replies["SCRIPT LOAD"], replies["SCRIPT EXISTS"]),
         _permitted({name: replies[name] for name in _permissions(namespace) if name != _unused(replies["INFO"])}),
-        _clock(replies["TIME"], *facts.asked_at),
+        clock(replies["TIME"], *facts.asked_at),
         _usage(usage),
         _breakers(usage.breakers),
     ]
     if facts.tls:
-        found.append(_certificate(facts.certificate_ends, facts.asked_at[1]))
+        found.append(certificate(facts.certificate_ends, facts.asked_at[1]))
     return Health(worst(found), facts.server, facts.spent_s, tuple(found))
 
 
 def audit(info: object) -> list[Item]:
     """Return what of a reply to INFO decides whether a lock that was granted stays granted, and is not ok."""
-    return [item for item in _from_info(info) if item.name in LOCKS and item.status in {"degraded", "down"}]
+    return [item for item in from_info(info) if item.name in LOCKS and item.status in {"degraded", "down"}]
 
 
-def _ms(seconds: float) -> float:
+def ms(seconds: float) -> float:
+    """Return milliseconds, as a report tells them."""
     return round(seconds * 1000, 3)
 
 
-def _refused(name: str, reply: ReplyError, command: str) -> Item:
+def refused(name: str, reply: ReplyError, command: str) -> Item:
     """Return what an error reply means for an item that needs it."""
     if reply.code == "NOPERM":
         return Item(name, "unknown", "not permitted", "", f"grant this user +{command} to have it looked at")
@@ -132,20 +131,31 @@ def _refused(name: str, reply: ReplyError, command: str) -> Item:
 
 def _ping(seconds: float, slow_s: float) -> Item:
     if seconds <= slow_s:
-        return Item("ping", "ok", _ms(seconds), "ms")
+        return Item("ping", "ok", ms(seconds), "ms")
     advice = (
         f"a round trip takes more than {PING_SLOW:.0%} of REDIS_COMMAND_TIMEOUT; look for slow commands "
         f"(SLOWLOG GET), a busy machine or a long way"
     )
-    return Item("ping", "degraded", _ms(seconds), "ms", advice)
+    return Item("ping", "degraded", ms(seconds), "ms", advice)
 
 
-def _info(reply: Any) -> dict[str, str]:  # noqa: ANN401 - bytes, or text from a verbatim string
+def read_info(reply: Any) -> dict[str, str]:  # noqa: ANN401 - bytes, or text from a verbatim string
+    """Return the fields of a reply to INFO, or to CLUSTER INFO."""
     text = reply.decode(errors="replace") if isinstance(reply, bytes) else str(reply)
     return dict(line.split(":", 1) for line in text.splitlines() if ":" in line and not line.startswith("#"))
 
 
-def _from_info(reply: Any) -> list[Item]:  # noqa: ANN401 - as above
+def replicas_of(info: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return what INFO tells of each replica.  Its ``ip`` is whatever the replica has called itself."""
+    return [
+        dict(pair.split("=", 1) for pair in value.split(",") if "=" in pair)
+        for name, value in info.items()
+        if name.startswith("slave") and name[5:].isdigit()
+    ]
+
+
+def from_info(reply: Any) -> list[Item]:  # noqa: ANN401 - as above
+    """Return what a reply to INFO tells of one server, whatever its role."""
     readers: dict[str, Callable[[Mapping[str, str]], Item]] = {
         "version": _version,
         "loading": _loading,
@@ -158,8 +168,8 @@ def _from_info(reply: Any) -> list[Item]:  # noqa: ANN401 - as above
         "append log": _append_log,
     }
     if isinstance(reply, ReplyError):
-        return [_refused(name, reply, "info") for name in readers]
-    info = _info(reply)
+        return [refused(name, reply, "info") for name in readers]
+    info = read_info(reply)
     return [read(info) for read in readers.values()]
 
 
@@ -188,11 +198,7 @@ def _replication(info: Mapping[str, str]) -> Item:
         return Item(
             "replication", status, silent, "s", "" if status == "ok" else "the primary has been silent since then"
         )
-    replicas = [
-        dict(pair.split("=", 1) for pair in value.split(","))
-        for name, value in info.items()
-        if name.startswith("slave") and name[5:].isdigit()
-    ]
+    replicas = replicas_of(info)
     late = [one for one in replicas if one.get("state") != "online" or int(one.get("lag", 0)) > LAG_MAX_S]
     text = f"{len(replicas)} replicas, {len(late)} of them late" if replicas else "no replica"
     if late:
@@ -261,11 +267,12 @@ def _append_log(info: Mapping[str, str]) -> Item:
     return Item("append log", "ok", "on")
 
 
-def _fsync(info: Any, reply: Any) -> list[Item]:  # noqa: ANN401 - replies
-    if isinstance(info, ReplyError) or _info(info).get("aof_enabled", "0") == "0":
+def fsync(info: Any, reply: Any) -> list[Item]:  # noqa: ANN401 - replies
+    """Return how often a server that has an append log writes it to disk."""
+    if isinstance(info, ReplyError) or read_info(info).get("aof_enabled", "0") == "0":
         return []
     if isinstance(reply, ReplyError):
-        return [_refused("fsync", reply, "config|get")]
+        return [refused("fsync", reply, "config|get")]
     policy = reply[b"appendfsync"].decode()
     if policy != "no":
         return [Item("fsync", "ok", policy)]
@@ -292,11 +299,11 @@ def _sentinels(answers: Sequence[tuple[str, object]]) -> list[Item]:
 
 
 def _cluster(info: Any, reply: Any) -> list[Item]:  # noqa: ANN401 - replies
-    if isinstance(info, ReplyError) or _info(info).get("cluster_enabled") != "1":
+    if isinstance(info, ReplyError) or read_info(info).get("cluster_enabled") != "1":
         return []
     if isinstance(reply, ReplyError):
-        return [_refused("cluster", reply, "cluster|info")]
-    found = _info(reply)
+        return [refused("cluster", reply, "cluster|info")]
+    found = read_info(reply)
     state = found.get("cluster_state", "?")
     served = int(found.get("cluster_slots_ok", 0))
     if state != "ok":
@@ -311,7 +318,7 @@ def _cluster(info: Any, reply: Any) -> list[Item]:  # noqa: ANN401 - replies
 
 def _role(reply: Any) -> Item:  # noqa: ANN401 - a reply
     if isinstance(reply, ReplyError):
-        return _refused("role", reply, "role")
+        return refused("role", reply, "role")
     role = reply[0].decode()
     if role == "master":
         return Item("role", "ok", "primary")
@@ -321,12 +328,13 @@ def _role(reply: Any) -> Item:  # noqa: ANN401 - a reply
 
 
 def _write(reply: Any) -> Item:  # noqa: ANN401 - a reply
+    # It would write if there were such a key: the server looks whether it may, whether there is memory, and so on.
     if not isinstance(reply, ReplyError):
         return Item("write", "ok", "yes")
     advice = {
         "READONLY": "this is a replica: connect to the primary",
         "NOPERM": "grant this user the namespace's keys and +@write",
-        "OOM": "the server is full: raise maxmemory or delete",
+        "OOM": FULL,
         "MISCONF": "the server cannot save to disk and so refuses writes; its log says why",
         "NOREPLICAS": "too few replicas are in step (min-replicas-to-write)",
         "LOADING": "the server reads its data from disk; wait",
@@ -336,8 +344,11 @@ def _write(reply: Any) -> Item:  # noqa: ANN401 - a reply
 
 def _scripts(reply: Any, there: Any) -> Item:  # noqa: ANN401 - replies
     if isinstance(reply, ReplyError):
-        advice = "every primitive is a script: grant this user +@scripting" if reply.code == "NOPERM" else ""
-        return Item("scripts", "down", str(reply), "", advice)
+        advice = {
+            "NOPERM": "every primitive is a script: grant this user +@scripting",
+            "LOADING": "the server reads its data from disk; wait",
+        }
+        return Item("scripts", "down", str(reply), "", advice.get(reply.code, "every primitive is a script: none runs"))
     if isinstance(there, ReplyError):
         return Item("scripts", "ok", "can be loaded")
     # The first is this report's own; those that are missing are loaded by the first call.
@@ -346,31 +357,34 @@ def _scripts(reply: Any, there: Any) -> Item:  # noqa: ANN401 - replies
 
 def _unused(info: Any) -> str:  # noqa: ANN401 - a reply
     """Return the command that wakes nobody on this server."""
-    return "PUBLISH" if not isinstance(info, ReplyError) and _info(info).get("cluster_enabled") == "1" else "SPUBLISH"
+    return (
+        "PUBLISH" if not isinstance(info, ReplyError) and read_info(info).get("cluster_enabled") == "1" else "SPUBLISH"
+    )
 
 
 def _permitted(replies: Mapping[str, Any]) -> Item:
     # Any other error, such as NOGROUP or NOSCRIPT, comes from a command that was permitted.
-    refused = [name for name, reply in replies.items() if isinstance(reply, ReplyError) and reply.code == "NOPERM"]
-    if not refused:
+    denied = [name for name, reply in replies.items() if isinstance(reply, ReplyError) and reply.code == "NOPERM"]
+    if not denied:
         return Item("permissions", "ok", f"{len(replies)} of {len(replies)} commands")
-    advice = f"the server's ACL refuses {', '.join(refused)} on this namespace; what needs them fails"
-    return Item("permissions", "degraded", f"{len(replies) - len(refused)} of {len(replies)} commands", "", advice)
+    advice = f"the server's ACL refuses {', '.join(denied)} on this namespace; what needs them fails"
+    return Item("permissions", "degraded", f"{len(replies) - len(denied)} of {len(replies)} commands", "", advice)
 
 
-def _clock(reply: Any, before: float, after: float) -> Item:  # noqa: ANN401 - a reply
+def clock(reply: Any, before: float, after: float) -> Item:  # noqa: ANN401 - a reply
+    """Return how far this machine's clock is from the server's; it was asked between *before* and *after*."""
     if isinstance(reply, ReplyError):
-        return _refused("clock", reply, "time")
+        return refused("clock", reply, "time")
     server = int(reply[0]) + int(reply[1]) / 1_000_000
     # The server looked at its clock at some time between the two: only what lies outside is surely skew.
     skew = max(before - server, server - after, 0.0)
     if skew <= SKEW_MAX_S:
-        return Item("clock", "ok", _ms(skew), "ms")
+        return Item("clock", "ok", ms(skew), "ms")
     advice = (
         "this machine and the server disagree about the time; gridsync decides by the server's clock and by intervals, "
         "but times in events and logs will look wrong: see to NTP on both"
     )
-    return Item("clock", "degraded", _ms(skew), "ms", advice)
+    return Item("clock", "degraded", ms(skew), "ms", advice)
 
 
 def _usage(usage: Usage) -> Item:
@@ -389,7 +403,8 @@ def _breakers(states: Mapping[str, str]) -> Item:
     return Item("breakers", "degraded", ", ".join(f"{name} {state}" for name, state in away.items()), "", advice)
 
 
-def _certificate(ends: float | None, now: float) -> Item:
+def certificate(ends: float | None, now: float) -> Item:
+    """Return for how long the certificate of a server is valid."""
     if ends is None:
         return Item("certificate", "degraded", "not verified", "", "remove ssl_cert_reqs=none from the URL")
     days = round((ends - now) / 86_400, 1)

@@ -16,6 +16,14 @@ ReadFrom = Literal["primary", "replica", "prefer_replica"]
 YEAR_S = 366 * 24 * 3600.0
 
 
+def shown(value: object) -> str:
+    """Return what an error shows of *value*: an int may have more digits than Python writes out."""
+    try:
+        return f"{value!r:.100}"
+    except ValueError:
+        return f"{type(value).__name__} that is too long to show"
+
+
 def seconds(value: Seconds, what: str, *, least: float = 0.0, most: float = YEAR_S) -> float:
     """Return *value* as seconds.
 
@@ -23,10 +31,13 @@ def seconds(value: Seconds, what: str, *, least: float = 0.0, most: float = YEAR
         UsageError: It is not a number of seconds from *least* to *most*.
     """
     number = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        raise UsageError(f"{what} must be seconds (a number or a timedelta), not {value!r}")
+    counts = (isinstance(number, int) and not isinstance(number, bool)) or (
+        isinstance(number, float) and math.isfinite(number)
+    )
+    if not counts:
+        raise UsageError(f"{what} must be seconds (a number or a timedelta), not {shown(value)}")
     if not least <= number <= most:
-        raise UsageError(f"{what} must be from {least:g} to {most:g} s, not {number:g} s")
+        raise UsageError(f"{what} must be from {least:g} to {most:g} s, not {shown(number)} s")
     return float(number)
 
 
@@ -37,7 +48,7 @@ def count(value: int, what: str, most: int) -> int:
         UsageError: It is not.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise UsageError(f"{what} must be a whole number from 1 to {most}, not {value!r:.100}")
+        raise UsageError(f"{what} must be a whole number from 1 to {most}, not {shown(value)}")
     return value
 
 
@@ -51,8 +62,20 @@ def name(value: str, what: str) -> str:
         if isinstance(value, str) and 0 < len(value.encode()) <= _NAME_BYTES_MAX:
             return value
     except UnicodeEncodeError:
-        raise UsageError(f"{what} must be valid Unicode, not {value!r:.100}") from None
-    raise UsageError(f"{what} must be a string of 1 to {_NAME_BYTES_MAX} bytes, not {value!r:.100}")
+        raise UsageError(f"{what} must be valid Unicode, not {shown(value)}") from None
+    raise UsageError(f"{what} must be a string of 1 to {_NAME_BYTES_MAX} bytes, not {shown(value)}")
+
+
+def encoded(value: str, what: str) -> bytes:
+    """Return *value* in UTF-8.
+
+    Raises:
+        UsageError: It has lone surrogates.
+    """
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} must be valid Unicode, not {shown(value)}") from None
 
 
 def read_from(value: ReadFrom) -> ReadFrom:

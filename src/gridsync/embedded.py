@@ -96,7 +96,7 @@ class EmbeddedServer:
         """Take over the connection; `open_embedded` is the way to get one."""
         self.directory = directory
         self.url: str = hello["url"]
-        self.binary = ServerBinary(**hello["binary"])
+        self.binary: ServerBinary = ServerBinary(**hello["binary"])
         self.pid: int = hello["pid"]
         self.supervisor_pid: int = hello["supervisor_pid"]
         self.private: bool = hello["private"]
@@ -139,7 +139,7 @@ class EmbeddedServer:
         return f"<EmbeddedServer {self.binary} in {self.directory}, {state}>"
 
 
-def open_embedded(url: str, *, timeout: float = 5.0) -> EmbeddedServer:
+def open_embedded(url: str, *, timeout: float = 5.0, binary: ServerBinary | None = None) -> EmbeddedServer:
     """Start the server that *url* names, or join it, and return when it answers.
 
     Args:
@@ -147,6 +147,7 @@ def open_embedded(url: str, *, timeout: float = 5.0) -> EmbeddedServer:
             ``appendonly`` (yes or no; keep the data between runs), ``appendfsync`` (always, everysec or no) and
             ``maxmemory`` (such as ``64mb``).  A directory is made, readable for its owner only, if it is missing.
         timeout: Longest time to wait for an answer, in seconds: a server that loads much data needs more.
+        binary: Which program is started, unless one runs there; the one that `find_server` finds by default.
 
     Returns:
         A user of the server; close it, or leave that to the end of the process.
@@ -169,7 +170,7 @@ def open_embedded(url: str, *, timeout: float = 5.0) -> EmbeddedServer:
     deadline = time.monotonic() + timeout
     directory = Path(place or tempfile.mkdtemp(prefix="gridsync-"))
     try:
-        link, hello = _enter(directory, options, deadline, private=not place)
+        link, hello = _enter(directory, options, deadline, binary, private=not place)
         return _checked(directory, hello, link, options)
     except BaseException as error:
         tail = supervisor.log_tail(str(directory))
@@ -211,7 +212,7 @@ def _parse(url: str) -> tuple[str | None, dict[str, str]]:
 
 
 def _enter(
-    directory: Path, options: dict[str, str], deadline: float, *, private: bool
+    directory: Path, options: dict[str, str], deadline: float, binary: ServerBinary | None, *, private: bool
 ) -> tuple[socket.socket, dict[str, Any]]:
     """Try until a supervisor greets us.
 
@@ -219,7 +220,7 @@ def _enter(
         TimeoutError: None did by *deadline*.
     """
     while time.monotonic() < deadline:
-        link = _join_or_start(directory, options, private=private)
+        link = _join_or_start(directory, options, binary, private=private)
         if link is not None:
             hello = _greeting(link, deadline)
             if hello is not None:
@@ -228,7 +229,9 @@ def _enter(
     raise TimeoutError
 
 
-def _join_or_start(directory: Path, options: dict[str, str], *, private: bool) -> socket.socket | None:
+def _join_or_start(
+    directory: Path, options: dict[str, str], binary: ServerBinary | None, *, private: bool
+) -> socket.socket | None:
     """Return a connection to a supervisor that is yet to greet us; ``None`` while the directory is in between."""
     path = directory / LOCK
     try:
@@ -245,7 +248,7 @@ def _join_or_start(directory: Path, options: dict[str, str], *, private: bool) -
                     return None
             except (BlockingIOError, FileNotFoundError):
                 return None
-            return _start(directory, lock, options, private=private)
+            return _start(directory, lock, options, binary, private=private)
     except OSError as error:
         message = f"embedded:// cannot use the directory {directory}: {error}; name one that can be written to"
         raise UsageError(message) from error
@@ -256,12 +259,19 @@ def _open_for_owner(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
-def _start(directory: Path, lock: Any, options: dict[str, str], *, private: bool) -> socket.socket | None:  # noqa: ANN401
+def _start(
+    directory: Path,
+    lock: Any,  # noqa: ANN401
+    options: dict[str, str],
+    binary: ServerBinary | None,
+    *,
+    private: bool,
+) -> socket.socket | None:
     """Hand the directory, whose lock we hold, to a new supervisor, and return our connection to it."""
     if not sys.executable or getattr(sys, "frozen", False):
         message = "embedded:// needs a Python interpreter to run its supervisor, and sys.executable is none"
         raise UsageError(message)
-    binary = find_server()
+    binary = binary or find_server()
     lock.seek(0)
     earlier = lock.read().decode()
     if earlier:

@@ -8,6 +8,7 @@
     │   ├── InvalidLimit               a rate limit that cannot be read
     │   ├── InvalidEvent               an event that does not fit its model
     │   ├── InvalidValue               a value that a cache could not give back as it is
+    │   ├── DuplicateOrder             an order's id belongs to another order
     │   └── UnknownEventType           an event type that no model claims
     ├── NotNow                      the answer is no, for the moment
     │   ├── WaitTimeout (TimeoutError) what was waited for did not come in time
@@ -15,11 +16,14 @@
     │   ├── BarrierBroken              a party died, or somebody broke the barrier
     │   ├── NotDurable                 too few servers confirmed a lock in time
     │   ├── RateLimited                the limit is used up
+    │   ├── TooSlow                    a subscriber did not read what was published
     │   ├── WrongVersion               the stream has moved on
+    │   ├── LogFull                    a log of events is at its cap, and somebody needs the oldest
     │   └── StaleState                 what was read of the state of a group has changed
     ├── LeaseLost                   you had it, and have it no longer
     │   ├── StaleFence                 a later holder wrote already; your write was refused
-    │   └── DeliveryLost               another consumer has the event; your commit was refused
+    │   ├── DeliveryLost               another consumer has the event; your commit was refused
+    │   └── Promoted                   the mirror that you fed takes events of its own now
     ├── HistoryBroken               what was read does not lead on to what is there
     │   ├── Truncated                  what comes next was removed
     │   ├── Diverged                   what was read before is not there any more
@@ -30,6 +34,7 @@
     ├── Misconfigured               it did not happen and no retry will heal it
     │   ├── AuthenticationFailed       wrong user or password
     │   ├── PermissionDenied           the ACL forbids a command, key or channel
+    │   ├── ReadOnlyStore              this copy of a store takes no events
     │   └── TLSFailed                  certificate or protocol does not match
     └── ServerError                 the server answered with any other error
 
@@ -41,12 +46,15 @@ read on (`HistoryBroken`).
 
 from __future__ import annotations
 
+from typing import Any
+
 __all__ = [
     "AuthenticationFailed",
     "BarrierBroken",
     "Damaged",
     "DeliveryLost",
     "Diverged",
+    "DuplicateOrder",
     "GridsyncError",
     "HistoryBroken",
     "InvalidEvent",
@@ -55,17 +63,21 @@ __all__ = [
     "InvalidValue",
     "LeaseLost",
     "LockTimeout",
+    "LogFull",
     "Misconfigured",
     "NotDurable",
     "NotNow",
     "OutcomeUnknown",
     "PermissionDenied",
+    "Promoted",
     "RateLimited",
+    "ReadOnlyStore",
     "ServerError",
     "StaleFence",
     "StaleState",
     "TLSFailed",
     "TooManyDeliveries",
+    "TooSlow",
     "Truncated",
     "Unavailable",
     "UnknownEventType",
@@ -97,6 +109,21 @@ class InvalidEvent(UsageError):
 
 class InvalidValue(UsageError):
     """A value that would not come back from the cache as it is."""
+
+
+class DuplicateOrder(UsageError):
+    """An order was placed under an id that another order of this book has, or had lately; nothing was done.
+
+    Attributes:
+        market: The book.
+        order_id: The id.
+    """
+
+    def __init__(self, message: str, *, market: str, order_id: str) -> None:
+        """Keep what a handler may want besides the message."""
+        super().__init__(message)
+        self.market = market
+        self.order_id = order_id
 
 
 class UnknownEventType(UsageError):
@@ -173,6 +200,21 @@ class RateLimited(NotNow):
         self.retry_after = retry_after
 
 
+class TooSlow(NotNow):
+    """A subscriber did not read as fast as was published, and its queue is full: it is to subscribe anew.
+
+    Attributes:
+        name: The channel.
+        position: What it has read: the `gridsync.fanout.Position` to resume after.
+    """
+
+    def __init__(self, message: str, *, name: str, position: Any) -> None:  # noqa: ANN401 - of a wing above
+        """Keep what a handler may want besides the message."""
+        super().__init__(message)
+        self.name = name
+        self.position = position
+
+
 class WrongVersion(NotNow):
     """The stream is not at the version that the caller expected; nothing was appended.
 
@@ -188,6 +230,38 @@ class WrongVersion(NotNow):
         self.stream = stream
         self.expected = expected
         self.actual = actual
+
+
+class LogFull(NotNow):
+    """The log of an event store is at its cap, and somebody still needs the oldest events; nothing was appended.
+
+    Attributes:
+        name: The store.
+        partition: The partition whose log it is.
+        count: How many events were to be appended.
+        held: How many it holds; 0 if others took each room that was made.
+        cap: How many it may hold.
+        holder: Kind and name of who is furthest behind, as `EventStore.floor` has them; ``None`` if that is nobody.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        name: str,
+        partition: int,
+        count: int,
+        held: int = 0,
+        cap: int = 0,
+        holder: tuple[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.name = name
+        self.partition = partition
+        self.count = count
+        self.held = held
+        self.cap = cap
+        self.holder = holder
 
 
 class StaleState(NotNow):
@@ -245,6 +319,16 @@ class DeliveryLost(LeaseLost):
         name: The store and the group.
         fence: How often the event had been begun when this consumer got it, with that time.
         reason: How it was lost, in words.
+    """
+
+
+class Promoted(LeaseLost):
+    """A mirror was promoted: it takes events of its own, and nothing is written to it for the store that it mirrored.
+
+    Attributes:
+        name: The store.
+        fence: The epoch that began with the promotion.
+        reason: How it was noticed.
     """
 
 
@@ -319,6 +403,23 @@ class AuthenticationFailed(Misconfigured):
 
 class PermissionDenied(Misconfigured):
     """The ACL forbids this user the command, the key or the channel."""
+
+
+class ReadOnlyStore(Misconfigured):
+    """This copy of a store takes no events: it mirrors another one, or it was fenced; nothing was appended.
+
+    Attributes:
+        name: The store.
+        why: ``mirror``, ``fenced``, or ``superseded`` if another copy was promoted.
+        epoch: The promotions that this copy knows of.
+    """
+
+    def __init__(self, message: str, *, name: str, why: str, epoch: int) -> None:
+        """Keep what a handler may want besides the message."""
+        super().__init__(message)
+        self.name = name
+        self.why = why
+        self.epoch = epoch
 
 
 class TLSFailed(Misconfigured):

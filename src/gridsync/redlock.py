@@ -15,10 +15,11 @@ from gridsync._io.aio import AsyncIO
 from gridsync._io.route.primary import Primary
 from gridsync._io.stays import Stays
 from gridsync._io.sync import SyncIO
+from gridsync._opened import Opened, chosen_settings
 from gridsync._units import seconds
 from gridsync._worlds import ForTasks, ForThreads
 from gridsync.errors import UsageError
-from gridsync.grid import HEALTH_LEAST_S, _Opened, _settings
+from gridsync.grid import HEALTH_LEAST_S
 from gridsync.health import Health, Item
 from gridsync.locks import AsyncQuorumLock, QuorumLock
 from gridsync.locks._masters import Master, Masters
@@ -90,11 +91,11 @@ class _Members:
     ) -> None:
         if isinstance(urls, str):
             raise UsageError(f"a Redlock takes a list of URLs, one of each master, not the text {urls!r:.100}")
-        self.settings = [_settings(url, namespace, settings) for url in urls]
+        self.settings = [chosen_settings(url, namespace, settings) for url in urls]
         self.credentials = credentials
         self.ttl_max_s = seconds(max_ttl, "max_ttl", least=0.01)
         self.timeout_s = None if master_timeout is None else seconds(master_timeout, "master_timeout", least=0.001)
-        self.opened: list[_Opened] = []
+        self.opened: list[Opened] = []
 
     def open(self) -> None:
         """Look at the addresses; starts embedded servers.
@@ -104,7 +105,7 @@ class _Members:
         """
         try:
             for settings in self.settings:
-                self.opened.append(_Opened(settings, self.credentials, []))
+                self.opened.append(Opened(settings, self.credentials, []))
             self._check()
         except BaseException:
             self.close()

@@ -6,7 +6,7 @@ Every value can also be given by name: ``Settings(redis_url="redis://…")``.  A
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -22,13 +22,20 @@ __all__ = ["Settings"]
 class Settings(BaseSettings):
     """What a `Grid` needs to know; each field's variable is its name in capitals."""
 
-    model_config = SettingsConfigDict(env_prefix="", extra="forbid", frozen=True, validate_default=True)
+    model_config: ClassVar[SettingsConfigDict] = SettingsConfigDict(
+        env_prefix="", extra="forbid", frozen=True, validate_default=True
+    )
 
     redis_url: str = Field(
         "embedded://",
         min_length=1,
         description="Where the server is: redis://, rediss://, valkey://, valkeys://, redis+sentinel://, "
         "redis+cluster://, unix:// or embedded://",
+    )
+    redis_password_file: str | None = Field(
+        None,
+        min_length=1,
+        description="where the password of the URL's user is, read anew for each connection; one in the URL wins",
     )
     redis_pool_size: int = Field(20, ge=1, le=10_000, description="most connections of a sync Grid")
     redis_connection_timeout: float = Field(

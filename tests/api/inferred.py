@@ -4,7 +4,9 @@ from typing import Annotated, Any, Literal, assert_type
 
 from pydantic import BaseModel, Field
 
+import gridsync
 from gridsync import AsyncGrid, Grid
+from gridsync.cache import AsyncCache, Cache, Space
 from gridsync.streams import AsyncEventStore, EventStore
 
 
@@ -34,3 +36,18 @@ def the_store_knows_its_models(grid: Grid, aio: AsyncGrid) -> None:
     assert_type(aio.events("batteries", Either), AsyncEventStore[Charged | Discharged])
     for recorded in grid.events("batteries", Charged).read("battery-7"):
         assert_type(recorded.event, Charged)
+
+
+def a_cache_knows_its_values(grid: Grid, aio: AsyncGrid) -> None:
+    """`Space` passes its model on, a union or a container too."""
+    assert_type(Space("charges", Charged), Space[Charged])
+    assert_type(Space("charges", Charged | None), Space[Charged | None])
+    assert_type(Space("charges", list[Charged]), Space[list[Charged]])
+    assert_type(grid.cache(Space("charges", Charged)), Cache[Charged])
+    assert_type(grid.cache(Space("charges", Charged)).get("battery-7"), Charged | None)
+    assert_type(aio.cache(Space("kWh", int)), AsyncCache[int])
+
+
+def a_misspelt_name_is_found() -> object:
+    """Were it not, the ignored error would be an unused one, which is an error too."""
+    return gridsync.Gird  # type: ignore[attr-defined]

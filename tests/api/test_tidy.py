@@ -37,7 +37,10 @@ WORLD = frozenset({
 })
 # fmt: on
 """Clients, clocks, loops, threads and random sources."""
-MAY_TOUCH_THE_WORLD = ("_io", "_embedded", "embedded", "grid", "redlock", "testing", "cli", "contrib")
+MAY_TOUCH_THE_WORLD = (
+    *("_io", "_embedded", "embedded", "_opened", "_client"),
+    *("grid", "redlock", "testing", "ops", "cli", "contrib"),
+)
 
 BELOW = {
     "errors": (),
@@ -51,8 +54,18 @@ BELOW = {
     "health": (),
     "_checkup": ("_io", "health"),
     "_audit": ("_io", "_checkup"),
-    "grid": ("errors", "_units", "_worlds", "_io", "settings", "embedded", "_audit", "_checkup", "health", *PRIMITIVES),
-    "redlock": ("errors", "_units", "_worlds", "_io", "settings", "grid", "health", *PRIMITIVES),
+    "_opened": ("_io", "settings", "embedded", "_audit"),
+    "_client": ("_io", "settings"),
+    "_factories": ("errors", "_units", "_io", "settings", *PRIMITIVES),
+    "grid": (
+        *("errors", "_units", "_worlds", "_io", "settings", "embedded", "_checkup", "health"),
+        *("_opened", "_client", "_factories"),
+    ),
+    "redlock": ("errors", "_units", "_worlds", "_io", "settings", "_opened", "grid", "health", *PRIMITIVES),
+    "ops": (
+        *("errors", "_units", "_io", "settings", "_embedded", "embedded", "_opened", "_client", "grid", "health"),
+        *PRIMITIVES,
+    ),
 }
 """Which parts a part may import besides itself; `testing`, `cli` and `contrib` stand on top and may import all."""
 
@@ -172,6 +185,16 @@ def test_a_part_of_scripts_is_included_and_touches_no_argument(path: Path):
     assert source.startswith("-- What ")
     assert "\n-- Before: " in source
     assert not re.search(r"\b(KEYS|ARGV)\b", code(source))
+
+
+def test_scripts_borrow_parts_of_another_wing_only_to_append_events():
+    """Their Python does not know each other; what a book appends is written as the store writes it."""
+    borrowed = {
+        (part(path), found)
+        for path in (*SCRIPTS, *PARTS)
+        for found in re.findall(r"^-- include /(\w+)/", path.read_text(), re.MULTILINE)
+    }
+    assert borrowed <= {("market", "streams")}
 
 
 @pytest.mark.parametrize("path", [*SCRIPTS, *PARTS], ids=label)

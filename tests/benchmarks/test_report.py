@@ -71,6 +71,13 @@ def test_the_readme_tells_the_figures_of_the_file() -> None:
     assert report.headlines(rows) in (root / "README.md").read_text()
 
 
+def test_the_benchmarks_page_has_every_figure_of_the_file() -> None:
+    """`python -m benchmarks --table` prints what belongs there."""
+    root = Path(__file__).parents[2]
+    rows = json.loads((root / "benchmarks/results.json").read_text())["rows"]
+    assert f"\n{report.table(rows, ROWS)}```\n" in (root / "docs/benchmarks.md").read_text()
+
+
 def test_every_headline_is_measured() -> None:
     measured = {(row.name, peer.package) for row in ROWS.values() for peer in row.peers}
     assert {(each.row, each.peer) for each in report.HEADLINES} <= measured
@@ -134,19 +141,24 @@ def test_every_target_has_its_row() -> None:
         ("lock-contended-8", "python-redis-lock"): 2.0,
         ("aio-cache-get-100", "aiocache"): 5.0,
         ("aio-cache-get-100", "cashews"): 5.0,
+        ("fanout-1000", "channels-redis"): 5.0,
         ("aio-append-100", "redis"): 1.7,
         ("aio-append-100", "redis-benchmark"): 0.7,
         ("aio-append-10", "redis-benchmark"): 0.8,
         ("consume-aio", "faststream"): 10.0,
         ("consume-ordered", "unordered"): 0.7,
+        ("consume-commit", "redis"): 0.7,
         ("event-growth", "1,000 events"): 1.25,
         ("event-growth-page", "1,000 events"): 1.25,
+        ("orderbook", "redis-benchmark"): 0.7,
     }
 
 
 def test_every_limit_has_its_row() -> None:
     limits = {row.name: [(limit.value, limit.worst) for limit in row.limits] for row in ROWS.values() if row.limits}
     assert limits == {
+        "near-cache-reads": [(1_000_000, False)],
+        "aio-near-cache-reads": [(1_000_000, False)],
         "cache-loads-per-expiry": [(1.0, True)],
         "sync-sentinel-failover-s": [(0.5, False), (0.5, True)],
         "aio-sentinel-failover-s": [(0.5, False), (0.5, True)],
@@ -158,7 +170,11 @@ def test_every_limit_has_its_row() -> None:
         "limiter-leased": [(500_000, False)],
         "aio-append-10": [(70_000, False)],
         "event-latency-p50-ms": [(2.0, False)],
+        "orderbook": [(20_000, False)],
+        "orderbook-p99-us": [(1000.0, False)],
         "event-latency-p99-ms": [(10.0, False)],
+        "replication": [(20_000, False)],
+        "replication-lag-s": [(1.0, False)],
         "event-bytes": [(2.6 * 264, False)],
         "event-bytes-link": [(1.6 * 264, False)],
         "limiter-bytes-100": [(2048.0, True)],
@@ -171,4 +187,5 @@ def test_every_limit_has_its_row() -> None:
         "lock-waiter-server-bytes-many": [(512.0, False)],
         "lock-killed-holder-ms": [(50.0, False), (50.0, True)],
         "lock-fairness-24": [(1.2, False)],
+        "top-server-cost": [(1.0, False)],
     }

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -203,7 +204,8 @@ async def test_a_cache_counts(grid: Opened):
         {"early": True},
         {"jitter": 0.6},
         {"version": 0},
-        {"on_error": "stale"},
+        {"on_error": "wait"},
+        {"timeout": 0},
     ],
     ids=str,
 )
@@ -240,6 +242,28 @@ class Shouting:
 
     def loads(self, data: bytes) -> str:
         return data.decode()
+
+
+class Packing:
+    """A codec whose library raises what is no ValueError."""
+
+    def dumps(self, value: str) -> bytes:
+        return zlib.compress(value.encode())
+
+    def loads(self, data: bytes) -> str:
+        return zlib.decompress(data).decode()
+
+
+async def test_what_another_codec_wrote_is_loaded_again(grid: Opened, caplog: pytest.LogCaptureFixture):
+    """Each request for it would fail until its ttl is over, after an update that was only to save memory."""
+    before, cache = grid.cache(Space("page", str)), grid.cache(Space("page", str, codec=Packing()))
+    await before.set("k", "old")
+    for _ in range(2):
+        assert await cache.get("k") is None
+        assert await cache.get_many(["k"]) == {}
+    assert caplog.text.count("cache 'page': what cannot be read counts as missing: error(") == 1
+    assert await cache.get_or_load("k", cache.function(lambda: "new")) == "new"
+    assert await cache.get("k") == "new"
 
 
 async def test_a_codec_of_ones_own_is_used(grid: Opened):

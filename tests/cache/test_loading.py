@@ -14,10 +14,11 @@ from gridsync import AsyncGrid, Grid
 from gridsync.cache import Space, Warmed
 from gridsync.errors import OutcomeUnknown, Unavailable, UsageError
 from gridsync.testing.proxy import FaultProxy
+from tests.cache.conftest import in_a_thread
 from tests.wire.fake import soon
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import redis
 
@@ -198,6 +199,65 @@ async def test_a_loader_that_asks_for_its_own_value_is_told_so(grid: Opened):
         await cache.get_or_load("k", again)
 
 
+@pytest.mark.any_server
+async def test_loaders_that_ask_for_each_other_are_told_so(grid: Opened):
+    """They would wait for each other for ever, and hold up whoever asks for one of the two values."""
+    cache = grid.cache(PRICES)
+
+    async def ask(key: str, other: str) -> int:
+        if type(cache.cache).__name__ == "Cache":
+            return await cache.get_or_load(key, lambda: cache.cache.get_or_load(other, lambda: cache.cache.get_or_load(
+                key, lambda: 1)))  # fmt: skip
+
+        async def here() -> int:
+            value: int = await cache.cache.get_or_load(key, there)
+            return value
+
+        async def there() -> int:
+            value: int = await cache.cache.get_or_load(other, here)
+            return value
+
+        return await here()
+
+    with pytest.raises(UsageError, match="asks for that very value"):
+        await ask("a", "b")
+
+
+@pytest.mark.any_server
+def test_threads_whose_loaders_wait_for_each_other_are_told_so(flushed: RedisServer):
+    with Grid(flushed.url, namespace="test", audit=False) as grid:
+        cache, both, outcomes = grid.cache(PRICES), threading.Barrier(2), []
+
+        def ask(key: str, other: str) -> None:
+            def loader() -> int:
+                both.wait(PATIENCE_S)
+                return cache.get_or_load(other, lambda: 1)
+
+            try:
+                outcomes.append(cache.get_or_load(key, loader))
+            except UsageError as error:
+                outcomes.append(error)
+
+        threads = [threading.Thread(target=ask, args=keys) for keys in (("a", "b"), ("b", "a"))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert any("asks for that very value" in str(each) for each in outcomes)
+
+
+async def test_who_waited_for_a_load_may_change_what_it_got(grid: Opened):
+    """Whoever was there at the same moment would see the change: wrong data, and only under load."""
+    source, cache = Source(held=True), grid.cache(Space("draft", list[int]))
+    callers = [asyncio.ensure_future(cache.get_or_load("k", cache.function(lambda: [source()]))) for _ in range(5)]
+    await in_a_thread(source.begun.wait, PATIENCE_S)
+    source.go.set()
+    for number, found in enumerate(await asyncio.gather(*callers)):
+        assert found == [1]
+        found.append(number)
+    assert await cache.get("k") == [1]
+
+
 async def test_a_cancelled_caller_does_not_end_the_load_for_the_others(flushed: RedisServer):
     async with AsyncGrid(flushed.url, namespace="test", audit=False) as grid:
         cache, go, begun = grid.cache(PRICES), asyncio.Event(), asyncio.Event()
@@ -234,6 +294,20 @@ async def test_a_fleet_that_warms_loads_each_key_once(open_grid: OpenGrid):
     assert set(done) <= set(told)
 
 
+async def test_a_generator_of_keys_is_gone_through_by_one_at_a_time(grid: Opened):
+    """It may read them from a database, row by row; no generator runs in two threads at once."""
+    cache, inside = grid.cache(PRICES), threading.Semaphore(1)
+
+    def keys() -> Iterator[str]:
+        for number in range(100):
+            assert inside.acquire(blocking=False)
+            threading.Event().wait(0.001)  # lets go of the interpreter, as any input does
+            inside.release()
+            yield str(number)
+
+    assert await cache.warm(keys(), cache.function(lambda _: 1), concurrency=8) == Warmed(loaded=100)
+
+
 async def test_warming_goes_on_after_a_loader_that_raises(grid: Opened):
     cache = grid.cache(PRICES)
 
@@ -259,6 +333,48 @@ async def test_without_its_server_a_cache_computes(open_grid: OpenGrid, flushed:
         with pytest.raises(Unavailable):
             await cache.invalidate("t")
         assert cache.stats().degraded >= 4
+
+
+@pytest.mark.any_server
+async def test_a_server_that_froze_costs_a_call_what_the_cache_was_told_and_no_more(
+    open_grid: OpenGrid, flushed: RedisServer
+):
+    """A page that reads from a cache would be gone for as long as the server; or, request after request, for longer."""
+    with FaultProxy(flushed.url) as proxy:
+        grid = await open_grid(proxy.url, redis_command_timeout=200)
+        cache, patient = grid.cache(Space("price", int, timeout=0.2)), grid.cache(PRICES)
+        await patient.set("k", 5)
+        source = Source()
+        calls: dict[str, tuple[Callable[[], Any], object]] = {
+            "get": (lambda: cache.get("k"), None),
+            "get_many": (lambda: cache.get_many(["k"]), {}),
+            "set": (lambda: cache.set("k", 6, tags=["t"]), False),
+            "load": (lambda: load(cache, source), 1),
+            "load with tags": (lambda: load(cache, source, tags=["t"]), 1),
+        }
+        proxy.blackhole()
+        async with asyncio.timeout(100):
+            for number, (call, wanted) in enumerate(calls.values(), 1):
+                assert await call() == wanted
+                assert cache.stats().degraded == number, "it asked again"
+        proxy.heal()
+
+
+@pytest.mark.any_server
+async def test_a_server_that_froze_during_a_load_is_asked_no_more(open_grid: OpenGrid, flushed: RedisServer):
+    with FaultProxy(flushed.url) as proxy:
+        grid = await open_grid(proxy.url, redis_command_timeout=200)
+        cache = grid.cache(Space("price", int, timeout=3))
+        await grid.cache(PRICES).set("other", 5)
+
+        def last_words() -> int:
+            proxy.blackhole()
+            return 7
+
+        async with asyncio.timeout(100):
+            assert await load(cache, last_words, tags=["t"]) == 7
+        assert cache.stats().degraded <= 1
+        proxy.heal()
 
 
 async def test_without_its_server_a_cache_raises_if_it_was_told_to(open_grid: OpenGrid, flushed: RedisServer):
@@ -297,14 +413,38 @@ def test_a_function_is_answered_from_the_cache(flushed: RedisServer):
         assert calls[3:] == ["other", "other"]
         with pytest.raises(UsageError, match="make no key"):
             other(object())  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match="name its parameters"):
-            cache.cached("{nobody}")(price)
+        for key in ("{nobody}", "{market}{hour}", "{market"):
+            with pytest.raises(UsageError, match="name its parameters"):
+                cache.cached(key)(price)
 
         async def coroutine() -> int:
             return 1
 
         with pytest.raises(UsageError, match="AsyncCache"):
             cache.cached()(coroutine)  # type: ignore[arg-type]
+
+
+@pytest.mark.any_server
+def test_other_arguments_never_make_the_same_key(flushed: RedisServer):
+    """One tenant would read the values of another, whose name he chose."""
+    with Grid(flushed.url, namespace="test", audit=False) as grid:
+        cache = grid.cache(Space("document", str))
+
+        @cache.cached("{tenant}:{name}")
+        def document(tenant: str, name: str) -> str:
+            return f"{tenant} | {name}"
+
+        asked = [("a", "b:c"), ("a:b", "c"), ("a%3Ab", "c"), ("a%3A", "b:c"), ("a", "b%c"), ("{name}", "{tenant}")]
+        for _ in range(2):
+            assert [document(*arguments) for arguments in asked] == [" | ".join(arguments) for arguments in asked]
+        assert cache.stats().loads == len(asked)
+
+        @cache.cached("of {tenant}")
+        def tenant_of(tenant: str) -> str:
+            return tenant
+
+        assert tenant_of("a:b%c d") == "a:b%c d"
+        assert cache.get("of a:b%c d") == "a:b%c d"
 
 
 async def test_a_coroutine_function_is_answered_from_the_cache(flushed: RedisServer):

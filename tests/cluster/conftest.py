@@ -11,6 +11,7 @@ from gridsync._io.aio import AsyncIO
 from gridsync.testing.cluster import RedisCluster
 from gridsync.testing.leaks import leaked_keys
 from gridsync.testing.servers import ServerKind, server_kinds
+from tests.as_app import AppCluster
 from tests.wire.world import KINDS, World
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ MGET = Command("mget", Category.READ, ("MGET",))
 @pytest.fixture(scope="session", params=server_kinds(), ids=str)
 def cluster(request: pytest.FixtureRequest) -> Iterator[RedisCluster]:
     kind: ServerKind = request.param
-    with RedisCluster(kind) as running:
+    with AppCluster(kind) if request.config.option.as_app else RedisCluster(kind) as running:
         yield running
 
 

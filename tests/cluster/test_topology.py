@@ -45,8 +45,14 @@ def test_a_url_that_cannot_be_used_says_why(url: str, why: str):
         parse(url, connect_timeout=1.0)
 
 
+def seeded(cluster: RedisCluster, port: int) -> str:
+    """Return the URL of *cluster* with another seed before the others."""
+    first = cluster.nodes[0]
+    return cluster.url.replace(f"{first.host}:{first.port}", f"127.0.0.1:{port},{first.host}:{first.port}", 1)
+
+
 async def test_a_seed_that_is_away_is_passed_over(world: World, flushed: RedisCluster):
-    io = world.io(flushed.url.replace("://", f"://127.0.0.1:{free_port()},"))
+    io = world.io(seeded(flushed, free_port()))
     await world.do(io.connect)
     await run(io, SET, ("a",), ("v", "PX", 60_000))
     assert await run(io, GET, ("a",)) == b"v"
@@ -68,12 +74,28 @@ async def test_a_seed_that_is_away_is_passed_over(world: World, flushed: RedisCl
 async def test_a_node_that_tells_nonsense_of_the_slots_is_passed_over(world: World, flushed: RedisCluster, told: bytes):
     """A proxy, or something else that speaks RESP: the error was a bare ValueError, and the good node was not asked."""
     with FakeServer(lambda peer, _: peer.send(told)) as strange:
-        io = world.io(flushed.url.replace("://", f"://127.0.0.1:{strange.port},"))
+        io = world.io(seeded(flushed, strange.port))
         await world.do(io.connect)
         await run(io, SET, ("a",), ("v", "PX", 60_000))
         assert strange.requests
         with pytest.raises(Unavailable, match=f"127.0.0.1:{strange.port}.*which is no slot table"):
             await world.do(world.io(f"redis+cluster://127.0.0.1:{strange.port}").connect)
+
+
+@pytest.mark.any_server
+async def test_a_primary_that_is_away_keeps_nobody_from_the_others():
+    """A service that starts meanwhile works on what the others have; that of the first slot was asked alone."""
+    with RedisCluster(options={"cluster-require-full-coverage": "no"}) as cluster:
+        first = cluster.owner(0)
+        slots = ((name, key_slot(f"{{gridsync:lock:{name}}}".encode())) for name in "abcdefgh")
+        elsewhere = next(name for name, slot in slots if cluster.owner(slot) is not first)
+        first.kill()
+        with Grid(cluster.url) as grid:
+            lease = grid.lock(elsewhere, ttl=60).try_acquire()
+            assert lease is not None
+            async with AsyncGrid(cluster.url) as tasks:
+                assert await tasks.lock(elsewhere, ttl=60).try_acquire() is None
+            lease.release()
 
 
 async def test_without_connect_the_first_command_finds_its_way(world: World):

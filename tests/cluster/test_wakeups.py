@@ -206,7 +206,7 @@ async def test_a_channel_that_is_forbidden_says_so_at_once(world: World, flushed
     rights = ("on", ">secret", "~{other:*", "&{other:*", "+@all")
     for node in flushed.nodes:
         node.command("ACL", "SETUSER", "app", *rights)
-    io = world.io(flushed.url.replace("://", "://app:secret@"))
+    io = world.io(flushed.url_for("app", "secret"))
     ear = ear_of(io, tag_of("job"))
     with pytest.raises(PermissionDenied, match="the subscription to"):
         await ear_do(world, ear, "open")

@@ -6,6 +6,8 @@ import pytest
 from gridsync.testing.servers import server_kinds
 from tests.streams.conftest import raw, world
 from tests.streams.test_aggregate import test_a_snapshot_saves_reading, test_many_at_once_all_get_their_turn
+from tests.streams.test_archive import test_each_partition_has_its_own_files
+from tests.streams.test_cap import test_each_partition_has_its_share, test_no_group_is_given_up_in_vain
 from tests.streams.test_commit import (
     test_a_commit_answers_for_each_stream,
     test_of_many_that_depend_on_the_same_streams_one_wins,
@@ -24,6 +26,11 @@ from tests.streams.test_delivery import (
     test_a_handler_that_runs_again_changes_nothing,
     test_who_was_ousted_writes_nothing_and_is_told,
 )
+from tests.streams.test_erase import (
+    test_it_is_erased_in_its_partition,
+    test_nothing_that_was_decided_on_it_is_written_and_versions_go_on,
+)
+from tests.streams.test_keeper import test_each_partition_keeps_its_share_and_has_a_turn_of_its_own
 from tests.streams.test_links import test_a_log_of_links_reads_as_a_log_of_copies_does
 from tests.streams.test_look import test_a_group_says_how_far_it_has_got, test_a_store_says_what_it_holds
 from tests.streams.test_ordered import (
@@ -31,6 +38,11 @@ from tests.streams.test_ordered import (
     test_what_failed_holds_back_the_rest_of_its_stream_and_comes_again_in_order,
     test_what_is_there_is_handled_in_order_stream_by_stream,
     test_who_has_what_can_be_seen,
+)
+from tests.streams.test_outbox import (
+    test_each_partition_that_sends_and_each_that_gets_is_told,
+    test_other_partitions_are_reached_like_another_store,
+    test_what_is_sent_is_there_once_and_in_order,
 )
 from tests.streams.test_partitions_read import (
     test_a_running_projection_follows_all_partitions_and_counts_once,
@@ -42,6 +54,10 @@ from tests.streams.test_projection import (
     test_a_view_and_its_checkpoint_go_together,
     test_it_goes_on_until_it_is_stopped,
     test_several_that_run_it_count_every_event_once,
+)
+from tests.streams.test_retention import (
+    test_a_group_that_nobody_consumes_any_more_can_be_given_up,
+    test_projections_and_registered_readers_keep_what_they_have_not_had,
 )
 from tests.streams.test_store import (
     test_an_append_answers_with_version_and_position,

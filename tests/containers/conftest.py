@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import time
 import warnings
 from contextlib import ExitStack, closing, suppress
@@ -18,8 +20,10 @@ from redis.retry import Retry
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 
+from gridsync.ops.layout import Layout
 from gridsync.testing._certificates import write_certificates
 from gridsync.testing.servers import free_port
+from tests.containers.composing import compose_commands
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,3 +135,16 @@ def certificates(tmp_path: Path) -> Path:
     """A directory with an authority and a server certificate for 127.0.0.1."""
     write_certificates(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """What `gridsync setup` writes, for the oldest server, so for any."""
+    if not compose_commands():
+        pytest.skip("no compose is installed")
+    folder = tmp_path / "gridsync"
+    command = ["setup", str(folder), "--server", "redis-7.0", "--maxmemory", "256mb", "--cache-maxmemory", "64mb"]
+    if os.geteuid() == 0:
+        command += ["--owner", "999:1000"]
+    subprocess.run([sys.executable, "-m", "gridsync.cli", *command], check=True, capture_output=True)
+    return Layout(folder)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import docker
 import pytest
 from pydantic import BaseModel
 
 from gridsync import AsyncGrid, AuthenticationFailed, Grid, OutcomeUnknown, TLSFailed, Unavailable
+from tests.wire.fake import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from gridsync.streams import Recorded
     from tests.containers.conftest import RedisInContainer
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     Start = Callable[..., RedisInContainer]
 
 pytestmark = pytest.mark.containers
+SERVE = Path(__file__).parents[2] / "docker" / "serve"
 
 
 class Ordered(BaseModel):
@@ -103,6 +107,29 @@ def test_a_password_opens_the_container_and_a_wrong_one_does_not(start_redis: St
         lease.check()
     with pytest.raises(AuthenticationFailed):
         Grid(running.url.replace("secret", "wrong"))
+
+
+def test_a_server_that_is_told_to_stop_while_it_looks_for_its_role_stops(image: str, tmp_path: Path):
+    """It became a server instead, which was killed after a minute: the shell is the container's first process."""
+    (tmp_path / "health").write_text("secret")
+    stub = tmp_path / "timeout"
+    stub.write_text("#!/bin/sh\nexec sleep 600\n")
+    stub.chmod(0o755)
+    bind = {
+        str(SERVE): {"bind": "/usr/local/bin/serve", "mode": "ro"},
+        str(stub): {"bind": "/usr/local/bin/timeout", "mode": "ro"},
+        str(tmp_path): {"bind": "/run/secrets", "mode": "ro"},
+    }
+    with closing(docker.from_env(timeout=120)) as engine:
+        running = engine.containers.run(
+            image, ["serve", "replicated"], hostname="redis-2", user="0", tmpfs={"/data": ""}, volumes=bind, detach=True
+        )
+        try:
+            eventually(lambda: "sleep 600" in str(running.top()))
+            running.stop(timeout=60)
+            assert running.wait()["StatusCode"] == 143
+        finally:
+            running.remove(force=True)
 
 
 async def test_tls_is_trusted_through_its_authority_only(start_redis: Start, certificates: Path):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 COMMAND = [sys.executable, "-m", "gridsync.cli", "demo"]
 
 
-def run(*options: str, path: Path | None = None, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def run(*options: str, path: Path | None = None, timeout: float = 110) -> subprocess.CompletedProcess[str]:
     """Run the demo to its end; *path* goes in front of the modules of all its processes."""
     env = {**os.environ, **({} if path is None else {"PYTHONPATH": str(path)})}
     return subprocess.run([*COMMAND, *options], capture_output=True, text=True, timeout=timeout, env=env, check=False)

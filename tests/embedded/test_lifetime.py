@@ -252,7 +252,7 @@ def test_a_user_at_the_door_of_a_dying_supervisor_tries_again(tmp_path: Path) ->
     """Otherwise who comes in the last moment would get a broken connection instead of a server."""
     with open_embedded(f"embedded://{tmp_path}") as server:
         os.kill(server.supervisor_pid, signal.SIGSTOP)
-        waiting = embedded._join_or_start(tmp_path, {}, private=False)
+        waiting = embedded._join_or_start(tmp_path, {}, None, private=False)
         assert waiting is not None
         kill(server.supervisor_pid)
         assert embedded._greeting(waiting, time.monotonic() + 20) is None
@@ -264,7 +264,7 @@ def test_a_user_let_in_and_never_greeted_tries_again(monkeypatch: pytest.MonkeyP
     """The same when the supervisor goes while its server is still loading."""
     script = 'case "$1" in --version) echo "Redis server v=8.0.0";; *) exec sleep 600;; esac'
     monkeypatch.setenv("GRIDSYNC_REDIS_SERVER", str(executable(tmp_path / "server", script)))
-    starter, other = (embedded._join_or_start(tmp_path, {}, private=False) for _ in range(2))
+    starter, other = (embedded._join_or_start(tmp_path, {}, None, private=False) for _ in range(2))
     assert starter is not None
     assert other is not None
     close(starter)

@@ -16,13 +16,14 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 SAYS = {
     "lock.py": ["lock 'report' still held", "fence is larger: True", "ten tasks counted to 10"],
     "limiter.py": ["mail 3: sent, 0 left", "mail 4: not now", "at least 0.2 s: True, some were denied: True"],
+    "orderbook.py": ["buys 0.67 kWh of roof-1 at 0.074", "its events say: True", "7.50 kWh were sold in 75 trades"],
     "events.py": ["at version 2, expected 0", "it holds 650 Wh", "positions 1 to 100, 100 in all"],
 }
 
 
 def run(name: str, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *arguments], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, str(EXAMPLES / name), *arguments], capture_output=True, text=True, timeout=110, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
@@ -61,7 +62,7 @@ def test_a_gateway_under_load_admits_no_more_than_it_promised_and_its_keys_expir
 
 def test_the_load_sees_gateways_that_do_not_share_their_limits():
     """Else it would prove nothing: each of the two processes admits the whole limit."""
-    done = run_gateway("--seconds", "4", "--unshared")
+    done = run_gateway("--seconds", "0.5", "--unshared", "--market-window", "90")
     assert done.returncode == 1, done.stdout
     assert "✗ market" in done.stdout
     assert "✓ who waited as told got 30 of 30 answers" in done.stdout
@@ -82,9 +83,9 @@ def test_the_load_counts_only_what_surely_lies_in_one_window(monkeypatch: pytest
 
 
 @pytest.mark.timeout(300)
-def test_a_market_whose_processes_are_killed_balances_its_books_from_its_events():
+def test_a_ledger_whose_processes_are_killed_balances_its_books_from_its_events():
     with RedisServer(server_kinds()[0]) as server:
-        command = [sys.executable, str(EXAMPLES / "market" / "market.py"), server.url, "--orders", "20"]
+        command = [sys.executable, str(EXAMPLES / "ledger" / "ledger.py"), server.url, "--orders", "20"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
         assert [key for key in server.command("KEYS", "*") if server.command("TTL", key) == -1] == []
     assert (done.returncode, done.stdout.count("✓"), done.stdout.count("✗")) == (0, 7, 0), done.stdout + done.stderr

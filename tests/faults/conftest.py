@@ -10,12 +10,15 @@ import pytest
 
 from gridsync.testing.proxy import FaultProxy
 from gridsync.testing.recorder import Recorder
-from gridsync.testing.sentinels import SentinelSet
-from gridsync.testing.servers import RedisServer, server_kinds
+from gridsync.testing.servers import server_kinds
+from tests.as_app import AppServer, AppSet
 from tests.wire.world import KINDS, World
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from gridsync.testing.sentinels import SentinelSet
+    from gridsync.testing.servers import RedisServer
 
 SAVED = Path(".cache/faults")
 _failed = pytest.StashKey[bool]()
@@ -32,7 +35,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture
 def server() -> Iterator[RedisServer]:
     """A server of its own for each test, which loses nothing when it is killed."""
-    with RedisServer(options={"appendonly": "yes", "appendfsync": "always"}) as running:
+    with AppServer(server_kinds()[0], {"appendonly": "yes", "appendfsync": "always"}) as running:
         yield running
 
 
@@ -68,7 +71,7 @@ async def world(request: pytest.FixtureRequest, server: RedisServer) -> AsyncIte
 @pytest.fixture(scope="module", params=server_kinds()[:1], ids=str)
 def running(request: pytest.FixtureRequest) -> Iterator[SentinelSet]:
     """A primary, two replicas and three sentinels, for all quick tests."""
-    with SentinelSet(request.param) as started:
+    with AppSet(request.param) as started:
         yield started
 
 

@@ -28,13 +28,18 @@ CHILD = """
 import asyncio, sys, time
 from redis import Redis
 from gridsync import AsyncGrid, Grid
+from gridsync._io.keys import event_partitions
 from tests.streams.models import Order
 
 url, name, kind = sys.argv[1:]
-notes = Redis.from_url(url)
+leases = [keys.lease("billing") for keys in event_partitions("test", "orders", 6)]
+written = Redis.from_url(url).register_script('''
+  local late = redis.call('HGET', KEYS[2], 'm') ~= ARGV[1] and ' late' or ''
+  redis.call('RPUSH', KEYS[1], ARGV[1] .. ' ' .. ARGV[2] .. late)
+''')
 
 def note(recorded):
-    notes.rpush("notes", f"{name} {recorded.stream} {recorded.version}")
+    written(keys=["notes", leases[recorded.partition]], args=[name, f"{recorded.stream} {recorded.version}"])
 
 def handle(recorded):
     note(recorded)
@@ -59,11 +64,19 @@ else:
 
 
 def check_order(notes: list[bytes]) -> dict[str, int]:
-    """Check that each stream went on by one, or went back to repeat; returns how far each has got."""
+    """Check that each stream went on by one, or went back to repeat; returns how far each has got.
+
+    Who is stopped between the look at its lease and its note writes it when another has gone on: that one is late, and
+    says nothing about the order.  But it is the only one of its stream, for nothing more may begin.
+    """
     begun: dict[str, list[int]] = defaultdict(list)
+    was_late: dict[tuple[str, str], bool] = {}
     for note in notes:
-        _, stream, version = note.decode().split(" ")
-        begun[stream].append(int(version))
+        name, stream, version, *late = note.decode().split(" ")
+        assert not (late and was_late.get((name, stream))), f"{stream}: {name} began {version} after it was late"
+        was_late[name, stream] = bool(late)
+        if not late:
+            begun[stream].append(int(version))
     for stream, versions in begun.items():
         for before, after in itertools.pairwise([0, *versions]):
             assert after <= before + 1, f"{stream}: {after} began after {before}: {versions}"

@@ -63,12 +63,13 @@ def test_a_report_is_about_the_server_that_takes_the_writes(topology: str):
 async def test_sentinels_are_asked_whether_they_could_agree(kind: str):
     """A primary that works today is no comfort if nobody can replace it."""
     with SentinelSet(replicas=1, sentinels=3) as servers:
+        url = f"{servers.url}?sentinel_timeout=3"  # a machine that stalls makes no sentinel silent
 
         async def sentinels() -> Item:
             if kind == "sync":
-                with Grid(servers.url) as grid:
+                with Grid(url) as grid:
                     return (await asyncio.to_thread(grid.health, timeout=PATIENCE)).item("sentinels")
-            async with AsyncGrid(servers.url) as agrid:
+            async with AsyncGrid(url) as agrid:
                 return (await agrid.health(timeout=PATIENCE)).item("sentinels")
 
         found = await sentinels()

@@ -42,6 +42,15 @@ class Look:
         """Tell whether nobody holds it or waits for it."""
         return not self._server.command("EXISTS", KEYS.state, KEYS.queue, KEYS.alive)
 
+    def left_ms(self) -> int:
+        """Return how much longer the server keeps it."""
+        left: int = self._server.command("PTTL", KEYS.state)
+        return left
+
+    def age(self, left_ms: int) -> None:
+        """Let it be as if only *left_ms* were left, however long it was taken for."""
+        self._server.command("PEXPIRE", KEYS.state, left_ms)
+
     def take_away(self) -> None:
         """Do what an eviction or an operator does."""
         self._server.command("DEL", KEYS.state)

@@ -65,7 +65,7 @@ async def test_a_coroutine_function_runs_inside_the_lock(agrid: AsyncGrid, look:
 
 
 async def test_a_coroutine_function_whose_lease_is_lost_is_cancelled(agrid: AsyncGrid, look: Look):
-    @agrid.lock("job", ttl=0.5)
+    @agrid.lock("job", ttl=3.0)
     async def settle() -> None:
         look.take_away()
         await asyncio.sleep(60)

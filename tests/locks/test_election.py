@@ -151,7 +151,7 @@ async def test_a_deposed_leader_stops_and_campaigns_again(world: World, flushed:
                 term.check()  # raises when the watchdog has noticed
                 threading.Event().wait(0.01)
 
-    await world.ended(asyncio.create_task(led(world, election(world, ttl=0.6), body, terms=2)), 30)
+    await world.ended(asyncio.create_task(led(world, election(world, ttl=3.0), body, terms=2)), 30)
     assert len(terms) == 2
     assert terms[1] > terms[0]
 
@@ -159,7 +159,7 @@ async def test_a_deposed_leader_stops_and_campaigns_again(world: World, flushed:
 async def test_a_deposed_task_is_cancelled(flushed: RedisServer):
     tasks = World("asyncio", flushed.url)
     terms: list[int] = []
-    async with aclosing(election(tasks, ttl=0.6).lead()) as leading:
+    async with aclosing(election(tasks, ttl=3.0).lead()) as leading:
         async for term in leading:
             terms.append(term.term)
             async with term:
@@ -197,17 +197,20 @@ async def test_a_candidate_outlives_an_outage(world: World, flushed: RedisServer
 async def test_a_leader_whose_work_ends_in_an_outage_campaigns_again(world: World, flushed: RedisServer):
     """It cannot resign, so the term ends with its lease; the loop goes on, for a server that is away is no end."""
     with FaultProxy(flushed.url) as proxy:
-        candidate = world.locks("Election", world.io(proxy.url, timeout=0.3), "auctioneer", ttl=1.0)
+        io = world.io(proxy.url)
+        candidate = world.locks("Election", io, "auctioneer", ttl=2.0)
         terms: list[Any] = []
 
         def body(term: Any) -> None:  # noqa: ANN401
             terms.append(term)
             if len(terms) == 1:
+                io._timeout = 0.3
                 proxy.refuse()
                 proxy.cut()
 
         leading = asyncio.create_task(led(world, candidate, body, terms=2))
         await soon(lambda: leading.done() or (terms and terms[0].lease._hold.asked > 1))
+        io._timeout = 5.0
         proxy.heal()
         await world.ended(leading, 30)
         assert terms[0].term < terms[1].term

@@ -24,11 +24,11 @@ EACH = [(way, part) for way in WAYS for part in (type(keys(way))._fields)]
 @pytest.mark.parametrize(("way", "part"), EACH, ids=[f"{way}-{part}".replace(" ", "-") for way, part in EACH])
 async def test_a_key_that_was_evicted_stops_nobody(world: World, flushed: RedisServer, way: str, part: str):
     """The holder learns of it if nobody else knows that it holds; both who wait come in, and the queue is empty."""
-    held = await world.do(taker(world, way, ttl=2.0).acquire)
+    held = await world.do(taker(world, way, ttl=3.0).acquire)
     waiting: list[asyncio.Task[Any]] = []
 
     async def turn() -> bool:
-        lease = await world.do(taker(world, rival(way), ttl=2.0).acquire, timeout=20)
+        lease = await world.do(taker(world, rival(way), ttl=3.0).acquire, timeout=20)
         released: bool = await world.do(lease.release)
         return released
 

@@ -115,7 +115,7 @@ async def test_a_foreign_value_is_an_error_at_once_or_no_matter(
         taken = taker(world, way, world.io(proxy.url, timeout=20.0))
         refusal = ""
         try:
-            lease = await world.ended(world.start(taken.acquire, timeout=0.3))
+            lease = await world.ended(world.start(taken.acquire, timeout=10))
             await world.do(lease.release)
         except ServerError as error:
             refusal = error.code

@@ -42,7 +42,7 @@ async def test_a_request_that_comes_after_its_caller_gave_up_holds_nothing(
     with FaultProxy(flushed.url) as proxy:
         proxy.on(Break.REQUEST, script.sha, times=1000)
         with pytest.raises(OutcomeUnknown):
-            await world.do(taker(world, way, world.io(proxy.url, timeout=0.5)).acquire, timeout=5)
+            await world.do(taker(world, way, await world.hasty(proxy.url, 1.0)).acquire, timeout=5)
         await soon(lambda: flushed.command("PTTL", keys(way).gone) > 0)
         assert flushed.command("ZCARD", keys(way).gone) == 1
         late = [words for words in proxy.requests("EVALSHA") if words[1] == script.sha.encode()]

@@ -8,13 +8,13 @@ import asyncio
 import contextlib
 import logging
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from gridsync.errors import LeaseLost, UsageError
 from gridsync.locks import AsyncLock, Lock
+from tests.locks.ways import renew_now
 from tests.wire.fake import eventually, soon
 from tests.wire.world import NAMESPACE, NOWHERE, World
 
@@ -38,7 +38,7 @@ async def aio(flushed: RedisServer) -> AsyncIterator[AsyncIO]:
 
 
 def job(io: Any, name: str = "job", **options: Any) -> AsyncLock:  # noqa: ANN401 - a driver; any option
-    return AsyncLock(io, NAMESPACE, name, **{"ttl": 1.5, **options})
+    return AsyncLock(io, NAMESPACE, name, **{"ttl": 3.0, **options})
 
 
 async def test_a_block_whose_lease_is_lost_is_cancelled(aio: AsyncIO, look: Look):
@@ -271,7 +271,7 @@ async def test_on_lost_is_called_once_with_what_was_lost(world: World, look: Loo
     told: list[tuple[LeaseLost, str]] = []
     kind: Callable[..., Any] = Lock if world.kind == "sync" else AsyncLock
     lock = kind(
-        world.io(), NAMESPACE, "job", ttl=1.5, on_lost=lambda loss: told.append((loss, threading.current_thread().name))
+        world.io(), NAMESPACE, "job", ttl=3.0, on_lost=lambda loss: told.append((loss, threading.current_thread().name))
     )
     lease = await world.do(lock.acquire)
     look.take_away()
@@ -302,14 +302,13 @@ async def test_what_on_lost_raises_is_logged_and_stops_no_watchdog(
     kind: Callable[..., Any] = Lock if world.kind == "sync" else AsyncLock
     io = world.io()
     other = await world.do(kind(io, NAMESPACE, "other", ttl=3.0).acquire)
-    lease = await world.do(kind(io, NAMESPACE, "job", ttl=1.5, on_lost=fail).acquire)
+    lease = await world.do(kind(io, NAMESPACE, "job", ttl=3.0, on_lost=fail).acquire)
     look.take_away()
     await soon(lease.lost.is_set)
     await soon(lambda: "ZeroDivisionError" in caplog.text)
     assert "fail" in caplog.messages[-1], "whose callback it was"
     assert "the lease of lock 'job'" in caplog.messages[-1]
-    until = time.monotonic() + 4.0
-    await soon(lambda: time.monotonic() > until)
+    await soon(renew_now(other))
     other.check()
     assert await world.do(other.release)
 
@@ -334,7 +333,7 @@ async def test_what_cannot_be_called_is_refused_before_a_loss(world: World):
 
 
 async def test_a_thread_waits_for_the_loss(world: World, look: Look):
-    lease = await world.do(world.lock(world.io(), ttl=1.5).acquire)
+    lease = await world.do(world.lock(world.io(), ttl=3.0).acquire)
     assert await world.do(lease.lost.wait, 0.001) is False
     waiting = world.start(lease.lost.wait, FOREVER_S)
     look.take_away()
@@ -345,8 +344,7 @@ async def test_a_thread_waits_for_the_loss(world: World, look: Look):
 async def test_a_blocked_loop_starves_no_renewal_and_a_loss_cancels_when_it_goes_on(aio: AsyncIO, look: Look):
     with pytest.raises(LeaseLost):
         async with job(aio, ttl=3.0) as lease:
-            until = time.monotonic() + 3.6
-            eventually(lambda: time.monotonic() > until)  # nothing else runs in the loop
+            eventually(renew_now(lease))  # nothing else runs in the loop
             lease.check()
             assert look.owner() == lease.owner
             look.take_away()

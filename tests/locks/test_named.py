@@ -21,8 +21,10 @@ CALLED = {"permits": "semaphore", "multi-lock": "lock", "unfair lock": "lock"}
 async def test_an_error_names_what_was_to_be_taken(world: World, way: str):
     """A log has the message and no traceback: which of a hundred locks was it?"""
     with FaultProxy(world.url) as proxy:
-        lock = taker(world, way, io=world.io(proxy.url, timeout=0.3))
+        io = world.io(proxy.url)
+        lock = taker(world, way, io=io)
         await world.do((await world.do(lock.acquire)).release)
+        io._timeout = 0.3
         await asyncio.to_thread(proxy.blackhole)
         more = " and 1 more" if way == "multi-lock" else ""
         for timeout in (0, 10):

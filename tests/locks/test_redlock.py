@@ -17,7 +17,7 @@ from gridsync import AsyncRedlock, Redlock
 from gridsync._io import load
 from gridsync._io.keys import wake_channel, wake_prefix
 from gridsync.errors import GridsyncError, LeaseLost, LockTimeout, Misconfigured, Unavailable, UsageError
-from gridsync.locks import _redlock
+from gridsync.locks import _hold, _redlock
 from gridsync.testing.checkers import mutual_exclusion
 from gridsync.testing.cluster import RedisCluster
 from gridsync.testing.proxy import Break, FaultProxy
@@ -302,7 +302,7 @@ async def _cycle(lock: Any) -> None:  # noqa: ANN401 - an AsyncQuorumLock
 async def test_a_lost_lease_cancels_its_block(masters: list[RedisServer]):
     async with AsyncRedlock([server.url for server in masters[:3]], **PATIENT) as redlock:
         with pytest.raises(LeaseLost, match="masters have its vote"):
-            await _overtaken(redlock.lock("job", ttl=2), masters[:2])
+            await _overtaken(redlock.lock("job", ttl=3), masters[:2])
         for server in masters[:2]:
             server.command("DEL", KEYS.state)
 
@@ -413,16 +413,19 @@ async def test_masters_that_were_just_started_grant_nothing_yet(make: Maker):
     with RedisServer() as a, RedisServer() as b, RedisServer() as c:
         side = await make([a, b, c], max_ttl=30)
         with pytest.raises(LockTimeout, match="0 of 3 masters voted for us"):
-            await side.do(side.lock().acquire, timeout=0.3)
+            await side.do(side.lock().acquire, timeout=1.0)
         assert owners([a, b, c]) == [None] * 3
 
 
-async def test_a_closed_redlock_says_so(make: Maker, masters: list[RedisServer]):
+async def test_a_closed_redlock_says_so_at_once(
+    make: Maker, masters: list[RedisServer], monkeypatch: pytest.MonkeyPatch
+):
     """Threads got a RuntimeError about futures, and tasks heard that the masters were away."""
     side = await make(masters[:3])
     lock = side.lock(ttl=1)
     lease = await side.do(lock.acquire)
     await side.do(side.redlock.close)
+    monkeypatch.setattr(_redlock, "PATIENCE_S", 600.0)  # nobody waits for what does not come back
     for call in (lock.acquire, lock.try_acquire, lease.release):
         with pytest.raises(UsageError, match=r"was closed; make a new one"):
             await side.do(call)
@@ -514,11 +517,13 @@ async def test_a_holder_is_revoked_on_a_majority_and_told_and_the_next_one_has_a
     assert await operator.do(heir.release) is True
 
 
-async def test_a_holder_that_does_not_listen_learns_of_it_with_its_renewal(make: Maker, masters: list[RedisServer]):
+async def test_a_holder_that_does_not_listen_learns_of_it_with_its_renewal(
+    make: Maker, masters: list[RedisServer], monkeypatch: pytest.MonkeyPatch
+):
     """It goes on to uphold its votes: no master gives them to it again."""
+    monkeypatch.setattr(_hold, "LISTEN_S", 600.0)
     side = await make(masters)
-    lease = await side.do(side.lock(ttl=2).acquire)
-    assert not lease._hold._heard
+    lease = await side.do(side.lock(ttl=3).acquire)
     assert await side.do(side.lock().force_release, "stop") > lease.fence
     await soon(lease.lost.is_set)
     assert not any(master.command("EXISTS", KEYS.state) for master in masters)
@@ -584,7 +589,7 @@ async def test_a_master_that_becomes_a_replica_is_named_with_what_to_do(
 
 async def test_a_master_that_becomes_a_node_of_a_cluster_is_named_with_what_to_do(make: Maker):
     with RedisServer(options=SURE) as a, RedisServer(options=SURE) as b, RedisServer(options=SURE) as c:
-        side = await make([a, b, c], master_timeout=0.5)
+        side = await make([a, b, c], master_timeout=1.0)
         await side.do((await side.do(side.lock().acquire)).release)
         for server in (b, c):
             server.command("FLUSHALL")

@@ -13,7 +13,8 @@ import pytest
 from gridsync.errors import LeaseLost, LockTimeout
 from gridsync.locks import AsyncLock, Lock, Semaphore, _again
 from gridsync.testing.proxy import FaultProxy
-from tests.wire.fake import soon
+from tests.locks.ways import renew_now
+from tests.wire.fake import eventually, soon
 from tests.wire.world import NAMESPACE, World
 
 if TYPE_CHECKING:
@@ -125,11 +126,11 @@ async def test_tasks_that_use_the_sync_lock_in_one_thread_are_told_apart(sio: Sy
 
 def test_a_handle_that_was_dropped_takes_nothing_from_who_enters_again(sio: SyncIO, look: Look):
     """Nobody keeps what `acquire` returns: the watchdog must not give back what is held by a later handle."""
-    lock = Lock(sio, NAMESPACE, "job", reentrant=True, ttl=2.0)
+    lock = Lock(sio, NAMESPACE, "job", reentrant=True)
     lock.acquire()
     gc.collect()
     lease = lock.acquire()
-    lease.lost.wait(2.4)
+    eventually(renew_now(lease))
     lease.check()
     assert look.owner() == lease.owner
     assert lease.release() is True
@@ -168,8 +169,8 @@ async def test_a_cancelled_inner_block_leaves_the_outer_one_its_lease(aio: Async
 async def test_a_loss_ends_inner_and_outer_block(aio: AsyncIO, look: Look):
     reached = []
     with pytest.raises(LeaseLost):  # noqa: PT012 - the blocks are what is tested
-        async with job(aio, ttl=0.5):
-            async with job(aio, ttl=0.5):
+        async with job(aio, ttl=3.0):
+            async with job(aio, ttl=3.0):
                 look.take_away()
                 await asyncio.sleep(60)
             reached.append("outer")
@@ -181,7 +182,7 @@ async def test_a_loss_ends_inner_and_outer_block(aio: AsyncIO, look: Look):
 
 async def test_a_lost_lease_is_not_entered_again(aio: AsyncIO, look: Look):
     """Who tries again after a loss must get the lock, with a fence of its own."""
-    lost = await job(aio, ttl=0.5).acquire()
+    lost = await job(aio, ttl=3.0).acquire()
     look.take_away()
     await soon(lost.lost.is_set)
     new = await job(aio).acquire(timeout=5)

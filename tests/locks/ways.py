@@ -14,6 +14,8 @@ from gridsync.locks import AsyncLease, Lease
 from tests.wire.world import NAMESPACE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gridsync._io.keys import LockKeys, ShareKeys
     from gridsync.locks._lease import LeaseBase
     from tests.wire.world import World
@@ -103,6 +105,14 @@ def each(lease: Any) -> list[LeaseBase]:
 def fence(lease: Any) -> int:
     """Return the fence of *lease*; a multi-lock's first one."""
     return each(lease)[0].fence
+
+
+def renew_now(lease: Any) -> Callable[[], bool]:
+    """Let the watchdog renew *lease* at once, which nobody has to wait for then; returns what tells whether it has."""
+    hold = lease._hold
+    due = hold.due = hold.renew_at = lease._io.monotonic()
+    lease._io.keep(hold)
+    return lambda: hold.renew_at > due or hold.ended
 
 
 def lost(lease: Any) -> bool:

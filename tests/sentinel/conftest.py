@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from gridsync.testing.sentinels import SentinelSet
 from gridsync.testing.servers import RedisServer, ServerKind, server_kinds
+from tests.as_app import AppSet
 from tests.wire.conftest import open_sockets
 from tests.wire.fake import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from gridsync.testing.sentinels import SentinelSet
 
 Pair = tuple[RedisServer, RedisServer]
 
@@ -60,7 +62,7 @@ def caught_up(old: RedisServer, new: RedisServer) -> bool:
 def sentinel_set(request: pytest.FixtureRequest) -> Iterator[SentinelSet]:
     """A primary, two replicas and three sentinels of the first kind found."""
     kind: ServerKind = request.param
-    with SentinelSet(kind) as running:
+    with AppSet(kind) as running:
         yield running
 
 

@@ -36,8 +36,8 @@ class FakeSentinel(FakeServer):
 
     @property
     def url(self) -> str:
-        """A URL with no other sentinel."""
-        return url_of(self)
+        """A URL with no other sentinel, which may take its time: it stands still whenever the test's process does."""
+        return url_of(self, options="?sentinel_timeout=10")
 
     def asked(self) -> int:
         """Count the questions for the primary."""

@@ -299,12 +299,25 @@ async def relay(io: SimIO) -> None:
             return
 
 
+async def watch(io: SimIO) -> None:
+    """Look each second at how much is on its way."""
+    outbox = open_market(io).outbox(AsyncEventStore(io, "sim", "bills", [Traded]))
+    while True:
+        await io.sleep(1.0)
+        try:
+            (info,) = await outbox.info()
+        except GridsyncError:
+            continue
+        io.note("on its way", info=info)
+
+
 def across(seed: int, scripts: Scripts = None, faults: Faults = BAD_DAY) -> Simulation:
     """What is sent to another store is there once and in order, although relays are killed, cancelled and run twice."""
     sim = Simulation(seed, scripts=scripts, faults=replace(faults, cancel_every_s=0.0))
     sim.start("a", write, 20, 1.0)
     senders = [sim.start(name, send) for name in "cd"]
     relays = [sim.start(name, relay) for name in "rst"]
+    sim.start("w", watch)
     sim.at(sim.random.uniform(3, 20), lambda: sim.kill("c"))
     sim.at(sim.random.uniform(3, 20), lambda: sim.kill("r"))
     for _ in range(4):
@@ -321,6 +334,43 @@ def across(seed: int, scripts: Scripts = None, faults: Faults = BAD_DAY) -> Simu
         raise sim.history.fail(f"{orders} were billed as {bills}")
     if left := entries(sim, KEYS.outbox(THERE.base)):
         raise sim.history.fail(f"never moved: {left}")
+    for told in sim.history.of("on its way"):
+        if told.info.events != told.info.consignments or (told.info.oldest_age is None) != (told.info.events == 0):
+            raise sim.history.fail(f"each has one event: {told}")
+    return sim
+
+
+def sender_fails_over(seed: int, scripts: Scripts = None) -> Simulation:
+    """The sender's server forgets its last commits, some of which were moved: what it has in the end is billed once."""
+    sim = Simulation(seed, scripts=scripts)
+    values, kept = sim.server.engine.data._values, dict[Any, Any]()
+
+    async def put(io: SimIO) -> None:
+        for number in range(30):
+            await open_market(io).append(io.process.random.choice(("anna", "bert")), Placed(item=str(number)))
+            await io.sleep(io.process.random.uniform(0, 0.3))
+
+    def ours() -> list[Any]:
+        return [key for key in values if key.startswith(KEYS.base.encode())]
+
+    def forget() -> None:
+        for key in ours():
+            del values[key]
+        values.update(kept)
+
+    sim.start("a", put)
+    for name in "cd":
+        sim.start(name, send)
+    for name in "rs":
+        sim.start(name, relay)
+    when = sim.random.uniform(1, 4)
+    sim.at(when, lambda: kept.update(copy.deepcopy({key: values[key] for key in ours()})))
+    sim.at(when + sim.random.uniform(0, 0.5), forget)
+    sim.run(until=60.0)
+    orders = [json.loads(facts["d"])["item"] for _, facts in entries(sim, KEYS.log)]
+    bills = Counter(json.loads(facts["d"])["item"] for _, facts in entries(sim, THERE.log))
+    if wrong := {order: bills[order] for order in orders if bills[order] != 1}:
+        raise sim.history.fail(f"not billed, or more than once: {wrong}")
     return sim
 
 

@@ -203,6 +203,47 @@ def in_line(seed: int, scripts: Scripts = None) -> Simulation:
     return sim
 
 
+def side_by_side(seed: int, scripts: Scripts = None) -> Simulation:
+    """Several events of a stream fail at the same time: the earliest is tried again, the others wait for it."""
+    sim = Simulation(seed, scripts=scripts, faults=replace(LOSSY, calm_after_s=40.0))
+    watch(sim)
+    tries: Counter[int] = Counter()
+
+    def look(call: Call) -> None:
+        now, first = Group(sim), dict[bytes, int]()
+        log = sim.server.engine.execute("XRANGE", KEYS.log, "-", "+")
+        streams = {int(entry_id[:-2]): fields[3] for entry_id, fields in log}
+        for position in sorted(now.due):
+            if (other := first.setdefault(streams[position], position)) != position:
+                raise sim.history.fail(f"after a call of {call.process} both {other} and {position} are tried again")
+        for position in now.waiting:
+            if first.get(streams[position], 0) > position:
+                raise sim.history.fail(f"after a call of {call.process} {position} waits for a later one")
+
+    async def work(io: SimIO) -> None:
+        async def handle(recorded: Recorded[Any]) -> None:
+            tries[recorded.position] += 1
+            await io.sleep(io.process.random.uniform(0, 0.5))
+            if recorded.position % 3 and tries[recorded.position] < 3:
+                raise KeyError(recorded.position)
+            io.note("handled", position=recorded.position, stream=recorded.stream)
+
+        group = open_store(io).group(GROUP)
+        policy = Park(first_s=0.3, max_s=2.0)
+        await group.consume(
+            handle, concurrency=3, claim_idle=CLAIM_IDLE_S, batch=10, policy=policy, on_error=lambda _: None
+        )
+
+    sim.watch(look)
+    for name in "ab":
+        sim.start(name, write, 12, 0.3)
+    for name in "cd":
+        sim.start(name, work)
+    sim.run(until=120.0)
+    check_settled(sim, check_store(sim), set())
+    return sim
+
+
 def given_back(seed: int, scripts: Scripts = None) -> Simulation:
     """An operator replays dead letters, two of them at once, on a bad line: each is handled in the end."""
     sim = Simulation(seed, scripts=scripts, faults=replace(LOSSY, calm_after_s=50.0))

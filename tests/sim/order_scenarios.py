@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from gridsync._io.keys import event_partitions
 from gridsync.errors import OutcomeUnknown, Unavailable
-from gridsync.streams import AsyncEventStore, Retry
+from gridsync.streams import DEAD, AsyncEventStore, Retry
 from gridsync.testing.engine import Stream
 from gridsync.testing.faults import Faults
 from gridsync.testing.sim import Simulation
 from tests.sim.stream_scenarios import BAD_DAY, GROUP, Placed
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from gridsync.streams import AsyncConsumerGroup, Recorded
     from gridsync.testing.sim import SimIO
     from tests.sim.stream_scenarios import Scripts
@@ -246,6 +248,57 @@ def cut_off(seed: int, scripts: Scripts = None) -> Simulation:
     sim.run(until=150.0)
     check(sim, watch)
     return sim
+
+
+def given_back_in_order(seed: int, scripts: Scripts = None) -> Simulation:
+    """Letters of one stream are given back while a later event of it is parked: what waits goes behind them all."""
+    sim = Simulation(seed, scripts=scripts, faults=replace(DRIZZLE, calm_after_s=40.0))
+    watch = Watch(sim)
+    stream, letters, broken = STREAMS[0], 11, True
+    begun: list[int] = []
+
+    async def work(io: SimIO) -> None:
+        nonlocal broken
+        store = open_store(io)
+        for n in range(letters + 3):
+            await patiently(io, lambda n=n: store.append(stream, Placed(item=f"{n}"), event_ids=f"{n}"))
+        fails = Counter({letters: 1, letters + 1: 1})
+
+        async def handle(recorded: Recorded[Placed]) -> None:
+            if broken and recorded.version <= letters:
+                raise ArithmeticError(recorded.version)
+            if fails[recorded.version]:
+                fails[recorded.version] -= 1
+                raise KeyError(recorded.version)
+            begun.append(recorded.version)
+            io.note("handled", key=f"{stream} {recorded.version}")
+
+        policy = {ArithmeticError: DEAD, KeyError: Retry(first_s=8.0, max_s=8.0)}
+        for broken in (True, False):
+            group = billing(io)
+            sim_stop(io, group, 4.0 if broken else 60.0)
+            # Nobody takes anything meanwhile, so they are handed out in one go.
+            await group.consume(handle, consumer="c", claim_idle=LONG_S, policy=policy, on_error=lambda _: None)
+            if broken:
+                await patiently(io, lambda: billing(io).dead_letters().replay())
+
+    sim.start("c", work)
+    sim.run(until=100.0)
+    check(sim, watch)
+    if begun != sorted(begun):
+        raise sim.history.fail(f"handled in this order: {begun}")
+    return sim
+
+
+async def patiently(io: SimIO, call: Callable[[], Awaitable[object]]) -> None:
+    """Call it until the server has answered."""
+    while True:
+        try:
+            await call()
+        except (OutcomeUnknown, Unavailable):
+            await io.sleep(0.1)
+        else:
+            return
 
 
 LONG_S = 60.0

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from gridsync.errors import GridsyncError, OutcomeUnknown, Truncated, Unavailable
 from gridsync.streams import Changes, Recorded, Retry
+from gridsync.streams._keeper import TURN
 from gridsync.streams._retention import limits
+from gridsync.streams._tenure import PULL
 from gridsync.testing.checkers import handled_at_least_once
+from gridsync.testing.faults import Faults
 from gridsync.testing.sim import Simulation
 from tests.sim.stream_scenarios import BAD_DAY, CLAIM_IDLE_S, GROUP, KEYS, Placed, open_store, write
 
@@ -225,4 +228,65 @@ def told(seed: int, scripts: Scripts = None) -> Simulation:
 
     sim.start("a", work)
     sim.run(until=200.0)
+    return sim
+
+
+TURN_MS = 5000
+
+
+def turns(seed: int, scripts: Scripts = None) -> Simulation:
+    """Three ask for the turn again and again, behind a key that somebody left; every other reply is lost."""
+    sim = Simulation(seed, scripts=scripts, faults=Faults(reply_lost=0.4))
+    sim.server.engine.execute("SET", KEYS.turn, "by hand")
+    given: dict[str, int] = {}
+
+    async def ask(io: SimIO) -> None:
+        begun = io.monotonic()
+        while io.monotonic() < begun + 100.0:
+            token = io.token()
+            try:
+                left = await io.run(TURN, (KEYS.turn,), (token, str(TURN_MS)))
+            except GridsyncError:
+                continue
+            if left < 0:
+                io.note("turn", token=token)
+            await io.sleep(io.process.random.uniform(0.1, 0.5))
+
+    def look(_: Call) -> None:
+        owner = sim.server.engine.execute("GET", KEYS.turn)
+        if owner is None or owner.decode() in given or owner == b"by hand":
+            return
+        now = sim.server.now_us()
+        if given and now - max(given.values()) < TURN_MS * 1000 - 1000:
+            raise sim.history.fail(f"two have the turn: {owner!r} {now - max(given.values())} us after another one")
+        given[owner.decode()] = now
+
+    sim.watch(look)
+    for name in "abc":
+        sim.start(name, ask)
+    sim.run(until=110.0)
+    heard = {event.token for event in sim.history.of("turn")}
+    if len(given) < 15 or not set(given) - heard <= set(list(given)[-1:]):
+        raise sim.history.fail(f"of {len(given)} turns {len(heard)} were heard of")
+    return sim
+
+
+def late_pull(seed: int, scripts: Scripts = None) -> Simulation:
+    """Of two pulls that know of the same deliveries one delivers: a copy that comes late would deliver to nobody."""
+    sim = Simulation(seed, scripts=scripts)
+    engine = sim.server.engine
+
+    async def work(io: SimIO) -> None:
+        await open_store(io).append("anna", [Placed(item="x")] * 4)
+        engine.execute("XGROUP", "CREATE", KEYS.log, GROUP, "0-0")
+        engine.execute("HSET", KEYS.lease(GROUP), "o", "me.1", "p", "0")
+        keys = (KEYS.log, KEYS.failed(GROUP), KEYS.lease(GROUP))
+        for pulls, delivered in (("0", 2), ("0", 0), ("1", 2), ("1", 0)):
+            reply = await io.run(PULL, keys, (GROUP, "me.1", "2", pulls))
+            count = len(reply[2]) if reply[0] else 0
+            if count != delivered:
+                raise sim.history.fail(f"a pull that knows of {pulls} brought {count}")
+
+    sim.start("a", work)
+    sim.run(until=20.0)
     return sim

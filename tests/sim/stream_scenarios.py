@@ -230,6 +230,43 @@ def lost_group(seed: int, scripts: Scripts = None) -> Simulation:
     return sim
 
 
+def lost_before_the_ack(seed: int, scripts: Scripts = None) -> Simulation:
+    """The server forgets an event in work, and another gets its position and goes to the same consumer."""
+    sim = Simulation(seed, scripts=scripts)
+    data = sim.server.engine.data
+    kept: dict[Any, Any] = {}
+    handled: list[str] = []
+
+    async def work(io: SimIO) -> None:
+        async def handle(recorded: Recorded[Placed]) -> None:
+            await io.sleep(10.0 if recorded.event.item == "lost" else 0.0)
+            handled.append(recorded.event.item)
+
+        group = open_store(io).group(GROUP)
+        await group.consume(handle, claim_idle=600.0, consumer="one", idle_stop=60.0, on_error=lambda _: None)
+
+    async def put(io: SimIO, item: str) -> None:
+        await open_store(io).append("anna", Placed(item=item))
+
+    def forget() -> None:
+        data._values.clear()
+        data._values.update(kept)
+
+    sim.start("w", put, "first")
+    sim.start("c", work)
+    sim.at(2.0, lambda: kept.update(copy.deepcopy(data._values)))
+    sim.at(3.0 + sim.random.uniform(0, 1), lambda: sim.start("x", put, "lost"))
+    sim.at(6.0, forget)
+    sim.at(7.0, lambda: sim.start("y", put, "new"))
+    # A request of the consumer that was still on its way.
+    words = ("XREADGROUP", "GROUP", GROUP, "one", "STREAMS", KEYS.log, ">")
+    sim.at(8.0 + sim.random.uniform(0, 1), lambda: sim.server.engine.execute(*words))
+    sim.run(until=200.0)
+    if "new" not in handled:
+        raise sim.history.fail(f"an event was settled with the acknowledgement of a lost one; handled: {handled}")
+    return sim
+
+
 def calm_group(seed: int, scripts: Scripts = None) -> Simulation:
     """Nothing fails and handlers take longer than the claim time: each event is handled by one consumer, once."""
     sim = Simulation(seed, scripts=scripts)

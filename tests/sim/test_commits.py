@@ -34,6 +34,11 @@ def test_what_is_sent_to_another_store_is_there_once(seed: int) -> None:
     scenarios.across(seed)
 
 
+def test_what_is_sent_after_a_failover_is_not_taken_for_what_that_has_lost(seed: int) -> None:
+    """An order would never be billed, for its number was given before to another one."""
+    scenarios.sender_fails_over(seed)
+
+
 def test_a_lost_consignment_is_told(seed: int) -> None:
     """The other store would miss an event, and nobody would know."""
     scenarios.lost_consignment(seed)

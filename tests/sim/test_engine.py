@@ -129,7 +129,9 @@ class Gen:
                 lambda: ["INCRBY", k, self.number()],
                 lambda: ["STRLEN", k],
                 lambda: [r.choice(["DEL", "EXISTS", "UNLINK"]), any_key, k],
+                lambda: ["RENAME", k, self.key("s")],
                 lambda: ["TYPE", any_key],
+                lambda: ["RENAME", k, self.key("s")],
                 lambda: ["PEXPIREAT", any_key, str(FAR_MS + r.randrange(5)), *self.some("NX", "XX", "GT", "LT")],
                 lambda: ["PEXPIRE", any_key, r.choice(["-1", "0"])] if r.random() < 0.3 else ["PING"],
                 lambda: ["PEXPIRETIME", any_key],
@@ -234,6 +236,7 @@ class Gen:
                 lambda: ["XRANGE", k, self.low(), self.high(), *count],
                 lambda: ["XREVRANGE", k, self.high(), self.low(), *count],
                 lambda: ["XDEL", k, self.id(), self.id()] if r.random() < 0.5 else ["XLEN", k],
+                lambda: ["RENAME", self.key("x"), k] if r.random() < 0.1 else ["XLEN", k],
                 lambda: ["XTRIM", k, *trim] if r.random() < 0.3 else ["XLEN", k],
                 lambda: ["XREAD", *count, "STREAMS", k, r.choice([self.id(), "0", "$", "x"])],
                 lambda: [

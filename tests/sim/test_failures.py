@@ -19,6 +19,11 @@ def test_events_behind_a_parked_one_keep_their_order(seed: int) -> None:
     scenarios.in_line(seed)
 
 
+def test_of_a_stream_one_event_is_tried_again_and_the_others_wait_for_it(seed: int) -> None:
+    """What comes behind two events that failed together would overtake the second when the first is done."""
+    scenarios.side_by_side(seed)
+
+
 def test_a_dead_letter_that_is_given_back_is_handled(seed: int) -> None:
     """A replay would lose what it moves, or leave a second copy."""
     scenarios.given_back(seed)

@@ -41,3 +41,9 @@ def test_who_is_cut_off_stops_before_another_begins(seed: int) -> None:
 def test_who_lost_its_lease_reads_nothing_and_takes_part_again(seed: int) -> None:
     """An owner that was taken for dead would go on beside the new one, or never work again."""
     scenarios.usurped(seed)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_letters_that_are_given_back_keep_the_order_of_their_stream(seed: int) -> None:
+    """A correction would be booked before what it corrects."""
+    scenarios.given_back_in_order(seed)

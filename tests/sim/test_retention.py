@@ -104,3 +104,14 @@ def test_by_age_exactly_what_is_old_enough_goes(seed: int) -> None:
 def test_a_group_that_was_given_up_is_told_so(seed: int) -> None:
     """It would go on as if it had had everything."""
     scenarios.told(seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_each_turn_is_one_process_s_that_knows_of_it(seed: int) -> None:
+    """All would do the work of one, or nobody would for as long as a key lasts that no one looks after."""
+    scenarios.turns(seed)
+
+
+def test_a_pull_that_comes_late_delivers_nothing() -> None:
+    """What it took would be pending with an owner that never heard of it, and stop its partition for a while."""
+    scenarios.late_pull(0)

@@ -64,6 +64,11 @@ def test_every_event_is_handled_whatever_happens_to_its_consumer(seed: int) -> N
     scenarios.consumers(seed)
 
 
+def test_an_acknowledgement_is_about_the_event_that_was_handled(seed: int) -> None:
+    """After a failover an event that nobody has handled would be done, for it has the position of a lost one."""
+    scenarios.lost_before_the_ack(seed)
+
+
 def test_a_lost_group_skips_nothing(seed: int) -> None:
     """After a failover that did not know the group, events would be passed over."""
     scenarios.lost_group(seed)

@@ -190,7 +190,7 @@ async def test_a_run_that_died_before_it_told_the_server_is_told_by_the_next(
     assert (await kept(store).trim(max_count=1)).left == 1
 
 
-@pytest.mark.parametrize("harm", ["changed", "torn", "gone", "manifest"])
+@pytest.mark.parametrize("harm", ["changed", "torn", "gone", "manifest", "gap"])
 async def test_a_file_that_was_changed_is_noticed(world: World, raw: redis.Redis, tmp_path: Path, harm: str):
     await archived(world, raw, tmp_path)
     path = segments(tmp_path)[1]
@@ -201,6 +201,10 @@ async def test_a_file_that_was_changed_is_noticed(world: World, raw: redis.Redis
         path.write_bytes(text[:-10])
     elif harm == "gone":
         path.unlink()
+    elif harm == "gap":
+        said = json.loads((tmp_path / MANIFEST).read_text())
+        del said["segments"][1]
+        (tmp_path / MANIFEST).write_text(json.dumps(said))
     else:
         (tmp_path / MANIFEST).write_text("{}")
     with pytest.raises(errors.Damaged) as caught:
@@ -270,3 +274,38 @@ async def test_files_hold_the_payloads_that_a_log_of_links_has_not(world: World,
     assert (await kept(store).trim(max_count=10)).left == 10
     assert await store.read_all() == before
     assert await store.read_all(reverse=True) == before[::-1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"partitions": 3}, {"log": "link"}, {"partitions": 3, "log": "link"}],
+    ids=str,
+)
+async def test_an_archive_reads_the_same_whatever_the_log_and_the_partitions(
+    world: World,
+    raw: redis.Redis,
+    tmp_path: Path,
+    options: Any,  # noqa: ANN401
+):
+    """Each pair of page and file boundary differs by partition, and links are resolved once they are archived."""
+    store = world.store(Order, archive=tmp_path, **options)
+    for n in range(60):
+        await store.append(f"s{n % 7}", [Placed(kwh=n + 1)] * 3, metadata={"n": n})
+    before = {(e.partition, e.position): e for e in await store.read_all()}
+    retention = store.store.retention(max_count=6, archive=tmp_path)
+    assert await Both(retention, is_async=store.is_async).run(once=True) == 174
+    for n in range(60, 70):
+        await store.append(f"s{n % 7}", [Placed(kwh=n + 1)] * 3)
+    assert await Both(retention, is_async=store.is_async).run(once=True) == 30
+    after = await store.read_all()
+    assert {(e.partition, e.position): e for e in after if e.event.kwh <= 60} == before
+    assert len(after) == 210
+    for core in store.store._core.partitions:
+        its = await store.read_all(partition=core.partition)
+        assert [e.position for e in its] == list(range(1, len(its) + 1))
+        assert await store.read_all(partition=core.partition, reverse=True) == its[::-1]
+        middle = its[len(its) // 2]
+        assert await store.read_all(partition=core.partition, after=middle.checkpoint) == its[middle.position :]
+        for stream in {e.stream for e in its}:
+            raw.xtrim(core.keys.stream(stream), maxlen=1, approximate=False)
+            assert await store.read(stream) == [e for e in its if e.stream == stream]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync.cli.tail import Filter, tail
-from gridsync.streams import Retry
+from gridsync.streams import Delivery, Retry
 from gridsync.testing.servers import free_port
 from tests.command import Command
 from tests.streams.models import Cancelled, Order, Placed
@@ -19,6 +19,7 @@ from tests.wire.world import NAMESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from gridsync import Grid
     from gridsync.streams import EventStore, Recorded
@@ -86,6 +87,27 @@ def test_a_store_tells_of_its_groups(grid: Grid, flushed: RedisServer):
     assert code == 0
     assert "orders billing: 1 not delivered, 1 pending (1 parked, 0 waiting, 0 given back), 0 dead letters" in output
     assert asked(flushed, "info", "nothing")[0] == 1
+
+
+def test_a_store_tells_what_is_on_its_way_to_others(grid: Grid, flushed: RedisServer):
+    store = used(grid)
+    outbox = store.outbox(grid.events("bills\x1b", Order))
+
+    def bill(delivery: Delivery[Any]) -> None:
+        with delivery.commit() as tx:
+            tx.send(outbox, "b", [Placed(kwh=1), Placed(kwh=2)])
+
+    store.group("sending").consume(bill, idle_stop=0)
+    (told,) = asked(flushed, "info", "orders")[1]["outboxes"]
+    assert (told["target"], told["consignments"], told["events"], told["sent"]) == ("bills\x1b", 3, 6, 3)
+    assert 0 <= told["oldest_age"] < 3600
+    output = run(flushed, "info", "orders")[1]
+    line = (
+        r"  to bills\x1b (partition 0): 3 consignments with 6 events on their way, of 3 that were sent, the oldest is "
+    )
+    assert line in output
+    outbox.relay(once=True)
+    assert asked(flushed, "info", "orders")[1]["outboxes"][0]["oldest_age"] is None
 
 
 def test_groups_tell_who_is_in_them_and_what_is_parked(grid: Grid, flushed: RedisServer):
@@ -192,9 +214,63 @@ def test_a_tail_into_a_closed_pipe_ends_in_silence(grid: Grid, flushed: RedisSer
         assert process.stderr.read() == ""
 
 
+def test_what_was_asked_wrongly_is_told_in_two_lines_what_it_was_and_what_to_do(
+    grid: Grid, flushed: RedisServer, tmp_path: Path
+):
+    """An operator at night reads the first line, and does what the second one says."""
+    used(grid)
+    parts = grid.events("parts", Order, partitions=2)
+    parts.append("a", Placed(kwh=1))
+    odd = grid.events("odd", Order)
+    odd.append("a", Placed(kwh=1))
+    with flushed.client() as client:
+        client.set(odd._core.partitions[0].keys.log, "text", px=600_000)
+    none, lists = "the event store none has no events", "gridsync streams ls"
+    nobody, names = "the event store orders has no consumer group nobody", "it has billing"
+    file = str(tmp_path / "events.jsonl")
+    for words, code, what, do in (
+        (("info", "none"), 1, none, lists),
+        (("groups", "none"), 1, none, lists),
+        (("groups", "orders", "nobody"), 1, nobody, names),
+        (("dlq", "orders", "nobody"), 1, nobody, names),
+        (("dlq", "none", "billing"), 1, none, lists),
+        (("replay", "orders", "nobody", "--dry-run"), 1, nobody, names),
+        (("discard", "orders", "nobody", "1-0"), 1, nobody, names),
+        (("tail", "none", "--no-follow"), 0, none, lists),
+        (("floor", "none"), 1, none, lists),
+        (("trim", "none", "--max-count", "1"), 1, none, lists),
+        (("archive", "none", f"{file}.d"), 1, none, lists),
+        (("export", "none", file), 1, none, lists),
+        (("trim", "orders"), 2, "no limit was given", "--max-age, --max-count or --max-bytes"),
+        (("info", "odd"), 2, "WRONGTYPE", "--namespace"),
+        (("tail", "orders", "--after", "x"), 2, "after='x'", "--help"),
+        (("tail", "orders", "--after", "99"), 2, "'99' was read before", "start again"),
+        (("export", "orders", f"{file}/x/y"), 2, f"{file}/x/y: ", "a directory that may be written"),
+        (("export", "parts", file), 2, "2 partitions", "--partition 0 to 1"),
+        (("import", "orders", f"{file}/none"), 2, f"{file}/none: ", "one that is there"),
+    ):
+        found, _, problem = run(flushed, *words)
+        first, second = problem.splitlines()
+        assert (found, first.startswith("gridsync: ")) == (code, True), words
+        assert what in first, words
+        assert do in second, words
+
+
+@pytest.mark.parametrize(
+    "words", [("--max-count", "many"), ("--max-age", "-1"), ("--max-age", "nan"), ("--max-size", "1")]
+)
+def test_an_option_that_is_no_number_is_refused_before_anything_is_asked(words: tuple[str, str]):
+    code, output, problem = run(f"redis://127.0.0.1:{free_port()}", "trim", "orders", *words)
+    assert (code, output) == (2, "")
+    assert words[0] in problem
+    assert "connect" not in problem
+
+
 def test_a_server_that_is_away_is_told_with_exit_code_2():
     away = f"redis://127.0.0.1:{free_port()}"
     for words in (("ls",), ("info", "orders"), ("groups", "orders"), ("tail", "orders")):
         code, output, problem = run(away, *words)
         assert (code, output) == (2, "")
-        assert problem.startswith("gridsync: ")
+        first, second = problem.splitlines()
+        assert first.startswith("gridsync: cannot connect to ")
+        assert "REDIS_URL" in second

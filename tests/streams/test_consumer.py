@@ -4,6 +4,7 @@ from __future__ import annotations
 
 # ruff: noqa: ANN401, ASYNC220 - handlers and drivers of either kind; a child that is started at once
 import asyncio
+import concurrent.futures
 import resource
 import subprocess
 import sys
@@ -511,6 +512,17 @@ async def test_a_lost_reply_of_any_script_changes_no_result(world: World, raw: r
     assert consumers(raw, store) == set()
 
 
+def test_an_answer_to_a_renewal_that_comes_late_lets_go_of_nothing_that_came_again_meanwhile():
+    """It failed and was put aside before the server was asked, and was due again before the answer was read."""
+    holding = Holding("log", GROUP, "me", 30.0, 0.0)
+    holding.held.update({b"1-0": 0, b"2-0": 0})
+    assert holding.request(10.0) is not None
+    del holding.held[b"1-0"]
+    holding.held[b"1-0"] = 1
+    assert holding.settle([b"1-0", b"2-0"], 10.0)
+    assert holding.held == {b"1-0": 1}
+
+
 async def test_a_renewal_delivered_twice_renews_only_what_is_still_ours(world: World, raw: redis.Redis):
     store = await filled(world, 2)
     raw.script_load(RENEW.source)
@@ -707,6 +719,39 @@ async def test_a_cancelled_consumer_acknowledges_nothing_unhandled_and_gives_eve
 
 
 @pytest.mark.parametrize("world", ["asyncio"], indirect=True)
+@pytest.mark.any_server
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_handler_whose_own_work_was_cancelled_has_failed_and_ends_no_consumer(
+    world: World, raw: redis.Redis, *, ordered: bool
+):
+    """Otherwise its worker is gone without a word, and what it held is renewed for ever."""
+    store, seen, failures = await filled(world, 6), list[int](), list[Any]()
+
+    def cancelled(kind: Any, recorded: Any) -> Any:
+        seen.append(recorded.position)
+        work = kind()
+        if len(seen) == 2:
+            work.cancel()
+        else:
+            work.set_result(None)
+        return work
+
+    def handle(recorded: Any) -> None:
+        cancelled(concurrent.futures.Future, recorded).result()
+
+    async def handle_async(recorded: Any) -> None:
+        await cancelled(asyncio.Future, recorded)
+
+    options = {"policy": Retry(first_s=0.02, max_s=0.02), "on_error": failures.append}
+    group, handler = store.group(GROUP, ordered=ordered), handle_async if world.is_async else handle
+    async with running(group, handler, concurrency=3 if world.is_async else 1, **options) as task:
+        await until(lambda: len(seen) == 7 and pending(raw, store) == {})
+    assert [(type(failure.error), failure.decided) for failure in failures] == [
+        (concurrent.futures.CancelledError, "park" if ordered else "retry")
+    ]
+    assert (task.result().handled, task.result().failed) == (6, 1)
+
+
 async def test_cancelling_at_any_moment_loses_nothing(world: World, raw: redis.Redis):
     """Cancel after 0, 1, 2, … 79 steps of the loop; whatever was not handled then is handled later."""
     store = await filled(world, 30)

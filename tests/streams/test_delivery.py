@@ -551,22 +551,23 @@ class Cancels:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._io, name)
 
-    def _tick(self) -> None:
+    async def _tick(self) -> None:
         if self.armed:
             self._left -= 1
             if self._left == 0:
-                raise asyncio.CancelledError
+                asyncio.current_task().cancel()  # type: ignore[union-attr]
+                await asyncio.sleep(0)
 
     async def run(self, *args: Any, **options: Any) -> Any:
-        self._tick()
+        await self._tick()
         reply = await self._io.run(*args, **options)
-        self._tick()
+        await self._tick()
         return reply
 
     async def block(self, *args: Any, **options: Any) -> Any:
-        self._tick()
+        await self._tick()
         reply = await self._io.block(*args, **options)
-        self._tick()
+        await self._tick()
         return reply
 
 
@@ -577,3 +578,22 @@ async def test_a_commit_is_one_round_trip(world: World):
     await store.append("a", Placed(kwh=1))
     await store.group(GROUP).consume(committing(world, lambda tx, _: tx.add("n", 1)), idle_stop=0)
     assert io.count == 1
+
+
+@pytest.mark.any_server
+@pytest.mark.parametrize("world", ["asyncio"], indirect=True)
+async def test_of_two_commits_at_the_same_moment_the_second_is_refused(world: World, raw: redis.Redis):
+    """It would be answered as a repeat of the first, and what it holds would be nowhere."""
+    store, outcomes = await filled(world, 1), list[Any]()
+
+    async def commit(delivery: AsyncDelivery[Any], key: str) -> None:
+        async with delivery.commit() as tx:
+            tx.add(key, 1)
+
+    async def work(delivery: AsyncDelivery[Any]) -> None:
+        outcomes.extend(await asyncio.gather(commit(delivery, "b"), commit(delivery, "c"), return_exceptions=True))
+
+    assert (await store.group(GROUP).consume(work, idle_stop=0)).handled == 1
+    assert outcomes[0] is None
+    assert isinstance(outcomes[1], errors.UsageError)
+    assert raw.hgetall(store.keys.state(GROUP)) == {b"b": b"1"}

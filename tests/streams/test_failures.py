@@ -263,7 +263,7 @@ async def test_after_so_many_attempts_an_event_is_a_dead_letter_with_its_cause(
     group, failures = store.group(GROUP), list[Any]()
     policy = Retry(max_attempts=count, first_s=0.02, max_s=0.02)
     async with running(group, handler, policy=policy, on_error=failures.append, consumer="w1") as task:
-        await until(lambda: raw.xlen(store.keys.dead(GROUP)))
+        await until(lambda: raw.xlen(store.keys.dead(GROUP)) and 2 in handler.seen)
         await until(lambda: nothing_left(raw, store))
     (letter,) = await letters(group)
     assert (letter.position, letter.stream, letter.type, letter.attempts) == (1, "a", "Placed", count)
@@ -332,6 +332,13 @@ def test_what_a_policy_does_not_name_is_tried_again_for_ever():
     assert rules.max_deliveries is None
     assert Rules(Retry(max_attempts=5), None).max_deliveries == 5
     assert Rules({Exception: Retry(max_attempts=5)}, 7).max_deliveries == 7
+
+
+def test_what_a_rule_tries_for_longer_is_not_given_up_by_the_bound_of_another():
+    """Else an event that ConnectionError retries for ever would be a dead letter after the attempts of Exception."""
+    assert Rules({ConnectionError: Retry(), Exception: Retry(max_attempts=5)}, None).max_deliveries is None
+    assert Rules({ConnectionError: Retry(max_attempts=9), Exception: Retry(max_attempts=5)}, None).max_deliveries == 9
+    assert Rules({ConnectionError: DEAD, Exception: Retry(max_attempts=5)}, None).max_deliveries == 5
 
 
 async def test_stop_ends_the_consumer_with_the_error_and_the_event_stays(world: World, raw: redis.Redis):
@@ -434,8 +441,36 @@ async def test_an_earlier_event_that_fails_too_goes_first(world: World, raw: red
     await store.group(GROUP).consume(handler, idle_stop=0, policy=policy, on_error=lambda _: None)
     assert handler.seen == [2, 1]
     due_now(raw, store)
-    await store.group(GROUP).consume(handler, idle_stop=0.2, policy=BEHIND)
+    await store.group(GROUP).consume(handler, idle_stop=0, policy=BEHIND)
+    assert handler.done == [1], "the other one has its pause still to come, and what waits for that waits on"
+    due_now(raw, store)
+    await store.group(GROUP).consume(handler, idle_stop=0, policy=BEHIND)
     assert handler.done == [1, 2, 3]
+    assert nothing_left(raw, store)
+
+
+async def test_a_later_event_that_fails_too_waits_for_the_first_one(world: World, raw: redis.Redis):
+    """Two of a stream were in work at the same time; what comes behind them must not overtake the second."""
+    store = await filled(world, 3)
+    raw.xgroup_create(store.keys.log, GROUP, "0")
+    raw.xreadgroup(GROUP, "other", {store.keys.log: ">"}, count=1)
+    raw.script_load(PARK.source)
+    keys = (store.keys.log, *(key(GROUP) for key in (store.keys.retry, store.keys.failed, store.keys.waiting)))
+    words = PARK.words(keys, (GROUP, "other", "1-0", "3600000", "1", "a", "ValueError\n\nnot now"))
+    handler = Breaks(p2=1)
+
+    def handle(recorded: Any) -> None:
+        if not handler.seen:
+            assert raw.execute_command(*words) == [1, 3_600_000]
+        handler(recorded)
+
+    await store.group(GROUP).consume(handle, idle_stop=0, policy=Park(first_s=3600), on_error=lambda _: None)
+    assert handler.seen == [2]
+    assert raw.zrange(store.keys.retry(GROUP), 0, -1) == [b"1-0"]
+    for done in ([1], [1, 2, 3]):
+        due_now(raw, store)
+        await store.group(GROUP).consume(handler, idle_stop=0, policy=BEHIND)
+        assert handler.done == done
     assert nothing_left(raw, store)
 
 
@@ -472,19 +507,21 @@ async def test_an_event_that_kills_its_process_again_and_again_becomes_a_dead_le
     assert raw.xlen(store.keys.dead(GROUP)) == 1
 
 
-async def test_leaving_politely_counts_no_attempt(world: World, raw: redis.Redis):
+async def test_leaving_politely_counts_no_attempt(world: World, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch):
     """A fleet that is restarted often would otherwise give up events that nobody ever tried to the end."""
-    store = await filled(world, 5)
-    for _ in range(4):
-        group = store.group(GROUP)
+    # However long the first event takes here, the rest is taken ahead of the second one.
+    monkeypatch.setattr(_consumer, "AHEAD", 1e9)
+    store = await filled(world, 9)
+    for left in (7, 5, 3, 1):
+        group, begun = store.group(GROUP), list[int]()
 
-        def stop(recorded: Any, group: Group = group) -> None:
-            assert recorded.position
-            group.stop()
+        def stop(recorded: Any, group: Group = group, begun: list[int] = begun) -> None:
+            begun.append(recorded.position)
+            if len(begun) == 2:
+                group.stop()
 
-        await store.append("b", Placed(kwh=1))
-        await group.consume(stop, concurrency=1)
-    assert set(deliveries(raw, store).values()) <= {0}
+        assert (await group.consume(stop, concurrency=1)).returned > 0
+        assert list(deliveries(raw, store).values()) == [0] * left
 
 
 async def test_a_lost_reply_counts_no_attempt(world: World, raw: redis.Redis, monkeypatch: pytest.MonkeyPatch):
@@ -526,6 +563,52 @@ async def test_a_script_that_is_run_twice_does_once_what_it_does(world: World, r
     assert nothing_left(raw, store)
 
 
+class Late:
+    """A driver that remembers the first request of one script, whose copy the network may deliver much later."""
+
+    def __init__(self, io: Any, operation: Any) -> None:
+        self._io = io
+        self._operation = operation
+        self._copy: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._io, name)
+
+    async def run(self, operation: Any, keys: Any, args: Any = (), **options: Any) -> Any:
+        if operation is self._operation and self._copy is None:
+            self._copy = operation.words(tuple(keys), tuple(args))
+        return await self._io.run(operation, keys, args, **options)
+
+    def arrive(self, raw: redis.Redis) -> Any:
+        raw.script_load(self._operation.source)
+        return raw.execute_command(*self._copy)
+
+
+@pytest.mark.parametrize("operation", [PARK, BEGIN], ids=lambda o: o.name)
+async def test_a_request_of_an_earlier_attempt_that_comes_late_changes_nothing(
+    world: World, raw: redis.Redis, operation: Any
+):
+    """The copy of a request that was cut off: the event is with the same consumer again, which has begun it since."""
+    io = Late(world.io(), operation)
+    store = world.store(Order, io=io)
+    await store.append("a", Placed(kwh=1))
+    answers: list[Any] = []
+
+    def handle(recorded: Any) -> None:
+        attempts = deliveries(raw, store)[recorded.position]
+        if attempts < 3:
+            raise ValueError(attempts)
+        answers.append((io.arrive(raw), deliveries(raw, store)))
+
+    done = await store.group(GROUP).consume(
+        handle, consumer="c", idle_stop=0.3, policy=Retry(first_s=0.02, max_s=0.02), on_error=lambda _: None
+    )
+    (((code, *_), now),) = answers
+    assert (code, now) == (-1, {1: 3})
+    assert (done.handled, done.failed, done.stolen) == (1, 2, 0)
+    assert nothing_left(raw, store)
+
+
 @pytest.mark.parametrize("name", [PARK.name, BURY.name, BEGIN.name, DUE.name])
 async def test_an_event_whose_failure_could_not_be_told_is_not_lost(
     world: World, raw: redis.Redis, name: str, monkeypatch: pytest.MonkeyPatch
@@ -559,6 +642,17 @@ async def test_a_failure_of_a_stolen_delivery_changes_nothing(world: World, raw:
     assert (done.failed, done.stolen, done.dead, done.skipped) == (3, 3, 0, 0)
     assert pending(raw, store) == {1: "thief", 2: "thief", 3: "thief"}
     assert not raw.exists(store.keys.retry(GROUP), store.keys.failed(GROUP), store.keys.dead(GROUP))
+
+
+async def test_an_event_that_fails_again_after_the_group_was_lost_is_put_aside_again(world: World, raw: redis.Redis):
+    """What is noted of the same attempt by the same consumer is of the group before: this one is no repeat of that."""
+    store = await filled(world, 1)
+    for _ in range(2):
+        await store.group(GROUP).consume(
+            lambda _: 1 / 0, consumer="c", idle_stop=0, policy=LATER, on_error=lambda _: None
+        )
+        assert pending(raw, store) == {1: "~parked"}
+        raw.xgroup_destroy(store.keys.log, GROUP)
 
 
 async def test_a_group_that_is_lost_while_events_are_parked_tries_them_again(world: World, raw: redis.Redis):

@@ -166,7 +166,20 @@ async def test_a_group_that_was_given_up_is_counted(world: World, raw: redis.Red
 
 
 @pytest.mark.parametrize(
-    "said", [{}, {"max_count": 0}, {"max_count": 1, "period": 0.5}, {"max_count": 1, "expire_after": 0}]
+    "said",
+    [
+        {},
+        {"max_count": 0},
+        {"max_count": 1, "period": 0.5},
+        {"max_count": 1, "expire_after": 0},
+        {"on_cap": "block"},
+        {"cap_count": 1},
+        {"cap_count": True},
+        {"cap_bytes": 0},
+        {"cap_count": 9, "on_cap": "x"},
+        {"cap_count": 9, "on_cap": "spill"},
+    ],
+    ids=str,
 )
 async def test_a_declaration_that_cannot_be_used_is_refused(world: World, said: Any):
     with pytest.raises(errors.UsageError):
@@ -179,6 +192,71 @@ async def test_a_server_that_answers_for_good_that_it_cannot_ends_it(world: Worl
     with pytest.raises(errors.ServerError, match="WRONGTYPE"):
         await declared(store, max_count=1).run()
     raw.delete(store.keys.turn)
+
+
+@pytest.mark.parametrize("broken", ["diverged", "truncated", "damaged", "another store's"])
+async def test_an_archive_that_contradicts_the_server_ends_a_run_and_nothing_goes(
+    world: World, raw: redis.Redis, tmp_path: Path, broken: str
+):
+    """Somebody has to look: what is removed now might be nowhere else."""
+    store = await filled(world, 6)
+    retention = declared(store, max_count=2, archive=tmp_path, period=1)
+    running = asyncio.create_task(retention.run())
+    await until(lambda: positions(raw, store) == [5, 6])
+    retention.inner.stop()
+    assert await running == 4
+    if broken == "diverged":
+        raw.flushall()
+        await filled(world, 9)
+        expected: Any = errors.Diverged
+    elif broken == "truncated":
+        await store.append("a", [Placed(kwh=7)] * 3)
+        raw.xtrim(store.keys.log, minid="8-0", approximate=False)
+        expected = errors.Truncated
+    elif broken == "damaged":
+        (tmp_path / "manifest.json").write_text("{}")
+        expected = errors.Damaged
+    else:
+        (tmp_path / "manifest.json").write_text('{"store": "others", "partition": 0, "segments": []}')
+        expected = errors.UsageError
+    before = positions(raw, store)
+    raw.delete(store.keys.turn)
+    with pytest.raises(expected):
+        await asyncio.wait_for(declared(store, max_count=1, archive=tmp_path, period=1).run(), 60)
+    assert positions(raw, store) == before
+
+
+async def test_an_archive_that_fails_in_one_partition_ends_the_run_for_all(
+    world: World, raw: redis.Redis, tmp_path: Path
+):
+    store = world.store(Order, partitions=2)
+    for n in range(20):
+        await store.append(f"s{n}", Placed(kwh=n + 1))
+    (tmp_path / "partition-1").mkdir()
+    (tmp_path / "partition-1" / "manifest.json").write_text("{}")
+    logs = [core.keys.log for core in store.store._core.partitions]
+    with pytest.raises(errors.Damaged, match="partition-1"):
+        await asyncio.wait_for(declared(store, max_count=2, archive=tmp_path, period=HOUR).run(), 60)
+    assert raw.xlen(logs[1]) > 1, "nothing left the one whose archive is broken"
+
+
+async def test_a_server_that_is_away_in_the_middle_is_waited_for(world: World, raw: redis.Redis):
+    """It answers that it is loading, or is gone and back: the loop goes on a period later, with another server."""
+    store = await filled(world, 6)
+    retention = declared(store, max_count=2, period=1)
+    running = asyncio.create_task(retention.run())
+    await until(lambda: raw.xlen(store.keys.log) == 2)
+    raw.config_set("min-replicas-to-write", 1)
+    try:
+        refused = raw.info("errorstats").get("errorstat_NOREPLICAS", {}).get("count", 0)
+        await until(lambda: raw.info("errorstats").get("errorstat_NOREPLICAS", {}).get("count", 0) > refused)
+        raw.client_kill_filter(_type="normal", skipme=True)
+    finally:
+        raw.config_set("min-replicas-to-write", 0)
+    await store.append("a", [Placed(kwh=1)] * 3)
+    await until(lambda: positions(raw, store) == [8, 9])
+    retention.inner.stop()
+    assert await running == 7
 
 
 async def test_a_run_that_is_cancelled_leaves_nothing_behind(raw: redis.Redis, flushed: RedisServer):

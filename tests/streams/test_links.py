@@ -178,7 +178,7 @@ async def test_a_page_is_filled_in_one_round_trip(world: World, raw: redis.Redis
     raw.config_resetstat()
     assert len(await store.read_all()) == 1200
     calls = raw.info("commandstats")
-    # Three pages, and a fourth that finds the end.
+    # Three pages, of which the last one is short.
     assert calls["cmdstat_evalsha"]["calls"] == 3
 
 

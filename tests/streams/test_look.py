@@ -77,7 +77,7 @@ async def test_what_was_removed_is_seen(world: World, raw: redis.Redis):
     await store.append("anna", [Placed(kwh=6), Placed(kwh=7), Placed(kwh=8)])
     raw.xtrim(store.keys.log, maxlen=2, approximate=False)
     info = await looked(store).info()
-    assert (info.events, info.first, info.last) == (2, 7, 8)
+    assert (info.events, info.first, info.last, info.removed) == (2, 7, 8, 6)
     assert (await looked(store, "billing").info()).lag == 2, "the sixth is gone: nobody will deliver it"
 
 

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gridsync._io import run_sync
 from gridsync.errors import DeliveryLost, Diverged
 from gridsync.streams import STOP, AsyncDelivery, Delivery
+from gridsync.streams._settling import ACK
 from tests.streams.conftest import until
 from tests.streams.models import Order, Placed
 
@@ -112,6 +114,49 @@ async def test_an_event_that_gets_the_position_of_one_in_work_is_handled_and_the
     assert isinstance(failure.error, Diverged)
     assert (failure.decided, failure.position, failure.recorded) == ("diverged", 3, None)
     assert raw.xpending(store.keys.log, GROUP)["pending"] == 0
+
+
+async def test_an_acknowledgement_that_finds_nothing_lets_the_consumer_look_what_is_there(
+    world: World, raw: redis.Redis
+):
+    """It is the first sign of a failover that lost events where nothing is appended any more."""
+    work = Work(is_async=world.is_async)
+    store = await handled_two(world, raw, work)
+    kept = copied(raw)
+    async with working(store.group(GROUP), work, consumer="c", claim_idle=3600):
+        await store.append("a", Placed(kwh=33))
+        await until(lambda: 33 in work.begun)
+        fail_over(raw, kept)
+        work.gate.set()
+        await until(lambda: work.told, 60)
+    assert [(failure.decided, failure.position) for failure in work.told] == [("diverged", 3)]
+
+
+@pytest.mark.parametrize("world", ["sync"], indirect=True)
+async def test_an_acknowledgement_repeated_after_a_failover_settles_nothing_new(world: World, raw: redis.Redis):
+    """What comes late names the positions of lost events, and others that nobody has handled have them since."""
+    store = world.store(Order)
+    keys = store.keys
+    settling = (keys.log, keys.retry(GROUP), keys.failed(GROUP), keys.waiting(GROUP))
+    await store.append("a", Placed(kwh=1))
+    raw.xgroup_create(keys.log, GROUP, "0")
+    kept = copied(raw)
+    await store.append("a", [Placed(kwh=2), Placed(kwh=3)])
+    words: list[Any] = [GROUP, "c"]
+    for entry_id, fields in raw.xreadgroup(GROUP, "c", {keys.log: ">"})[0][1]:
+        words += [entry_id, fields[b"i"] + b" " + fields[b"w"]]
+
+    fail_over(raw, kept)
+    await store.append("b", Placed(kwh=4))
+    assert len(raw.xreadgroup(GROUP, "c", {keys.log: ">"})[0][1]) == 2
+    io = world.io()
+
+    def acknowledge() -> Any:
+        return run_sync(io.run(ACK, settling, words))
+
+    # 1 is the same event, 2 another one, and nothing is at 3.
+    assert [await asyncio.to_thread(acknowledge) for _ in range(2)] == [[1, -1, 0], [0, -1, 0]]
+    assert [row["message_id"] for row in raw.xpending_range(keys.log, GROUP, "-", "+", 9)] == [b"2-0"]
 
 
 @pytest.mark.parametrize("ordered", [False, True])
@@ -237,3 +282,22 @@ async def test_a_group_that_was_only_rewound_tells_nothing(world: World, raw: re
         await store.append("a", Placed(kwh=3))
         await until(lambda: work.handled == [1, 2, 1, 2, 3], 30)
     assert not work.told
+
+
+async def test_a_member_that_lost_its_partition_in_a_failover_tells_what_is_gone_of_it(world: World, raw: redis.Redis):
+    """Whoever has the partition now has never seen the event, and cannot tell."""
+    work = Work(is_async=world.is_async)
+    store = world.store(Order)
+    await store.append("a", Placed(kwh=1))
+    async with working(store.group(GROUP, ordered=True), work, consumer="a"):
+        await until(lambda: work.handled == [1])
+        await until(lambda: raw.xpending(store.keys.log, GROUP)["pending"] == 0)
+        kept = copied(raw)
+        await store.append("a", Placed(kwh=2))
+        await until(lambda: work.handled == [1, 2])
+        fail_over(raw, kept)
+        raw.hset(store.keys.lease(GROUP), mapping={"m": "b", "g": "9", "o": "b.9", "t": "9" * 14})
+        await until(lambda: work.told, 60)
+    (failure,) = work.told
+    assert (type(failure.error), failure.decided, failure.position) == (Diverged, "diverged", 2)
+    assert work.handled == [1, 2]

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from gridsync import errors
-from gridsync._io.keys import event_partitions
+from gridsync._io import run_sync
+from gridsync._io.aio import AsyncIO
+from gridsync._io.keys import event_partitions, events
+from gridsync._io.signals import ThreadSignal
+from gridsync._io.wire.endpoint import parse
 from gridsync.streams import DEAD, STOP, Retry, _aside, _consumer, _tenure
 from gridsync.streams._lanes import Lanes
 from gridsync.streams._settling import ACK
-from gridsync.streams._tenure import CEDE, HOLD, PULL
+from gridsync.streams._tenure import CEDE, HOLD, PULL, TAKE, taking
 from gridsync.streams._turns import Turns
 from tests.streams.conftest import NAMESPACE, until
 from tests.streams.models import Order, Placed
@@ -105,7 +109,7 @@ async def owners(group: Group) -> list[Any]:
 
 
 def keys(partitions: int = 4) -> Any:
-    return event_partitions(NAMESPACE, "orders", partitions)
+    return event_partitions(NAMESPACE, "orders", partitions) if partitions > 1 else (events(NAMESPACE, "orders"),)
 
 
 def members(raw: redis.Redis, partitions: int = 4) -> list[str | None]:
@@ -337,7 +341,7 @@ async def test_an_owner_that_lost_its_lease_acknowledges_and_reads_nothing(world
         return await asyncio.to_thread(_run, io, operation, *args)
 
     aside = (its.log, its.retry(GROUP), its.failed(GROUP), its.waiting(GROUP))
-    assert await call(ACK, aside, (GROUP, "a.1", "1-0", "2-0")) == [-1, -1]
+    assert await call(ACK, aside, (GROUP, "a.1", *proven(raw, store, 1, 2))) == [-1, -1]
     assert await call(PULL, (its.log, its.failed(GROUP), its.lease(GROUP)), (GROUP, "a.1", "10", "0")) == [-1]
     assert await call(HOLD, (its.lease(GROUP),), ("a.1", "1000")) == 0
     assert await call(CEDE, (its.lease(GROUP),), ("a", "1")) == 0
@@ -345,9 +349,40 @@ async def test_an_owner_that_lost_its_lease_acknowledges_and_reads_nothing(world
     assert raw.hget(its.lease(GROUP), "t") == b"9" * 14
 
 
-def _run(io: Any, *args: Any) -> Any:
-    from gridsync._io import run_sync  # noqa: PLC0415
+async def test_a_taking_that_was_given_up_frees_nothing_that_the_next_life_of_its_name_has(
+    world: World, raw: redis.Redis
+):
+    """Two members would be at work in one partition until the restarted one looks at its lease."""
+    store = opened(world, 1)
+    await fill(store, 1, STREAMS[:1])
+    io, its = world.io(), store.keys
+    raw.xgroup_create(its.log, GROUP, "0")
 
+    async def call(operation: Any, *args: Any) -> Any:
+        if world.is_async:
+            return await io.run(operation, *args)
+        return await asyncio.to_thread(_run, io, operation, *args)
+
+    keys = taking(its, GROUP)
+    first = await call(TAKE, keys, (GROUP, "a", "60000", "", "before"))
+    second = await call(TAKE, keys, (GROUP, "a", "60000", "", "after"))
+    assert int(second[1]) == int(first[1]) + 1
+    assert await call(CEDE, keys[-1:], ("a", "before")) == 0
+    assert raw.hget(keys[-1], "o") == b"a." + second[1]
+    assert await call(CEDE, keys[-1:], ("a", "after")) == 1
+    assert raw.hkeys(keys[-1]) == [b"g"]
+
+
+def proven(raw: redis.Redis, store: Store, *positions: int) -> list[bytes]:
+    """Return what `ack.lua` takes for these deliveries."""
+    words = []
+    for position in positions:
+        ((entry_id, fields),) = raw.xrange(store.keys.log, position, position)
+        words += [entry_id, fields[b"i"] + b" " + fields[b"w"]]
+    return words
+
+
+def _run(io: Any, *args: Any) -> Any:
     return run_sync(io.run(*args))
 
 
@@ -464,6 +499,29 @@ async def test_a_cancelled_member_gives_everything_back_at_once(world: World, ra
     seen.check(STREAMS, 3)
 
 
+@pytest.mark.parametrize("world", ["asyncio"], indirect=True)
+async def test_a_member_that_waits_for_a_cancelled_one_has_its_partitions_at_once(world: World, raw: redis.Redis):
+    """It is told when they are free, not before: what it is told is that the leases run for an hour."""
+    store, seen = opened(world), Seen(world)
+    await fill(store, 3)
+    stuck: list[str] = []
+
+    async def handle(recorded: Any) -> None:
+        stuck.append(recorded.stream)
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(ordered(world).consume(handle, consumer="a", concurrency=20, claim_idle=3600))
+    await until(lambda: len(stuck) == len(STREAMS))
+    async with member(world, seen, "b", claim_idle=3600):
+        await until(lambda: raw.hlen(keys()[0].members(GROUP)) == 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: seen.count == 3 * len(STREAMS), 60)
+        await until(lambda: left(raw) == 0)
+    seen.check(STREAMS, 3)
+
+
 def test_a_lane_lets_one_of_each_stream_begin():
     lanes = Lanes()
     entries = [[b"%d-0" % n, [b"i", b"x", b"s", stream]] for n, stream in enumerate((b"a", b"a", b"b", b"a"))]
@@ -486,20 +544,20 @@ def test_a_lane_lets_one_of_each_stream_begin():
     assert not lanes.busy
 
 
+class Switches:
+    """As much of a driver for threads as turns need."""
+
+    def signal(self) -> Any:
+        return ThreadSignal()
+
+
 def test_a_turn_is_never_lost_among_threads():
-    class Switches:
-        def signal(self) -> Any:
-            from gridsync._io.signals import ThreadSignal  # noqa: PLC0415
-
-            return ThreadSignal()
-
-    from gridsync._io import run_sync  # noqa: PLC0415
-
     turns, most, inside = Turns(Switches(), 3), list[int](), list[int]()  # type: ignore[arg-type]
+    never = ThreadSignal()
 
     def work() -> None:
         for _ in range(300):
-            run_sync(turns.take())
+            assert turns.take_free() or run_sync(turns.take(never))
             inside.append(1)
             most.append(len(inside))
             inside.pop()
@@ -513,6 +571,33 @@ def test_a_turn_is_never_lost_among_threads():
     assert not any(thread.is_alive() for thread in threads)
     assert max(most) <= 3
     assert sum(turns.take_free() for _ in range(5)) == 3
+
+
+async def test_a_turn_goes_to_whoever_has_waited_longest_unless_it_was_told_to_stop():
+    """Otherwise a partition that always has a next event would keep the others waiting."""
+    io = AsyncIO(parse("redis://127.0.0.1:1", connect_timeout=1.0), inflight_max=1, timeout=1.0)
+    turns, order, stop, never = Turns(io, 1), list[str](), io.signal(), io.signal()
+    assert turns.take_free()
+
+    async def wait(name: str, unless: Any) -> None:
+        order.append(f"{name} {await turns.take(unless)}")
+
+    waiting = [asyncio.create_task(wait(name, stop if name == "b" else never)) for name in "abcd"]
+    await asyncio.sleep(0)
+    turns.give()
+    assert not turns.take_free(), "it is the first one's, though that has not woken up yet"
+    stop.set()
+    await asyncio.gather(*waiting[:2])
+    waiting[2].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting[2]
+    turns.give()
+    await waiting[3]
+    assert sorted(order[:2]) == ["a True", "b False"]
+    assert order[2:] == ["d True"]
+    turns.give()
+    assert turns.take_free()
+    await io.close()
 
 
 async def test_a_plain_consumer_does_not_begin_beside_ordered_ones(world: World, raw: redis.Redis):

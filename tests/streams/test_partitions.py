@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from binascii import crc_hqx
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -15,10 +16,12 @@ from gridsync._io.keys import SLOTS, event_partitions
 from gridsync._io.sync import SyncIO
 from gridsync._io.wire.endpoint import parse
 from gridsync.streams import ANY, NO_STREAM, Check, EventStore, Write
-from tests.streams.conftest import NAMESPACE
+from tests.streams.conftest import NAMESPACE, Both, until
 from tests.streams.models import Order, Placed
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import redis
 
     from tests.streams.conftest import World
@@ -148,10 +151,42 @@ async def test_a_store_opened_with_another_number_of_partitions_says_so(world: W
         other.projection("view").run(lambda _changes, _recorded: None, once=True),
         other.group("g").consume(lambda _: None, idle_stop=0),
         other.aggregate(0, lambda state, _: state).load("order-2"),
+        Both(other.store, is_async=world.is_async).info(),
+        Both(other.group("g").group, is_async=world.is_async).info(),
     ):
         with pytest.raises(UsageError, match=message):
             await call
     assert len(await world.store(Order, partitions=first).read_all()) == 1
+
+
+async def test_an_archive_that_was_begun_before_the_first_event_hides_no_number_of_partitions(
+    world: World, raw: redis.Redis, tmp_path: Path
+):
+    """Whoever opened the store otherwise would read nothing, and append to other places."""
+    await Both(world.store(Order).store, is_async=world.is_async).archive(tmp_path)
+    assert raw.hgetall(world.store(Order).keys.meta) == {b"archived": b"0"}
+    await world.store(Order, partitions=4).append("a", Placed(kwh=1))
+    for partitions in (1, 8):
+        with pytest.raises(UsageError, match="is in 4 partition"):
+            await world.store(Order, partitions=partitions).read_all()
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_consumer_that_was_there_before_the_first_event_is_told_that_it_looks_in_the_wrong_place(
+    world: World, raw: redis.Redis, *, ordered: bool
+):
+    """It would wait for ever, and its events with it."""
+    store = world.store(Order)
+    group = store.group("billing", ordered=ordered)
+    consuming = asyncio.create_task(group.consume(lambda _: None, claim_idle=0.3))
+    try:
+        await until(lambda: raw.exists(store.keys.log))
+        await world.store(Order, partitions=4).append("a", Placed(kwh=1))
+        with pytest.raises(UsageError, match="is in 4 partition"):
+            await asyncio.wait_for(asyncio.shield(consuming), 60)
+    finally:
+        group.stop()
+        await asyncio.wait([consuming])
 
 
 async def test_another_function_than_the_first_is_refused(world: World):

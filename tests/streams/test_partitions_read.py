@@ -15,6 +15,7 @@ from gridsync import Diverged, Truncated, UsageError
 from gridsync.streams import DEAD, STOP
 from tests.streams.conftest import until
 from tests.streams.models import Order, Placed
+from tests.streams.test_consumer import gated
 from tests.streams.test_partitions import STREAMS, filled
 
 if TYPE_CHECKING:
@@ -183,6 +184,17 @@ async def test_a_group_handles_the_events_of_all_partitions_once(world: World):
     assert (await store.group("billing").consume(lambda _: None, idle_stop=0)).handled == 0
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+async def test_a_consumer_that_ends_when_idle_has_read_every_partition_to_its_end(world: World, *, ordered: bool):
+    """One of them has much more than a batch, and the others, which have nothing left, do not end it."""
+    store = world.store(Order, partitions=3)
+    await store.append(STREAMS[0], Placed(kwh=1))
+    for _ in range(4):
+        await store.append(STREAMS[-1], [Placed(kwh=1)] * 50)
+    done = await store.group("billing", ordered=ordered).consume(lambda _: None, idle_stop=0, batch=7)
+    assert done.handled == 201
+
+
 async def test_what_comes_while_it_is_consumed_is_handled_and_stop_ends_it(world: World):
     store = world.store(Order, partitions=3)
     group, seen = store.group("billing"), []
@@ -221,6 +233,20 @@ async def test_handlers_share_their_turns_over_all_partitions(world: World):
     assert done.handled == len(ALL)
     assert most <= (2 if world.is_async else 1)
     assert len(threads) == 1
+
+
+async def test_stop_begins_nothing_in_any_partition_though_others_wait_for_their_turn(world: World):
+    store, gate, begun = await filled(world), threading.Event(), list[int]()
+    group = store.group("billing")
+    consuming = asyncio.create_task(group.consume(gated(world, gate, begun)))
+    try:
+        await until(lambda: begun)
+        group.stop()
+    finally:
+        gate.set()
+        done = await consuming
+    assert (len(begun), done.handled) == (1, 1)
+    assert (await store.group("billing").consume(lambda _: None, idle_stop=0)).handled == len(ALL) - 1
 
 
 async def test_a_policy_that_stops_ends_all_sessions_with_the_error(world: World):

@@ -75,6 +75,26 @@ def test_a_store_is_the_same_when_it_went_through_a_file(
     assert next(store.read_all(after=1)).metadata == {"n": 0}
 
 
+def test_a_log_of_links_is_one_again_when_it_went_through_a_file(
+    grid: Grid, flushed: RedisServer, raw: redis.Redis, tmp_path: Path
+):
+    """Its program would be refused if it came back as a log of copies; the file has the payloads."""
+    store, file = grid.events("orders", Order, log="link"), tmp_path / "orders.jsonl"
+    for n in range(30):
+        store.append(f"anna-{n % 3}", [Placed(kwh=n + 1)] * 10, metadata={"n": n})
+    events, before = list(store.read_all()), digest(raw)
+    assert asked(flushed, "export", "orders", str(file))[1]["events"] == 300
+    raw.flushall()
+    assert asked(flushed, "import", "orders", str(file), "--dry-run")[1]["new"] == 300
+    assert raw.dbsize() == 0
+    assert asked(flushed, "import", "orders", str(file))[1]["new"] == 300
+    assert digest(raw) == before
+    again = grid.events("orders", Order, log="link")
+    assert list(again.read_all()) == events
+    assert again.append("anna-0", Placed(kwh=99), expected_version=100).position == 301
+    assert asked(flushed, "import", "orders", str(file))[1]["there"] == 300
+
+
 def test_an_import_that_broke_off_goes_on_and_the_log_may_have_been_trimmed_meanwhile(
     grid: Grid, flushed: RedisServer, raw: redis.Redis, tmp_path: Path
 ):

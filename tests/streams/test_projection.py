@@ -225,6 +225,7 @@ async def test_a_thread_refuses_a_coroutine_function(world: World):
     [
         lambda changes: changes.set("", "x"),
         lambda changes: changes.set("a", 1.5),
+        lambda changes: changes.set("a", "\ud800"),
         lambda changes: changes.set("a", value=True),
         lambda changes: changes.add("a", 1.5),
         lambda changes: changes.add("a", 2**53),

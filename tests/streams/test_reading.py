@@ -127,6 +127,9 @@ async def test_what_is_not_wanted_is_not_decoded(world: World):
         {"after": "now"},
         {"after": "7:x:y"},
         {"after": "7:8:"},
+        {"after": "7:8:\ud800"},
+        {"after": 10**18},
+        {"after": "9" * 5000},
         {"after": ""},
         {"before": 0},
         {"limit": -1},
@@ -232,3 +235,22 @@ async def test_backwards_the_end_of_what_is_left_is_not_taken_for_the_beginning(
     assert ([e.version for e in seen], caught.value.first) == ([6, 5, 4], 4)
     assert [e.version for e in await store.read("a", reverse=True, from_version=4)] == [6, 5, 4]
     assert [e.version for e in await store.read("a", reverse=True, limit=3)] == [6, 5, 4]
+
+
+@pytest.mark.any_server
+async def test_a_short_answer_is_the_end_and_nobody_asks_again(world: World, raw: redis.Redis):
+    """A stream of a few events is loaded in one round trip, not in two."""
+    store = world.store(Order)
+    await store.append("a", [Placed(kwh=n + 1) for n in range(PAGE + 3)])
+    await store.append("b", Placed(kwh=1))
+    totals = store.aggregate(0.0, lambda total, event: total + event.kwh)
+    for read, pages in (
+        (lambda: store.read("b"), 1),
+        (lambda: store.read("a"), 2),
+        (lambda: store.read("a", from_version=4), 2),
+        (lambda: store.read_all(after=PAGE), 1),
+        (lambda: totals.load("b"), 1),
+    ):
+        before = raw.info("commandstats").get("cmdstat_xrange", {"calls": 0})["calls"]
+        assert await read()
+        assert raw.info("commandstats")["cmdstat_xrange"]["calls"] - before == pages

@@ -12,6 +12,7 @@ from gridsync.streams import ANY, EXISTS, Park, Retry, Trimmed
 from gridsync.streams._retention import STEP
 from tests.streams.conftest import Both, until
 from tests.streams.models import Order, Placed
+from tests.streams.test_outbox import opened, reasons, sending
 
 if TYPE_CHECKING:
     import redis
@@ -243,6 +244,8 @@ async def test_an_empty_store_has_nothing_to_remove(world: World, raw: redis.Red
     assert await kept(store).trim(max_count=1) == Trimmed(0, 0, 0, None)
     floor = await kept(store).floor()
     assert (floor.events, floor.free, floor.log_bytes, floor.holders) == (0, 0, 0, ())
+    # Fewer events than may stay, and an age to look for among none.
+    assert await kept(store).trim(max_count=5, max_age=1) == Trimmed(0, 0, 0, None)
     assert raw.dbsize() == 0
 
 
@@ -275,3 +278,24 @@ async def test_a_group_that_nobody_consumes_any_more_can_be_given_up(world: Worl
     assert (done.removed, done.expired) == (3, (GROUP,))
     with pytest.raises(errors.Truncated):
         await store.group(GROUP).consume(lambda _: None, idle_stop=0)
+
+
+@pytest.mark.any_server
+@pytest.mark.parametrize("log", ["copy", "link"])
+async def test_what_an_outbox_has_not_moved_survives_every_trim(world: World, raw: redis.Redis, log: Any):  # noqa: ANN401
+    """It holds no floor, for it holds the events themselves: the one that was handled may go, here and there."""
+    store, bills = await filled(world, 3, log=log), world.store(Order, "bills")
+    outbox = opened(world, store, bills)
+    await store.group(GROUP).consume(sending(world, outbox, "b"), idle_stop=0)
+    assert (await kept(store).trim(max_count=1)).left == 1
+    assert await kept(store).release("group", GROUP)
+    raw.xtrim(store.keys.stream("a"), maxlen=0, approximate=False)
+    assert await held_by(store) == []
+    assert await outbox.count() == 3
+    assert await outbox.relay(once=True) == 3
+    assert (await kept(bills).trim(max_count=1)).left == 1
+    # A relay that was slower brings what was accepted and has left that log since: its number tells.
+    raw.xadd(store.keys.outbox(bills.keys.base), {"s": "b", "m": "", "i": "x", "t": "Placed", "d": "{}"}, id="4-0")
+    raw.hset(bills.keys.senders, store.keys.outbox(bills.keys.base), 4)
+    assert await outbox.relay(once=True) == 1
+    assert await reasons(bills, "b") == ["1", "and", "2", "and", "3", "and"]

@@ -74,6 +74,18 @@ async def test_each_group_gets_the_events_that_it_has_handlers_for(world: World,
 
 
 @pytest.mark.any_server
+async def test_a_store_forgets_the_groups_of_a_run_that_has_ended(world: World):
+    """A program that runs what is there every minute would keep each run's groups for ever."""
+    store = world.store(Order)
+    store.store.on(Placed, group="billing")(lambda _: None)
+    for _ in range(2):
+        await runs(store).run(idle_stop=0)
+    with pytest.raises(errors.UsageError, match="no handler in nobody"):
+        await runs(store).run(groups=["billing", "nobody"])
+    assert store.store._routes.stop._callbacks == []
+
+
+@pytest.mark.any_server
 async def test_a_group_that_is_registered_as_ordered_is_run_in_order(world: World, raw: redis.Redis):
     """A failed event holds back its stream, which it does in an ordered group only."""
     store = world.store(Order, partitions=2)
@@ -155,6 +167,37 @@ async def test_a_run_goes_on_until_the_store_is_stopped(world: World, raw: redis
 
 
 @pytest.mark.any_server
+async def test_a_store_without_handlers_is_kept_small_and_its_outboxes_are_emptied(world: World, raw: redis.Redis):
+    """A process of its own may do that; and it ends when the store is stopped."""
+    store, bills = world.store(Order), world.store(Order, "bills")
+    await store.append("a", [Placed(kwh=n + 1) for n in range(5)])
+    store.store.retention(max_count=2)
+
+    def send(delivery: Delivery[Any]) -> None:
+        with delivery.commit() as tx:
+            tx.send(outbox, "b", Placed(kwh=9))
+
+    async def send_async(delivery: AsyncDelivery[Any]) -> None:
+        async with delivery.commit() as tx:
+            tx.send(outbox, "b", Placed(kwh=9))
+
+    outbox = store.store.outbox(bills.store)
+    handler = send_async if world.is_async else send
+    await store.group("billing").consume(handler, idle_stop=0)
+    ready: list[Any] = []
+    task = asyncio.create_task(runs(store).run(on_ready=ready.append))
+    await until(lambda: ready == [("orders",)] and raw.xlen(store.keys.log) == 2)
+    await until(lambda: raw.exists(bills.keys.log) and raw.xlen(bills.keys.log) == 5)
+    store.store.stop()
+    done = await task
+    assert (done.groups, done.hurried) == ({}, False)
+    with pytest.raises(errors.UsageError, match=r"no handler at all.* a retention or an outbox"):
+        await runs(bills).run()
+    with pytest.raises(errors.UsageError, match="no handler in billing"):
+        await runs(store).run(groups=["billing"])
+
+
+@pytest.mark.any_server
 async def test_an_error_that_ends_one_group_lets_the_others_end_in_order(world: World, raw: redis.Redis):
     store = world.store(Order)
     await store.append("a", Placed(kwh=1))
@@ -179,8 +222,8 @@ from gridsync import AsyncGrid, Grid
 from gridsync.streams import STOP
 from tests.streams.models import Cancelled, Order, Placed
 
-def handlers(store):
-    @store.on(Placed, group="billing")
+def handlers(store, **options):
+    @store.on(Placed, group="billing", **options)
     def bill(recorded):
         begun(recorded)
         go = Path("go")
@@ -189,8 +232,8 @@ def handlers(store):
 
     return store
 
-def async_handlers(store):
-    @store.on(Placed, group="billing")
+def async_handlers(store, **options):
+    @store.on(Placed, group="billing", **options)
     async def bill(recorded):
         begun(recorded)
         go = Path("go")
@@ -210,6 +253,14 @@ def app():
 async def later():
     async with AsyncGrid(namespace="test") as grid:
         yield [async_handlers(grid.events("orders", Order))]
+
+def ordered():
+    return handlers(Grid(namespace="test").events("orders", Order, partitions=4), ordered=True)
+
+@asynccontextmanager
+async def later_ordered():
+    async with AsyncGrid(namespace="test") as grid:
+        yield [async_handlers(grid.events("orders", Order, partitions=4), ordered=True)]
 
 def strict():
     store = app()
@@ -334,6 +385,88 @@ def test_the_second_signal_gives_everything_back_at_once(app: str, store: Any, f
     assert sorted(seen) == [1, 2]
 
 
+class Ordered:
+    """A store in four partitions, of which two have events: the first of each keeps its handler busy."""
+
+    def __init__(self, grid: Grid) -> None:
+        self.store = grid.events("orders", Order, partitions=4)
+        self.group = self.store.group("billing", ordered=True)
+        self.streams = [next(name for name in "abcdefgh" if self.store.partition_of(name) == k) for k in (0, 3)]
+        for name in self.streams:
+            self.store.append(name, [Placed(kwh=101), Placed(kwh=1), Placed(kwh=1)])
+        self.seen: list[tuple[str, int]] = []
+
+    def owners(self) -> set[str | None]:
+        return {owner.member for owner in self.group.owners()}
+
+    def consume_the_rest(self) -> list[tuple[str, int]]:
+        """Do what a process would that is started now, and that waits for nobody's lease to end."""
+        group = self.store.group("billing", ordered=True)
+        group.consume(lambda each: self.seen.append((each.stream, each.version)), claim_idle=3600, idle_stop=0)
+        return sorted(self.seen)
+
+
+@pytest.fixture
+def orders(flushed: RedisServer) -> Iterator[Ordered]:
+    with Grid(flushed.url, namespace=NAMESPACE) as grid:
+        yield Ordered(grid)
+
+
+@pytest.mark.any_server
+@pytest.mark.parametrize("app", ["shop:ordered", "shop:later_ordered"])
+def test_the_first_signal_lets_the_partitions_go_when_their_handlers_have_ended(
+    app: str, orders: Ordered, flushed: RedisServer, tmp_path: Path
+):
+    """Those in which nothing is at work go at once; the next process begins where this one has ended."""
+    ready = tmp_path / "ready"
+    words = (app, "--json", "--ready-file", str(ready), "--claim-idle", "3600", "--concurrency", "1")
+    with consuming(tmp_path, flushed, *words) as running:
+        assert running.hears() == "READY=1"
+        assert ready.read_text().strip() == str(running.process.pid)
+        wait_for(running.begun)
+        wait_for(lambda: None not in orders.owners())
+        assert len(orders.owners()) == 1
+        running.process.send_signal(signal.SIGTERM)
+        assert running.hears() == "STOPPING=1"
+        wait_for(lambda: sum(owner.member is not None for owner in orders.group.owners()) == 1)
+        (tmp_path / "go").touch()
+        code, output, complaints = running.end()
+    assert (code, complaints) == (0, "")
+    lines = [json.loads(line) for line in output.splitlines()]
+    assert lines[0] == {"ready": ["orders/billing"]}
+    told = lines[1]["groups"]["orders/billing"]
+    assert (told["handled"], told["failed"], told["stolen"], lines[1]["hurried"]) == (1, 0, 0, False)
+    assert running.begun() == [1]
+    assert not ready.exists()
+    assert orders.owners() == {None}
+    rest = {(stream, version) for stream in orders.streams for version in (1, 2, 3)}
+    (begun,) = rest - set(orders.consume_the_rest())
+    assert begun[1] == 1
+    assert sorted(orders.seen) == sorted(rest - {begun})
+    for stream in orders.streams:
+        versions = [version for at, version in orders.seen if at == stream]
+        assert versions == sorted(versions)
+
+
+@pytest.mark.any_server
+@pytest.mark.parametrize("app", ["shop:ordered", "shop:later_ordered"])
+def test_the_second_signal_lets_all_partitions_go_at_once(
+    app: str, orders: Ordered, flushed: RedisServer, tmp_path: Path
+):
+    with consuming(tmp_path, flushed, app, "--claim-idle", "3600") as running:
+        assert running.hears() == "READY=1"
+        wait_for(running.begun)
+        wait_for(lambda: None not in orders.owners())
+        running.process.send_signal(signal.SIGTERM)
+        assert running.hears() == "STOPPING=1"
+        running.process.send_signal(signal.SIGTERM)
+        code, output, _ = running.end()
+    assert code == 3
+    assert output.splitlines()[1].startswith("orders/billing: 0 handled, 0 failed")
+    assert orders.owners() == {None}
+    assert orders.consume_the_rest() == sorted((stream, version) for stream in orders.streams for version in (1, 2, 3))
+
+
 @pytest.mark.any_server
 def test_the_exit_code_says_how_it_ended(store: Any, flushed: RedisServer, tmp_path: Path):
     store.append("a", Placed(kwh=1))
@@ -341,7 +474,7 @@ def test_the_exit_code_says_how_it_ended(store: Any, flushed: RedisServer, tmp_p
         (("shop:app", "--idle-stop", "0", "--group", "billing"), 0, "1 handled"),
         (("shop:strict", "--idle-stop", "0", "--group", "strict"), 1, "ValueError: never"),
         (("shop:app", "--idle-stop", "0", "--group", "mailing"), 2, "no handler in mailing"),
-        (("shop:nothing",), 2, "an application is"),
+        (("shop:nothing",), 2, "is no application"),
         (("shop:missing",), 2, "has no 'missing'"),
         (("nowhere:app",), 2, "no module 'nowhere'"),
         (("shop",), 2, "module:app"),

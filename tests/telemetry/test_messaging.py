@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from gridsync import AsyncGrid, WrongVersion
 from gridsync._io import telemetry
-from gridsync.streams import Check, Retry, Write
+from gridsync.streams import AsyncDelivery, Check, Retry, Write
+from tests.streams.conftest import until
 from tests.streams.models import LATER
 from tests.wire.world import done, opened
 
@@ -218,6 +219,7 @@ async def test_a_consumer_receives_processes_and_settles(kind: str, flushed: Red
     settled = [messaging(span) for span in sdk.spans("ack orders")]
     kinds = {"messaging.operation.name": "ack", "messaging.operation.type": "settle"}
     assert all(about.items() >= {**mine, **kinds}.items() for about in settled)
+    assert sum(about.get("messaging.batch.message_count", 1) for about in settled) == 2
 
     points = {point.attributes.get("error.type"): point.count for point in sdk.points("messaging.process.duration")}
     assert points == {None: 2, "ValueError": 1}
@@ -295,6 +297,64 @@ async def test_how_far_a_group_has_got_is_seen_while_somebody_consumes(kind: str
     (first,) = told
     assert first.pop("oldest") >= 0
     assert first == {"lag": 2, "pending": 1, "parked": 1, "waiting": 0, "dead": 0}
+
+
+@pytest.mark.any_server
+async def test_how_much_is_on_its_way_to_another_store_is_seen_while_a_relay_runs(
+    flushed: RedisServer, sdk: Sdk, monkeypatch: pytest.MonkeyPatch
+):
+    """An alarm hears of a target that is away: the relay looks before it moves, and keeps what it saw."""
+    monkeypatch.setattr("gridsync.streams._outbox.LOOK_S", 600.0)
+    sdk.listen(spans=False)
+
+    def seen() -> dict[str, int]:
+        found = {name: sdk.points(f"gridsync.outbox.{name}") for name in ("waiting", "events", "oldest")}
+        for (point,) in (each for each in found.values() if each):
+            assert dict(point.attributes) == {"gridsync.name": "orders/bills"}
+        return {name: points[0].value for name, points in found.items() if points}
+
+    async with AsyncGrid(flushed.url) as grid:
+        store, bills = grid.events("orders", Ordered), grid.events("bills", Ordered)
+        outbox = store.outbox(bills)
+
+        async def bill(delivery: AsyncDelivery[Ordered]) -> None:
+            async with delivery.commit() as tx:
+                tx.send(outbox, "b", [delivery.event, delivery.event])
+
+        await store.append("a", [Ordered(amount=1), Ordered(amount=2)])
+        await store.group("ledger").consume(bill, idle_stop=0)
+        assert seen() == {}
+        relaying = asyncio.create_task(outbox.relay())
+        await until(lambda: bool(seen()))
+        told = seen()
+        assert told.pop("oldest") >= 0
+        assert told == {"waiting": 2, "events": 4}
+        assert {**grid.stats().outboxes["orders/bills"], "oldest": 0} == {**told, "oldest": 0}
+        assert grid.stats().to_dict()["outboxes"].keys() == {"orders/bills"}
+        outbox.stop()
+        await relaying
+        assert seen() == {}
+        assert not grid.stats().outboxes
+
+
+@pytest.mark.any_server
+async def test_how_far_a_mirror_is_behind_is_seen_while_a_replicator_runs(flushed: RedisServer, sdk: Sdk):
+    sdk.listen(spans=False)
+
+    def seen() -> dict[str, int]:
+        found = {name: sdk.points(f"gridsync.mirror.{name}") for name in ("lag", "oldest")}
+        return {name: points[0].value for name, points in found.items() if points}
+
+    async with AsyncGrid(flushed.url) as grid:
+        store, copy = grid.events("orders", Ordered), grid.events("copy", Ordered)
+        await store.append("a", [Ordered(amount=1), Ordered(amount=2)])
+        moving = store.replication(copy)
+        running = asyncio.create_task(moving.run())
+        await until(lambda: seen() == {"lag": 0, "oldest": 0})
+        assert sdk.points("gridsync.stream.mirrored")
+        moving.stop()
+        await running
+        assert seen() == {}
 
 
 async def test_while_nobody_listens_a_handler_is_called_itself():

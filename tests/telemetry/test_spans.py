@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -20,11 +22,13 @@ from gridsync import Grid, LockTimeout, ServerError
 from gridsync._io import telemetry
 from gridsync._io.aio import AsyncIO
 from gridsync._io.sync import SyncIO
+from gridsync.cache import Near, Space
 from gridsync.testing.proxy import Break, FaultProxy
 from gridsync.testing.servers import RedisServer, server_kinds
 from tests.sentinel.conftest import follow
 from tests.sentinel.helpers import FakeSentinel
 from tests.streams.models import LATER
+from tests.wire.fake import until
 from tests.wire.world import done, opened
 
 if TYPE_CHECKING:
@@ -259,6 +263,32 @@ async def test_locks_and_limits_are_measured(kind: str, flushed: RedisServer, sd
     assert units["db.client.operation.duration"] == units["gridsync.lock.wait"] == "s"
     assert units["gridsync.limit.decisions"] == "{decision}"
     assert units["gridsync.inflight"] == "{request}"
+
+
+@KINDS
+async def test_caches_are_measured_also_those_that_are_gone(kind: str, flushed: RedisServer, sdk: Sdk):
+    sdk.listen()
+    name = f"user:{kind}:{time.monotonic_ns()}"  # all grids that the process ever had count together
+
+    def hits() -> int:
+        points = sdk.points("gridsync.cache.near.hits")
+        return sum(point.value for point in points if point.attributes["gridsync.name"] == name)
+
+    async with opened(kind, flushed.url) as grid:
+        cache = grid.cache(Space(name, int), near=Near())
+        await done(cache.set("k", 1))
+
+        async def served(cache: Any = cache) -> bool:  # noqa: ANN401 - either kind
+            await done(cache.get("k"))
+            return bool(cache.stats().near.hits)
+
+        await until(served)
+        assert hits() == cache.stats().near.hits
+    del grid, cache, served
+    gc.collect()
+    assert hits() >= 1, "numbers only grow"
+    assert [point.attributes["gridsync.name"] for point in sdk.points("gridsync.cache.hit")] == [name]
+    assert sdk.units()["gridsync.cache.near.drops"] == "{connection}"
 
 
 @KINDS

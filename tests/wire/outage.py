@@ -50,10 +50,10 @@ class Outage:
             return await self.io.run(operation, words[:1], words[1:], timeout=timeout)
         return await asyncio.to_thread(lambda: run_sync(self.io.run(operation, words[:1], words[1:], timeout=timeout)))
 
-    async def pop(self, wait: float = LONG_S, stop: Any = None) -> Any:  # noqa: ANN401
-        """Wait for what never comes, on a connection of its own."""
-        signal = stop or self.io.signal()
-        block = lambda: self.io.block(POP, ["l"], [str(wait)], wait=wait, stop=signal)  # noqa: E731
+    async def pop(self, wait: float = LONG_S, *, patience_s: float = 0.0) -> Any:  # noqa: ANN401
+        """Wait for what never comes, on a connection of its own, for *wait* and an answer for *patience_s* longer."""
+        signal = self.io.signal()
+        block = lambda: self.io.block(POP, ["l"], [str(wait)], wait=wait + patience_s, stop=signal)  # noqa: E731
         return await (block() if self.world.kind == "asyncio" else asyncio.to_thread(lambda: run_sync(block())))
 
     @property

@@ -16,7 +16,7 @@ from gridsync._io.wire import mux
 from gridsync._io.wire.endpoint import parse
 from gridsync.errors import OutcomeUnknown, Unavailable, UsageError
 from gridsync.testing.proxy import Break
-from tests.wire.fake import FakeServer, Peer, Words, soon
+from tests.wire.fake import FakeServer, Peer, Words, eventually, soon
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,6 +110,37 @@ async def test_a_silent_server_is_dropped_and_the_next_call_connects_anew(async_
         assert await io.run(GET, ["b"], timeout=10) == b"b"
 
 
+async def test_a_reply_that_is_there_counts_however_late_the_loop_looks(async_io: Callable[..., AsyncIO]):
+    """The loop was held up, or the whole process stopped: a server that answered at once must not be called silent."""
+    asked, answered = threading.Event(), threading.Event()
+
+    def answer(peer: Peer, words: Words) -> None:
+        asked.wait(20)
+        peer.send(b"$%d\r\n%s\r\n" % (len(words[1]), words[1]))
+        answered.set()
+
+    with FakeServer(answer) as server:
+        io = async_io(server.url)
+        await io.connect()
+        wire = io._route.node(()).wire
+        loop: Any = asyncio.get_running_loop()
+        deadline = loop.time() + 0.1
+        reply = wire.post(("GET", "k"), deadline)
+        asked.set()
+        assert answered.wait(20)
+        eventually(lambda: loop.time() > deadline)
+        select = loop._selector.select
+
+        def interrupted(timeout: float | None) -> list[Any]:
+            """Find nothing, as `select` does when it is interrupted and its time is over: timers run before readers."""
+            del timeout
+            loop._selector.select = select
+            return []
+
+        loop._selector.select = interrupted
+        assert await reply == b"k"
+
+
 async def test_a_blocking_command_does_not_delay_the_others(flushed: RedisServer, async_io: Callable[..., AsyncIO]):
     """A GET behind a BLPOP on one connection would wait as long as the BLPOP."""
     io = async_io(flushed.url)
@@ -131,7 +162,7 @@ async def test_a_blocked_read_ends_when_it_is_stopped(proxy: FaultProxy, async_i
     if when == "before":
         stop.set()
     if when == "on its way":
-        await io.block(POP, ["l"], ["0.01"], wait=0.01, stop=stop)
+        await io.block(POP, ["l"], ["0.01"], wait=20.0, stop=stop)
         proxy.delay_s = 0.02
     blocked = asyncio.create_task(io.block(POP, ["l"], ["60"], wait=60, stop=stop))
     if when == "waiting":

@@ -91,8 +91,8 @@ def expect(error: Exception, kind: type[Exception], *words: str) -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("localhost:6379", ["must begin with one of redis://", "embedded://"]),
-        ("http://localhost", ["must begin with one of redis://"]),
+        ("localhost:6379", ["begin it with one of redis://", "embedded://"]),
+        ("http://localhost", ["begin it with one of redis://"]),
         ("redis://localhost:port", ["cannot be read"]),
         ("redis://localhost:99999", ["cannot be read"]),
         ("redis://localhost/zero", ["database number such as /0", "/zero"]),

@@ -26,8 +26,8 @@ POP = Command("pop", Category.NEVER, ("BLPOP",))
 ECHO = Command("echo", Category.READ, ("ECHO",))
 
 
-def pop(io: SyncIO, stop: Signal, wait: float = 60.0) -> Any:  # noqa: ANN401 - a reply
-    return run_sync(io.block(POP, ["l"], [str(wait)], wait=wait, stop=stop))
+def pop(io: SyncIO, stop: Signal, wait: float = 60.0, *, patience_s: float = 0.0) -> Any:  # noqa: ANN401 - a reply
+    return run_sync(io.block(POP, ["l"], [str(wait)], wait=wait + patience_s, stop=stop))
 
 
 @pytest.mark.parametrize("when", ["waiting", "on its way", "before"])
@@ -35,7 +35,7 @@ def test_a_blocked_read_ends_when_it_is_stopped(proxy: FaultProxy, sync_io: Call
     """Also when the command had not reached the server yet, so that the server knew nothing to unblock."""
     io = sync_io(proxy.url)
     stop = io.signal()
-    assert pop(io, stop, 0.01) is None
+    assert pop(io, stop, 0.01, patience_s=20.0) is None
     seen = len(proxy.requests("BLPOP"))
     if when == "before":
         stop.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -133,6 +134,61 @@ def test_a_silent_server_fails_the_call_by_its_deadline(sync_io: Callable[..., S
         with pytest.raises(OutcomeUnknown, match="look whether it took effect"):
             run_sync(io.run(INCR, ["n"], timeout=0.5))
         assert server.requests == [(b"INCR", b"n")]
+
+
+@pytest.fixture
+def signalled() -> Iterator[threading.Thread]:
+    """Signals come to this, the main, thread, a hundred a second and for much longer than any deadline."""
+    ended = threading.Event()
+    main = threading.get_ident()
+
+    def send() -> None:
+        for _ in range(6000):
+            if ended.wait(0.01):
+                return
+            signal.pthread_kill(main, signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: None)
+    thread = threading.Thread(target=send)
+    thread.start()
+    yield thread
+    ended.set()
+    thread.join()
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("size", [10, 50_000_000], ids=["reply", "request"])
+def test_signals_put_no_deadline_off(signalled: threading.Thread, size: int):
+    """The kernel begins to wait anew after each: who is profiled would wait for ever, and who was stopped too long."""
+    mine, others = socket.socketpair()
+    with others:
+        wire = blocking.BlockingWire(endpoint(), mine)
+        with pytest.raises(Fault, match="did not answer within 1 s"):
+            wire.exchange(b"x" * size, 1.0)
+        assert signalled.is_alive()
+
+
+def test_a_request_that_finds_no_room_is_sent_on_when_there_is(monkeypatch: pytest.MonkeyPatch):
+    full = threading.Event()
+    wait = blocking.BlockingWire._await
+
+    def noticed(wire: blocking.BlockingWire, event: int, deadline: float | None) -> None:
+        if event == select.POLLOUT:
+            full.set()
+        wait(wire, event, deadline)
+
+    monkeypatch.setattr(blocking.BlockingWire, "_await", noticed)
+    mine, others = socket.socketpair()
+    request = os.urandom(3_000_000)
+    with others, ThreadPoolExecutor(1) as threads:
+        wire = blocking.BlockingWire(endpoint(), mine)
+        reply = threads.submit(wire.exchange, request, 60)
+        assert full.wait(20)
+        with others.makefile("rb") as arrived:
+            assert arrived.read(len(request)) == request
+        others.sendall(b"+OK\r\n")
+        assert reply.result(60) == b"OK"
+        wire.close()
 
 
 def test_an_interrupt_in_mid_request_never_mixes_replies(

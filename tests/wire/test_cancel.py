@@ -102,7 +102,7 @@ async def hub(io: AsyncIO) -> None:
 async def block(io: AsyncIO) -> None:
     """A blocking command, twice on the same connection."""
     for _ in range(2):
-        assert await io.block(POP, ["nothing"], ["0.02"], wait=0.02, stop=io.signal()) is None
+        assert await io.block(POP, ["nothing"], ["0.02"], wait=20.0, stop=io.signal()) is None
 
 
 async def gathered(io: AsyncIO) -> None:

@@ -18,6 +18,7 @@ from redis.credentials import CredentialProvider
 
 from gridsync import AsyncGrid, AuthenticationFailed, Grid, Settings, TLSFailed, Unavailable
 from gridsync._io.guard import ASKING_MAX
+from gridsync._io.route.open import open_place
 from gridsync._io.wire import credentials
 from gridsync._io.wire.faults import Fault
 from gridsync.testing.servers import RedisServer, server_kinds
@@ -26,6 +27,8 @@ from tests.wire.fake import endpoint, soon
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+
+    from gridsync._io.wire.endpoint import Endpoint
 
 KINDS = pytest.mark.parametrize("kind", ["sync", "asyncio"])
 
@@ -170,6 +173,65 @@ async def test_a_provider_that_kept_the_old_password_is_refused_at_once(kind: st
         assert provider.asked == asked + 1
 
 
+@KINDS
+async def test_a_password_in_a_file_is_read_for_each_connection(kind: str, guarded: RedisServer, tmp_path: Path):
+    """Who replaces the file has changed the password; no program is started anew for it."""
+    file = tmp_path / "app.password"
+    file.write_text("first\n")
+    url = f"redis://app@{guarded.host}:{guarded.port}"
+    async with opened(kind, None, settings=Settings(redis_url=url, redis_password_file=str(file))) as grid:
+        await do(grid.limiter("orders", "5/second").peek, "me")
+        guarded.command("ACL", "SETUSER", "app", "resetpass", ">second")
+        file.write_text("second\n")
+        guarded.command("CLIENT", "KILL", "USER", "app")
+        await do(grid.limiter("orders", "5/second").peek, "me")
+
+
+@pytest.mark.parametrize(
+    ("content", "why"), [(None, "No such file"), ("\n", "is empty"), ("wrong", "refused the credentials")]
+)
+@KINDS
+async def test_a_password_file_that_does_not_serve_is_named(
+    kind: str, content: str | None, why: str, guarded: RedisServer, tmp_path: Path
+):
+    file = tmp_path / "app.password"
+    if content is not None:
+        file.write_text(content)
+    settings = Settings(redis_url=f"redis://app@{guarded.host}:{guarded.port}", redis_password_file=str(file))
+    with pytest.raises((Unavailable, AuthenticationFailed), match=why):
+        async with opened(kind, None, settings=settings):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("url", "ours", "theirs"),
+    [
+        ("redis://app@h", ("app", "filed"), None),
+        ("redis://h", ("default", "filed"), None),
+        ("redis://app:said@h", ("app", "said"), None),
+        ("redis+cluster://app@h1,h2", ("app", "filed"), None),
+        ("redis+sentinel://app@h/s", ("app", "filed"), None),
+        ("redis+sentinel://app@h/s?sentinel_username=watch", ("app", "filed"), ("watch", "filed")),
+        (
+            "redis+sentinel://app@h/s?sentinel_username=watch&sentinel_password=said",
+            ("app", "filed"),
+            ("watch", "said"),
+        ),
+    ],
+)
+def test_a_password_in_the_url_wins_over_the_file(
+    url: str, ours: tuple[str, str], theirs: tuple[str, str] | None, tmp_path: Path
+):
+    (tmp_path / "file").write_text("filed\n")
+    place = open_place(url, connect_timeout=5.0, password_file=str(tmp_path / "file"))
+
+    def said(at: Endpoint) -> tuple[str, str] | None:
+        return None if at.credentials is None else at.credentials.get_credentials()
+
+    assert said(place.server) == ours
+    assert [said(sentinel) for sentinel in getattr(place, "sentinels", [])] == [theirs] * ("sentinel" in url)
+
+
 class Broken(CredentialProvider):
     """Its vault is away."""
 
@@ -199,6 +261,25 @@ async def test_a_provider_that_fails_for_a_moment_costs_no_call(kind: str, guard
     assert moody.asked >= 3
 
 
+@KINDS
+@pytest.mark.parametrize(
+    ("content", "why"), [(None, "No such file"), (b"", "it is empty"), (b"tops\xffcret", "can't decode")]
+)
+async def test_a_password_file_that_cannot_be_used_is_named_and_not_shown(
+    kind: str, content: bytes | None, why: str, guarded: RedisServer, tmp_path: Path
+):
+    file = tmp_path / "password"
+    if content is not None:
+        file.write_bytes(content)
+    settings = Settings(redis_url=f"redis://app@{guarded.host}:{guarded.port}", redis_password_file=str(file))
+    with pytest.raises(Unavailable, match=why) as raised:
+        async with opened(kind, None, settings=settings):
+            pass
+    assert f"no password from {file}" in str(raised.value)
+    assert "see REDIS_PASSWORD_FILE" in str(raised.value)
+    assert "cret" not in str(raised.value)
+
+
 class Stuck(CredentialProvider):
     """Its vault does not answer."""
 
@@ -212,7 +293,7 @@ class Stuck(CredentialProvider):
 
 @KINDS
 async def test_a_provider_that_blocks_is_named_and_blocks_no_loop(kind: str, guarded: RedisServer):
-    settings = Settings(redis_url=f"redis://{guarded.host}:{guarded.port}", redis_connection_timeout=1.0)
+    settings = Settings(redis_url=f"redis://{guarded.host}:{guarded.port}", redis_connection_timeout=3.0)
     provider, turns = Stuck(), 0
 
     async def turn() -> None:

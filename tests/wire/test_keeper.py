@@ -70,7 +70,7 @@ async def test_a_lease_outlives_its_ttl_while_the_loop_is_blocked(world: World, 
 
 
 async def test_a_lease_that_was_taken_away_is_lost_for_good(world: World, flushed: RedisServer):
-    lease = await world.do(world.lock(world.io(), ttl=0.5).acquire)
+    lease = await world.do(world.lock(world.io(), ttl=3.0).acquire)
     told: list[int] = []
     lease.lost.on_set(lambda: told.append(lease.fence))
     flushed.command("DEL", KEYS.state)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing, closing
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,6 +22,7 @@ import gridsync
 from gridsync._io import load, run_sync
 from gridsync._io.keys import barrier as barrier_keys
 from gridsync._io.keys import cache as cache_key
+from gridsync._io.keys import channel as channel_keys
 from gridsync._io.keys import events as event_keys
 from gridsync._io.keys import latch as latch_keys
 from gridsync._io.keys import limiter_here
@@ -28,6 +30,7 @@ from gridsync._io.keys import lock as lock_keys
 from gridsync._io.keys import share as share_keys
 from gridsync.cache import AsyncCache, Cache, Space
 from gridsync.errors import ServerError, WaitTimeout
+from gridsync.fanout import AsyncChannel, Channel
 from gridsync.limits import GCRA, ApproxWindow, AsyncLimiter, Concurrency, FixedWindow, Limiter
 from gridsync.limits import _look as limits_look
 from gridsync.locks import AsyncOncePer, OncePer, Stamp
@@ -38,7 +41,7 @@ from gridsync.streams._portable import restored
 from gridsync.testing.proxy import Break, FaultProxy, Rule
 from gridsync.testing.servers import RedisServer
 from tests.streams.conftest import until
-from tests.wire.fake import soon
+from tests.wire.fake import eventually, soon
 from tests.wire.world import KINDS, NAMESPACE, World
 
 if TYPE_CHECKING:
@@ -49,6 +52,7 @@ if TYPE_CHECKING:
 
 KEYS = lock_keys(NAMESPACE, "job")
 LOG = event_keys(NAMESPACE, "orders").log
+CHANNEL = channel_keys(NAMESPACE, "n")
 MINE = Stamp(5, "me")
 
 
@@ -76,6 +80,21 @@ class Stage:
         # A reply that says NOSCRIPT would be lost instead of the one that matters.
         self.server.command("SCRIPT", "LOAD", load_named(self.script).source)
         return self.proxy.on(self.fault, lambda words: words[0] == b"EVALSHA" and words[1] == sha.encode())
+
+    def renewed(self, condition: Callable[[], Any]) -> Callable[[], Any]:
+        """Return *condition* for `soon`: each look makes the watchdog renew now, and not in a third of a lease."""
+
+        def look() -> Any:  # noqa: ANN401 - whatever the condition is
+            if not (met := condition()):
+                keeper, now = self.broken._keeper, self.broken.monotonic()
+                for item in list(keeper._items.values()):
+                    item.due = now
+                    if hasattr(item, "renew_at"):
+                        item.renew_at = now
+                    keeper.keep(item)
+            return met
+
+        return look
 
 
 Scenario = Callable[[Stage], Awaitable[None]]
@@ -138,6 +157,15 @@ async def a_value_is_loaded_and_stored_once(stage: Stage) -> None:
     await soon(lambda: stage.server.command("EXISTS", f"{CACHED}:load") == 0)
 
 
+@scenario("cache.read")
+async def a_value_that_may_be_stale_is_read(stage: Stage) -> None:
+    cache = cache_of(stage, stage.broken)
+    await stage.world.do(cache.set, "k", 8)
+    stage.arm()
+    assert await stage.world.do(cache.get, "k") == 8
+    assert cache.stats().hits == 1
+
+
 @scenario("cache.yield")
 async def a_load_that_failed_is_left_to_others_at_once(stage: Stage) -> None:
     cache, count = cache_of(stage, stage.broken), [0]
@@ -164,9 +192,9 @@ async def a_slow_load_keeps_its_lease(stage: Stage) -> None:
 
     rule = stage.arm()
     caller = stage.world.start(cache.get_or_load, "k", slow)
-    await soon(lambda: rule.hits)
+    await soon(stage.renewed(lambda: rule.hits))
     stage.server.command("PEXPIRE", f"{CACHED}:load", 3000)
-    await soon(lambda: stage.server.command("PTTL", f"{CACHED}:load") > 3000)
+    await soon(stage.renewed(lambda: stage.server.command("PTTL", f"{CACHED}:load") > 3000))
     go.set()
     assert await stage.world.ended(caller) == 7
     assert stage.server.command("EXISTS", CACHED) == 1
@@ -196,6 +224,145 @@ async def a_tag_is_invalidated(stage: Stage) -> None:
     stage.arm()
     await stage.world.do(cache.invalidate, "t")
     assert await stage.world.do(cache.get, "k") is None
+
+
+# -- fanout ------------------------------------------------------------------------------------------------------
+
+
+def channel_of(stage: Stage, io: Any) -> Any:  # noqa: ANN401 - either kind
+    return (Channel if stage.world.kind == "sync" else AsyncChannel)(io, NAMESPACE, "n")
+
+
+def opened(stage: Stage, subscription: Any) -> Any:  # noqa: ANN401 - either kind
+    return subscription.__enter__ if stage.world.kind == "sync" else subscription.__aenter__
+
+
+@scenario("fanout.publish")
+async def a_publication_is_made_once(stage: Stage) -> None:
+    channel = channel_of(stage, stage.broken)
+    rule = stage.arm()
+    first = await stage.world.do(channel.publish, "7")
+    assert rule.hits
+    assert first.offset == 1
+    assert first.mark
+    assert (await stage.world.do(channel.publish, "8")).offset == 2
+
+
+@scenario("fanout.look")
+async def a_subscriber_comes_back_where_it_was(stage: Stage) -> None:
+    channel = channel_of(stage, stage.broken)
+    first = await stage.world.do(channel.publish, "7")
+    await stage.world.do(channel.publish, "8")
+    subscription = channel.subscribe(after=first)
+    rule = stage.arm()
+    await stage.world.do(opened(stage, subscription))
+    assert rule.hits
+    assert subscription.recovered
+    assert (await stage.world.do(subscription.next, 30)).data == b"8"
+    await stage.world.do(subscription.close)
+
+
+@scenario("fanout.here")
+@scenario("fanout.gone")
+async def a_member_comes_and_goes(stage: Stage) -> None:
+    channel = channel_of(stage, stage.broken)
+    subscription = channel.subscribe(member="ann")
+    rule = stage.arm()
+    await stage.world.do(opened(stage, subscription))
+    assert [member.name for member in await stage.world.do(channel.presence)] == ["ann"]
+    await stage.world.do(subscription.close)
+    await soon(lambda: rule.hits and not stage.server.command("ZCARD", CHANNEL.here))
+
+
+@scenario("fanout.present")
+async def members_are_counted(stage: Stage) -> None:
+    channel = channel_of(stage, stage.broken)
+    subscription = channel.subscribe(member="ann")
+    await stage.world.do(opened(stage, subscription))
+    rule = stage.arm()
+    assert await stage.world.do(channel.count) == 1
+    assert rule.hits
+    await stage.world.do(subscription.close)
+
+
+# -- market ------------------------------------------------------------------------------------------------------
+
+
+async def events_of(stage: Stage, book: Any) -> list[str]:  # noqa: ANN401 - either kind
+    return [recorded.type for recorded in await stage.world.all(book.events.read(book.stream))]
+
+
+@scenario("market.place")
+async def an_order_trades_once(stage: Stage) -> None:
+    book, place = stage.world.book(stage.broken), stage.world.do
+    await place(book.place, "s1", "sell", 5, "1.00")
+    stage.arm()
+    placed = await place(book.place, "b1", "buy", 7, "1.00")
+    assert (placed.status, placed.filled, placed.left, len(placed.trades)) == ("open", 5, 2, 1)
+    assert await events_of(stage, book) == ["orderbook.rested", "orderbook.traded", "orderbook.rested"]
+
+
+@scenario("market.replace")
+async def an_order_is_replaced_once(stage: Stage) -> None:
+    book = stage.world.book(stage.broken)
+    await stage.world.do(book.place, "s1", "sell", 5, "1.00")
+    stage.arm()
+    placed = await stage.world.do(book.replace, "s1", "s2", 4, "1.01")
+    assert (placed.status, placed.left, placed.sequence) == ("open", 4, 3)
+    assert await events_of(stage, book) == ["orderbook.rested", "orderbook.removed", "orderbook.rested"]
+
+
+@scenario("market.cancel")
+async def an_order_is_cancelled_once_and_says_so(stage: Stage) -> None:
+    book = stage.world.book(stage.broken)
+    await stage.world.do(book.place, "s1", "sell", 5, "1.00")
+    stage.arm()
+    cancelled = await stage.world.do(book.cancel, "s1")
+    assert (cancelled.cancelled, cancelled.left) == (True, 5)
+    assert await events_of(stage, book) == ["orderbook.rested", "orderbook.removed"]
+
+
+@scenario("market.tend")
+async def what_has_expired_is_taken_out_once(stage: Stage) -> None:
+    book = stage.world.book(stage.broken)
+    await stage.world.do(book.place, "s1", "sell", 5, "1.00", expires_in=0.001)
+    stage.arm()
+    await soon_expired(stage, book)
+    assert await events_of(stage, book) == ["orderbook.rested", "orderbook.removed"]
+
+
+async def soon_expired(stage: Stage, book: Any) -> None:  # noqa: ANN401 - either kind
+    async with asyncio.timeout(60):
+        while await stage.world.do(book.tend) < 2:  # noqa: ASYNC110 - the condition is a look at the server
+            await asyncio.sleep(0.01)
+
+
+@scenario("market.depth")
+@scenario("market.page")
+async def a_book_is_read(stage: Stage) -> None:
+    book = stage.world.book(stage.broken)
+    await stage.world.do(book.place, "s1", "sell", 5, "1.00")
+    stage.arm()
+    verified = await stage.world.do(book.verify)
+    assert (verified.ok, verified.orders) == (True, 1)
+
+
+@scenario("market.restore")
+async def a_lost_book_is_made_anew(stage: Stage) -> None:
+    book = stage.world.book(stage.broken)
+    await stage.world.do(book.place, "s1", "sell", 5, "1.00")
+    stage.server.command("DEL", *stage.server.command("KEYS", "*:orderbook:DE:*"))
+    stage.arm()
+    verified = await stage.world.do(book.restore)
+    assert (verified.ok, verified.orders) == (True, 1)
+
+
+@scenario("market.look")
+async def an_order_is_looked_at(stage: Stage) -> None:
+    book = stage.world.book(stage.broken)
+    await stage.world.do(book.place, "s1", "sell", 5, "1.00")
+    stage.arm()
+    assert (await stage.world.do(book.order, "s1")).left == 5
 
 
 # -- locks -------------------------------------------------------------------------------------------------------
@@ -303,9 +470,9 @@ async def the_watchdog_keeps_the_lease(stage: Stage) -> None:
     world = stage.world
     lease = await world.do(world.lock(stage.broken, ttl=3.0).acquire)
     rule = stage.arm()
-    await soon(lambda: rule.hits)
+    await soon(stage.renewed(lambda: rule.hits))
     seen = len(stage.proxy.requests(load_named("locks.renew").sha))
-    await soon(lambda: len(stage.proxy.requests(load_named("locks.renew").sha)) > seen + 1)
+    await soon(stage.renewed(lambda: len(stage.proxy.requests(load_named("locks.renew").sha)) > seen + 1))
     lease.check()
     assert await world.do(lease.release) is True
 
@@ -471,8 +638,8 @@ async def a_vote_that_was_lost_is_given_again_once(stage: Stage) -> None:
         lease = await world.do(lock.acquire)
         stage.server.command("DEL", QUORUM.state, QUORUM.fence)
         rule = stage.arm()
-        await soon(lambda: rule.hits)
-        await soon(lambda: stage.server.command("HGET", QUORUM.state, "o") == lease.owner.encode())
+        await soon(stage.renewed(lambda: rule.hits))
+        await soon(stage.renewed(lambda: stage.server.command("HGET", QUORUM.state, "o") == lease.owner.encode()))
         assert int(stage.server.command("GET", QUORUM.fence)) == lease.fence
         lease.check()
         assert await world.do(lease.release) is True
@@ -689,7 +856,8 @@ async def a_process_is_counted_once(stage: Stage) -> None:
     )
     rule = stage.arm()
     await stage.world.do(limiter.hit, "ada")
-    await soon(lambda: rule.hits and stage.server.command("ZCARD", limiter_here(NAMESPACE, "calls")) == 1)
+    counted = limiter_here(NAMESPACE, "calls")
+    await soon(stage.renewed(lambda: rule.hits and stage.server.command("ZCARD", counted) == 1))
 
 
 @scenario("limits.lease")
@@ -1043,6 +1211,10 @@ async def what_comes_of_an_event_comes_of_it_once(stage: Stage) -> None:
 
 @scenario("streams.accept")
 async def what_is_sent_to_another_store_is_there_once(stage: Stage) -> None:
+    await _moved(stage)
+
+
+async def _moved(stage: Stage) -> None:
     world = stage.world
     store = world.store(stage.broken, Placed)
     bills = world.store(stage.broken, Placed, name="bills")
@@ -1064,6 +1236,22 @@ async def what_is_sent_to_another_store_is_there_once(stage: Stage) -> None:
     assert rule.hits
     assert [e.event.kwh for e in await world.all(bills.read("b"))] == [7]
     assert await world.do(outbox.count) == 0
+
+
+@scenario("streams.moved")
+async def what_was_moved_is_removed_once(stage: Stage) -> None:
+    await _moved(stage)
+
+
+@scenario("streams.look_outboxes")
+async def a_look_into_an_outbox_tells_the_same_again(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    outbox = store.outbox(world.store(stage.broken, Placed, name="bills"))
+    rule = stage.arm()
+    (info,) = await world.do(outbox.info)
+    assert (info.consignments, info.events, info.oldest_age) == (0, 0, None)
+    assert rule.hits
 
 
 async def _in_order(stage: Stage) -> None:
@@ -1098,9 +1286,7 @@ async def a_partition_stays_ours(stage: Stage) -> None:
     seen: list[int] = []
 
     def slowly(event: Any) -> None:  # noqa: ANN401 - a Recorded
-        rule.wait()
-        while len(stage.proxy.requests(renewals)) < 3:
-            rule.wait()
+        eventually(stage.renewed(lambda: rule.hits and len(stage.proxy.requests(renewals)) >= 3))
         seen.append(event.event.kwh)
 
     async def slowly_async(event: Any) -> None:  # noqa: ANN401 - a Recorded
@@ -1108,7 +1294,7 @@ async def a_partition_stays_ours(stage: Stage) -> None:
 
     handler = slowly if world.kind == "sync" else slowly_async
     group = store.group("matcher", ordered=True)
-    done = await world.ended(world.start(group.consume, handler, claim_idle=1.0, idle_stop=0))
+    done = await world.ended(world.start(group.consume, handler, claim_idle=2.0, idle_stop=0))
     assert (seen, done.handled, done.stolen) == ([1], 1, 0)
 
 
@@ -1168,6 +1354,29 @@ async def whose_turn_it_is_keeps_the_log_small(stage: Stage) -> None:
     assert stage.server.command("PTTL", keys.turn) > 0
 
 
+@scenario("streams.cap")
+async def a_cap_is_one_however_often_it_is_said(stage: Stage) -> None:
+    world, keys = stage.world, event_keys(NAMESPACE, "orders")
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", [Placed(kwh=n) for n in range(1, 9)])
+    stage.arm()
+    assert await world.do(store.retention(cap_count=5).run, once=True) == 3
+    assert stage.server.command("HMGET", keys.meta, "cap", "full", "trimmed") == [b"5", b"8", b"3"]
+
+
+@scenario("streams.erase")
+async def a_stream_is_erased_once_and_no_more_than_was_meant(stage: Stage) -> None:
+    world, keys = stage.world, event_keys(NAMESPACE, "orders")
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", [Placed(kwh=n) for n in range(1, 4)])
+    await world.do(store.append, "b", Placed(kwh=4))
+    stage.arm()
+    done = await world.do(store.erase, "a", expected_version=3)
+    assert (done.version, done.letters) == (3, 0)
+    assert [e.position for e in await world.all(store.read_all())] == [4]
+    assert stage.server.command("ZCARD", keys.holes) == 3
+
+
 @scenario("streams.note")
 async def a_reader_keeps_what_it_has_not_had(stage: Stage) -> None:
     world = stage.world
@@ -1189,6 +1398,62 @@ async def what_was_exported_is_imported_once(stage: Stage) -> None:
     assert await restored(store._core, entries, "a file", dry_run=False) in ((3, 0), (0, 3))
     assert [e.position for e in await world.all(store.read("a"))] == [1, 2, 3]
     assert stage.server.command("HGET", keys.meta, "pos") == b"3"
+
+
+@scenario("streams.introduce")
+@scenario("streams.look_mirror")
+@scenario("streams.follow")
+@scenario("streams.mirror")
+async def a_mirror_has_each_event_once(stage: Stage) -> None:
+    world = stage.world
+    source, target = world.store(stage.broken, Placed), world.store(stage.broken, Placed, name="copy")
+    await world.do(source.append, "a", [Placed(kwh=n) for n in (1, 2, 3)])
+    stage.arm()
+    assert await world.do(source.replication(target).run, once=True) == 3
+    assert await world.all(target.read_all()) == await world.all(source.read_all())
+    assert await world.all(target.read("a")) == await world.all(source.read("a"))
+
+
+@scenario("streams.carry")
+async def a_mirror_knows_how_far_groups_have_got(stage: Stage) -> None:
+    world = stage.world
+    source, target = world.store(stage.broken, Placed), world.store(stage.broken, Placed, name="copy")
+    await world.do(source.append, "a", [Placed(kwh=n) for n in (1, 2, 3)])
+    stage.server.command("HSET", event_keys(NAMESPACE, "orders").floors, "billing", "2 1")
+    stage.arm()
+    assert await world.do(source.replication(target).run, once=True) == 3
+    assert stage.server.command("HGET", event_keys(NAMESPACE, "copy").floors, "billing").split()[0] == b"2"
+
+
+@scenario("streams.promote")
+@scenario("streams.fence")
+async def one_promotion_is_one_epoch(stage: Stage) -> None:
+    world = stage.world
+    store = world.store(stage.broken, Placed)
+    await world.do(store.append, "a", Placed(kwh=1))
+    stage.arm()
+    assert (await world.do(store.fence)).role == "fenced"
+    site = await world.do(store.promote)
+    assert (site.role, site.epoch, site.positions) == ("primary", 1, (1,))
+
+
+@scenario("streams.cut")
+@scenario("streams.rewind")
+async def what_never_crossed_is_taken_off_once(stage: Stage) -> None:
+    world = stage.world
+    old, new = world.store(stage.broken, Placed), world.store(stage.broken, Placed, name="copy")
+    await world.do(old.append, "a", [Placed(kwh=n) for n in (1, 2, 3)])
+    await world.do(old.replication(new).run, once=True)
+    await world.do(old.append, "a", [Placed(kwh=n) for n in (4, 5)])
+    await world.do(old.fence)
+    await world.do(new.promote)
+    stage.arm()
+    with TemporaryDirectory() as directory:
+        done = await world.do(old.set_aside, new, f"{directory}/tail.jsonl")
+    assert done.divergence.events == 2
+    assert await world.all(old.read_all()) == await world.all(new.read_all())
+    assert await world.all(old.read("a")) == await world.all(new.read("a"))
+    assert stage.server.command("ZCARD", event_keys(NAMESPACE, "orders").recent) == 3
 
 
 @scenario("streams.release")
@@ -1213,16 +1478,14 @@ async def a_delivery_in_work_stays_ours(stage: Stage) -> None:
     seen: list[int] = []
 
     def slowly(event: Any) -> None:  # noqa: ANN401 - a Recorded
-        rule.wait()
-        while len(stage.proxy.requests(renewals)) < 3:
-            rule.wait()
+        eventually(stage.renewed(lambda: rule.hits and len(stage.proxy.requests(renewals)) >= 3))
         seen.append(event.event.kwh)
 
     async def slowly_async(event: Any) -> None:  # noqa: ANN401 - a Recorded
         await asyncio.to_thread(slowly, event)
 
     handler = slowly if world.kind == "sync" else slowly_async
-    consuming = world.start(store.group("matcher").consume, handler, claim_idle=1.0, idle_stop=0)
+    consuming = world.start(store.group("matcher").consume, handler, claim_idle=2.0, idle_stop=0)
     done = await world.ended(consuming)
     assert (seen, done.handled, done.stolen) == ([1], 1, 0)
 

@@ -147,7 +147,7 @@ async def test_a_probe_outlives_the_call_that_sent_it():
         await soon(lambda: len(greeted_late) > 1)
         greeted_late[-1].send(HELLO)
         await soon(lambda: breaker.state is State.CLOSED)
-        assert await io.run(PING, ()) == b"PONG"
+        assert await io.run(PING, (), timeout=LONG_S) == b"PONG"
         await io.close()
 
 

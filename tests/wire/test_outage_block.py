@@ -39,7 +39,7 @@ async def blocked(server: RedisServer, count: int) -> None:
 async def test_blocking_reads_of_a_frozen_server_cost_one_timeout(outage: Outage, flushed: RedisServer):
     """A consumer that comes back again and again must not wait for each of its reads."""
     outage.driver(flushed.url, pause_s=LONG_S)
-    assert await outage.pop(0.01) is None
+    assert await outage.pop(0.01, patience_s=20.0) is None
     flushed.pause()
     began = time.monotonic()
     while outage.path != ["open"]:
@@ -56,7 +56,7 @@ async def test_a_blocking_read_fails_at_once_when_other_calls_found_the_server_a
 ):
     """Also if it has a connection at rest, which may be as dead as the others."""
     outage.driver(flushed.url, pause_s=LONG_S)
-    assert await outage.pop(0.01) is None
+    assert await outage.pop(0.01, patience_s=20.0) is None
     flushed.pause()
     await bounded(*(outage.ping() for _ in range(10)))
     assert outage.path == ["open"]
@@ -72,7 +72,7 @@ async def test_a_blocking_read_may_be_the_probe(outage: Outage, flushed: RedisSe
     await bounded(*(outage.ping() for _ in range(10)))
     flushed.resume()
     outage.breaker.hurry()
-    assert await outage.pop(0.01) is None
+    assert await outage.pop(0.01, patience_s=20.0) is None
     assert outage.path == ["open", "half-open", "closed"]
     assert await outage.ping() == b"PONG"
 
@@ -108,7 +108,7 @@ async def test_a_blocking_read_that_is_given_up_is_no_failure(outage: Outage, fl
 async def test_a_lack_of_descriptors_is_not_held_against_the_server(outage: Outage, flushed: RedisServer):
     outage.driver(flushed.url)
     await outage.ping()
-    assert await bounded(outage.pop(0.01)) == [None]
+    assert await bounded(outage.pop(0.01, patience_s=20.0)) == [None]
     reads = [asyncio.ensure_future(outage.pop()) for _ in range(2)]
     await blocked(flushed, 2)
     with starved():

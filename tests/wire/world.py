@@ -18,6 +18,7 @@ from gridsync._io.route.open import open_place
 from gridsync._io.sync import SyncIO
 from gridsync.limits import AsyncLimiter, AsyncLimits, Limiter, Limits
 from gridsync.locks import AsyncLock, Lock
+from gridsync.market import EVENTS, AsyncOrderBook, OrderBook
 from gridsync.streams import AsyncEventStore, EventStore
 
 if TYPE_CHECKING:
@@ -60,6 +61,13 @@ class World:
     def io(self, url: str | None = None, *, timeout: float = 5.0) -> Any:
         """Return a driver of its own, as another process would have."""
         return self.driver(open_place(url or self.url, connect_timeout=5.0), timeout=timeout)
+
+    async def hasty(self, url: str, timeout: float) -> Any:
+        """Return a driver that gives up after *timeout*, for calls that are to fail; to connect it took its time."""
+        io = self.io(url)
+        await self.do(io.connect)
+        io._timeout = timeout
+        return io
 
     def driver(self, endpoint: Place, *, timeout: float = 5.0) -> Any:
         """Return a driver of its own to an endpoint."""
@@ -104,6 +112,11 @@ class World:
     def store(self, io: Any, model: Any, *, name: str = "orders", **options: Any) -> Any:
         """Return an event store of this kind."""
         return (EventStore if self.kind == "sync" else AsyncEventStore)(io, NAMESPACE, name, model, **options)
+
+    def book(self, io: Any, **options: Any) -> Any:
+        """Return an order book of this kind."""
+        kind = OrderBook if self.kind == "sync" else AsyncOrderBook
+        return kind(self.store(io, EVENTS, name="book"), "DE", tick="0.01", **options)
 
     async def all(self, events: Any) -> list[Any]:
         """Return what an iterator of either kind yields."""

@@ -9,13 +9,17 @@ This is the only package of gridsync that imports a client, a clock, a loop, a t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
+from gridsync._io.copies import Linked
 from gridsync._io.scripts import Bound, Category, Command, Operation, Script, load
 from gridsync._units import ReadFrom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
+
+    from gridsync._io.copies import Copies
+    from gridsync._io.ears import Tap
 
 __all__ = [
     "IO",
@@ -28,13 +32,17 @@ __all__ = [
     "Listening",
     "Operation",
     "ReadFrom",
+    "Reporting",
     "Scope",
     "Script",
     "Signal",
+    "Tracks",
     "load",
     "run_sync",
 ]
 
+Reporting = Literal["group", "outbox", "mirror"]
+"""Who says how far it has got: see `IO.report`."""
 Arg = str | bytes
 """What may stand in KEYS and ARGV; numbers are turned into text before.
 
@@ -82,7 +90,10 @@ class Ear(Protocol):
         """
 
     async def wait(self, timeout: float) -> bool:
-        """Wait at most *timeout* seconds; true if a wake-up came since the last `wait`."""
+        """Wait at most *timeout* seconds; true if a wake-up came since the last `wait`.
+
+        Without end (`math.inf`) only for who is woken by another waiter that has one.
+        """
 
     def wake(self, message: str = "") -> None:
         """End a `wait`, now or to come."""
@@ -139,6 +150,15 @@ class Keep(Protocol):
         Called with ``None`` when `request` returned ``None``.  Must set `due` anew when it returns true.
         Called from the watchdog's thread.
         """
+
+
+class Tracks(Linked, Protocol):
+    """Who is told which keys have changed."""
+
+    copies: dict[str, Copies]
+    """The near caches of this process, by the name of their cache."""
+    refused: str
+    """What a server said that does not let us ask for changes; nothing if none did."""
 
 
 class IO(Protocol):
@@ -256,6 +276,13 @@ class IO(Protocol):
         It is called where the connection is read, and must be quick.  As with an ear, a message is a hint.
         """
 
+    def tap(self, channel: str, taken: Callable[[bytes], object], lost: Callable[[], object]) -> Tap:
+        """Call *taken* with every message on *channel* as it is, and *lost* when some may have been missed since.
+
+        Both are called where the connection is read, and must be quick.  The channel is not shared with waiters of
+        anything else; it is subscribed by the ears on it (`Ear.open`), and until the tap is closed, after those.
+        """
+
     def hears(self, channel: str) -> bool:
         """Tell whether `Ear.open` would return at once for an ear on *channel*."""
 
@@ -281,15 +308,20 @@ class IO(Protocol):
         `telemetry.TALLIES` lists what there is and what *value* means.
         """
 
-    def report(self, who: tuple[str, int, str], facts: Sequence[int] | None) -> None:
-        """Tell whoever measures how far a group has got; never fails, never waits.
+    def report(self, what: Reporting, who: tuple[str, int, str], facts: Sequence[int] | None) -> None:
+        """Tell whoever measures how far a group has got, an outbox, or a mirror; never fails, never waits.
 
-        *who* are store and group, the partition, and the consumer that reports; the facts are those that `tend.lua`
-        returns after the floor.  ``None`` when the consumer ends.
+        *who* are store and group (or the other store, or the mirrored one alone), the partition, and the consumer,
+        relay or replicator that reports; the facts are those of `gauges.GROUP`, `OUTBOX` or `MIRROR`.  ``None`` when it
+        ends.
         """
 
     def decisions(self, limiter: str) -> list[int]:
         """Return the list in which all limiters of that name count their decisions: see `decided`."""
+
+    @property
+    def tracking(self) -> Tracks:
+        """What the servers tell of changes to keys, and to whom."""
 
     def signal(self) -> Signal:
         """Return a new switch."""

@@ -19,6 +19,7 @@ from gridsync._io import telemetry, who
 from gridsync._io.aio_hub import AsyncHub, TaskEar
 from gridsync._io.breaker import cleanup_failed
 from gridsync._io.clock import Tokens, clock_of, monotonic
+from gridsync._io.ears import Tap
 from gridsync._io.keeper import Keeper
 from gridsync._io.keys import shard_wake_prefix, wake_prefix
 from gridsync._io.listening import Listening
@@ -30,6 +31,7 @@ from gridsync._io.route.open import open_topology
 from gridsync._io.scope import TaskScope, here
 from gridsync._io.signals import LoopSignal, call, call_in, in_background
 from gridsync._io.stays import Stays
+from gridsync._io.tracking import Tracking
 from gridsync._io.wire.faults import REDIRECTS, ROLE_CHANGED, Fault, ReplyError, as_public
 from gridsync._io.wire.mux import DRAIN_S
 from gridsync._io.wire.place import leads_to
@@ -86,6 +88,7 @@ class AsyncIO(Stays):
         self._hub = AsyncHub(self._topology, timeout=timeout)
         self.hears = self._hub.ears.heard.__contains__
         self.wake = self._hub.ears.hear
+        self.tracking = Tracking(self._topology, timeout=timeout)
         self._opening: set[str] = set()
         self._resting: dict[Place, list[MuxWire]] = {}
         self._blocked: set[MuxWire] = set()
@@ -99,8 +102,12 @@ class AsyncIO(Stays):
         self._topology.on_move(lambda endpoint: call_in(loop, lambda: (move := moved()) and move(endpoint)))
         review = self._hub.review
         self._topology.on_change(lambda: call_in(loop, review))
+        self._topology.on_change(self.tracking.review)
+        self._topology.on_move(self.tracking.move)
         # Dropped without a close: its threads must not outlive it; its connections are the loop's.
-        self._dropped = weakref.finalize(self, in_background, partial(_end, self._topology, self._keeper))
+        self._dropped = weakref.finalize(
+            self, in_background, partial(_end, self._topology, self.tracking, self._keeper)
+        )
         self._dropped.atexit = False
         self.counts = endpoint.server.counts
         self.tally = self.counts.tally
@@ -150,7 +157,7 @@ class AsyncIO(Stays):
                 raise self._misplaced()
             self._closed = True
             self._dropped.detach()
-            await asyncio.to_thread(_end, self._topology, self._keeper)
+            await asyncio.to_thread(_end, self._topology, self.tracking, self._keeper)
             raise UsageError(
                 "the event loop of this AsyncGrid ended before it was closed, and what was under way ended with it; "
                 "close it in the loop that opened it, as `async with AsyncGrid(…)` does"
@@ -162,6 +169,7 @@ class AsyncIO(Stays):
                 await asyncio.wait(self._cleanups, timeout=DRAIN_S)
         finally:
             self._topology.close()
+            self.tracking.close()
             self._hub.close()
             for wire in (*chain(*self._resting.values()), *self._blocked):
                 wire.abort()
@@ -408,7 +416,12 @@ class AsyncIO(Stays):
 
     def stats(self) -> Stats:
         """Return what was counted, and what is going on now."""
-        return self.counts.stats(leases=self._keeper.kept, ears=len(self._hub.ears), guard=self._endpoint.server.guard)
+        return self.counts.stats(
+            leases=self._keeper.kept,
+            ears=len(self._hub.ears),
+            guard=self._endpoint.server.guard,
+            copies=list(self.tracking.copies.values()),
+        )
 
     async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
         """Run all of them side by side."""
@@ -453,6 +466,12 @@ class AsyncIO(Stays):
         """Call *heard* with each message for *token*, in the loop."""
         return Listening(self._hub.ears, token, channel, heard, open_soon=self._open_soon, leave=self._leave_soon)
 
+    def tap(self, channel: str, taken: Callable[[bytes], object], lost: Callable[[], object]) -> Tap:
+        """Call *taken* with every message on *channel*; see `IO.tap`."""
+        tap = Tap(channel, taken, lost, self._hub.untap)
+        self._hub.ears.add(tap)
+        return tap
+
     def _open_soon(self, channel: str) -> None:
         if channel not in self._opening:
             self._opening.add(channel)
@@ -487,10 +506,12 @@ class AsyncIO(Stays):
         self._home = _NOWHERE
         self.token.renew()
         self._keeper.reset()
+        self.tracking.after_fork()
 
 
-def _end(topology: Topology, keeper: Keeper) -> None:
+def _end(topology: Topology, tracking: Tracking, keeper: Keeper) -> None:
     topology.close()
+    tracking.close()
     keeper.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io.ears import BEGINS, ENDS, MESSAGES, Ears, Relay, pauses, subscription, unconfirmed
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gridsync._io import Ear
+    from gridsync._io.ears import Tap
     from gridsync._io.route import Topology
     from gridsync._io.wire.endpoint import Endpoint
     from gridsync._io.wire.mux import MuxWire
@@ -60,13 +62,14 @@ class TaskEar:
         """Wait until a wake-up comes, at most *timeout* seconds."""
         if not self._woken:
             # A future and a timer, where `asyncio.timeout` and an Event cost three times as much.
-            loop = asyncio.get_running_loop()
+            loop = self._hub.loop
             waiting = self._waiting = loop.create_future()
-            timer = loop.call_later(timeout, _end, waiting)
+            timer = loop.call_later(timeout, _end, waiting) if timeout < inf else None
             try:
                 await waiting
             finally:
-                timer.cancel()
+                if timer is not None:
+                    timer.cancel()
                 self._waiting = None
         heard, self._woken = self._woken, False
         self.message = self._heard if heard else ""
@@ -96,6 +99,7 @@ class AsyncHub:
         """Connect to the servers that *topology* names when the first ear opens."""
         self._topology = topology
         self._timeout = timeout
+        self.loop = asyncio.get_running_loop()
         self._subscribers: dict[Place, TaskSubscriber] = {}
         self._changed = asyncio.Event()
         self._closed = False
@@ -150,8 +154,16 @@ class AsyncHub:
     def leave(self, channel: str) -> None:
         """Nobody listens on *channel* any more: end its subscription, unless it serves others of this process."""
         if self._topology.sharded:
-            for subscriber in self._subscribers.values():
-                subscriber.leave({channel} & subscriber.concerned(), unless=self.ears.__contains__)
+            self._end(channel)
+
+    def _end(self, channel: str) -> None:
+        for subscriber in self._subscribers.values():
+            subscriber.leave({channel} & subscriber.concerned(), unless=self.ears.__contains__)
+
+    def untap(self, tap: Tap) -> None:
+        """Take *tap* away, and end the subscription to its channel if nobody else is there."""
+        if self.ears.discard(tap):
+            self._end(tap.channel)
 
     def move(self, endpoint: Endpoint) -> None:
         """Cut every connection that does not lead to *endpoint*, and hurry those who wait for one."""

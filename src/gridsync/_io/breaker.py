@@ -98,7 +98,7 @@ class Breaker:
 
     def __init__(self, guard: Guard, place: object) -> None:
         """Use `Guard.breaker` instead."""
-        self.state = State.CLOSED
+        self.state: State = State.CLOSED
         self._guard = guard
         self._place = place
         self._lock = threading.Lock()

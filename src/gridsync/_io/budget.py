@@ -27,7 +27,7 @@ class Budget:
         """
         self.ratio = ratio
         self.burst = burst
-        self.refused = 0
+        self.refused: int = 0
         """How many repeats were not allowed."""
         self._answered = answered
         self._seen = 0

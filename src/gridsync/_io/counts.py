@@ -13,12 +13,15 @@ from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from gridsync._io import telemetry
+from gridsync._io import gauges, spread, telemetry
+from gridsync._io.copies import FIGURES
 from gridsync._io.decided import Decided
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from gridsync._io import Reporting
+    from gridsync._io.copies import Copies
     from gridsync._io.guard import Guard
     from gridsync._io.wire.mux import MuxWire
     from gridsync._io.wire.pool import Pool
@@ -74,6 +77,24 @@ class Stats:
     """Answers of limiters whose server was away, by their ``on_error``."""
     decisions: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
     """What limiters decided, by their name, and then by who and how: ``server.admitted``, ``cache.denied``."""
+    groups: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
+    """What consumers of this grid were told of their groups at their last housekeeping, by ``store/group``: ``lag``,
+    ``pending``, ``oldest`` (seconds), ``parked``, ``waiting`` and ``dead``."""
+    outboxes: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
+    """What relays of this grid were told of their outboxes, by ``store/target``: ``waiting`` (consignments), ``events``
+    and ``oldest`` (seconds)."""
+    mirrors: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
+    """What replicators of the stores of this grid saw last, by store: ``lag`` (events) and ``oldest``
+    (seconds)."""
+    near: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
+    """What near caches of this grid did, by the cache's name: the first fields of `NearStats`."""
+    requests: int = 0
+    """Requests that were answered by servers, about: those of the watchdog and repeats among them."""
+    tallies: Mapping[str, Mapping[str, int]] = field(default_factory=lambda: MappingProxyType({}))
+    """What happened how often, by the name of OpenTelemetry's counter without ``gridsync.`` and then by its name: a
+    cache, a store and group, a server; nothing where there are too many, such as locks."""
+    durations: Mapping[str, Mapping[str, tuple[float, ...]]] = field(default_factory=lambda: MappingProxyType({}))
+    """How long things took, for Prometheus' histograms; empty unless a `GridCollector` was made in this process."""
     findings: tuple[str, ...] = ()
     """What the server lacks of what locks rely on, as found once after the first lease; `Grid.health` tells more."""
 
@@ -90,6 +111,12 @@ class Stats:
             "failures": dict(self.failures),
             "breakers": dict(self.breakers),
             "decisions": {limiter: dict(decided) for limiter, decided in self.decisions.items()},
+            "groups": {name: dict(facts) for name, facts in self.groups.items()},
+            "outboxes": {name: dict(facts) for name, facts in self.outboxes.items()},
+            "mirrors": {name: dict(facts) for name, facts in self.mirrors.items()},
+            "near": {name: dict(facts) for name, facts in self.near.items()},
+            "tallies": {what: dict(names) for what, names in self.tallies.items()},
+            "durations": {what: {name: list(each) for name, each in of.items()} for what, of in self.durations.items()},
             "findings": list(self.findings),
             "ambiguous": self.ambiguous,
         }
@@ -104,10 +131,12 @@ class Counts:
         self.totals: defaultdict[tuple[str, str], int] = defaultdict(int)
         self.wires: weakref.WeakSet[MuxWire] = weakref.WeakSet()
         self.pools: weakref.WeakSet[Pool] = weakref.WeakSet()
-        self.decided = Decided()
-        self.decisions = self.decided.of
-        self.groups: dict[tuple[str, int, str], Sequence[int]] = {}
-        """What consumers have said of their groups: the last that spoke stands last."""
+        self.decided: Decided = Decided()
+        self.decisions: Callable[[str], list[int]] = self.decided.of
+        self.spread: spread.Spread = spread.Spread()
+        self._answered = self._requests = 0
+        self.reports: dict[str, dict[tuple[str, int, str], Sequence[int]]] = {"group": {}, "outbox": {}, "mirror": {}}
+        """What consumers have said of their groups, and relays of their outboxes: the last that spoke stands last."""
         self.peers: dict[str, tuple[str, int]] = {}
         """The address and port behind the name of each server, as of the last connection."""
         self.findings: tuple[str, ...] = ()
@@ -119,27 +148,42 @@ class Counts:
 
     def tally(self, what: str, name: str = "", value: float = 1.0) -> None:
         """Count it and tell OpenTelemetry, where it listens; see `IO.tally`."""
+        if name and len(self.totals) >= spread.NAMES_MAX and (what, name) not in self.totals:
+            name = "..."  # there may be a limiter for each user
         self.totals[what, name] += 1
+        if spread.wanted and (kind := telemetry.TALLIES[what].kind) != "count":
+            self.spread.add(what, name, value, age=kind == "age")
         listener = telemetry.listener
         if listener is not None:
             listener.tally(what, name, value)
 
-    def report(self, who: tuple[str, int, str], facts: Sequence[int] | None) -> None:
-        """Keep what a consumer says of its group; see `IO.report`."""
-        self.groups.pop(who, None)
+    def report(self, what: Reporting, who: tuple[str, int, str], facts: Sequence[int] | None) -> None:
+        """Keep what a consumer says of its group, a relay of its outbox, or a replicator; see `IO.report`."""
+        kept = self.reports[what]
+        kept.pop(who, None)
         if facts is not None:
-            self.groups[who] = facts
+            kept[who] = facts
 
     def total(self, what: str) -> int:
         """Return how often *what* happened, whatever its name."""
         return sum(count for (kind, _), count in list(self.totals.items()) if kind == what)
 
-    def stats(self, *, leases: int, ears: int, guard: Guard) -> Stats:
+    def answered(self, now: int) -> int:
+        """Return how many requests were answered in all, of *now* by the servers that are there: it only grows."""
+        self._requests += max(0, now - self._answered)
+        self._answered = now
+        return self._requests
+
+    def stats(self, *, leases: int, ears: int, guard: Guard, copies: Iterable[Copies]) -> Stats:
         """Put a copy of everything together; the driver says what it keeps, who listens and what protects it."""
         wires = [wire for wire in list(self.wires) if not wire.closed]
         pools = list(self.pools)
         states = {name: str(state) for name, state in sorted(guard.states().items())}
         failures = {name: count for (what, name), count in sorted(self.totals.items()) if what == "attempt.failed"}
+        tallies: dict[str, dict[str, int]] = {}
+        for (what, name), count in sorted(self.totals.items()):
+            if what in telemetry.TALLIES and telemetry.TALLIES[what].kind == "count":
+                tallies.setdefault(what, {})[name] = count
         decisions: dict[str, dict[str, int]] = {}
         for limiter, who, how, number in self.decided:
             decisions.setdefault(limiter, {})[f"{who}.{how}"] = number
@@ -164,6 +208,17 @@ class Counts:
             servers_away=sum(state != "closed" for state in states.values()),
             repeats_refused=guard.budget.refused,
             decisions_degraded=self.total("limit.degraded"),
-            decisions=MappingProxyType({limiter: MappingProxyType(each) for limiter, each in decisions.items()}),
+            decisions=_frozen(decisions),
+            groups=_frozen(gauges.reported(self, "group")),
+            outboxes=_frozen(gauges.reported(self, "outbox")),
+            mirrors=_frozen(gauges.reported(self, "mirror")),
+            near=_frozen({each.name: dict(zip(FIGURES, each.figures, strict=True)) for each in copies}),
+            requests=self.answered(guard.answered()),
+            tallies=_frozen(tallies),
+            durations=MappingProxyType(dict(self.spread.told())),
             findings=self.findings,
         )
+
+
+def _frozen(of_each: dict[str, dict[str, int]]) -> Mapping[str, Mapping[str, int]]:
+    return MappingProxyType({name: MappingProxyType(each) for name, each in of_each.items()})

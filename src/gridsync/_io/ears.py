@@ -1,6 +1,7 @@
 """Who listens on which channel, and whom a message is for: what the hubs of all drivers share.
 
 A message is a hint to one waiter.  Its first word is the waiter's token; what follows is handed to the ear as it is.
+Only where a channel is tapped, messages are more than hints to its ears: the tap takes them all, and as they are.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+from gridsync._io.signals import call
 from gridsync.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -42,6 +44,36 @@ class Listener(Protocol):
         """End its `wait`."""
 
 
+class Tap:
+    """Takes every message of a channel, whatever it is; beside it ears wait there, and are woken by who taps."""
+
+    __slots__ = ("_leave", "_lost", "_taken", "channel", "token")
+
+    def __init__(
+        self,
+        channel: str,
+        taken: Callable[[bytes], object],
+        lost: Callable[[], object],
+        leave: Callable[[Tap], object],
+    ) -> None:
+        """Call *taken* with each message, *lost* when some may have been missed, and *leave* at the end."""
+        self.token: str = TAP
+        self.channel: str = channel
+        self._taken, self._lost, self._leave = taken, lost, leave
+
+    def take(self, message: bytes) -> None:
+        """Take a message; called where the connection is read, which nothing that somebody publishes may end."""
+        call(lambda: self._taken(message))
+
+    def wake(self, message: str = "") -> None:  # noqa: ARG002 - as the ears around it
+        """Take note that the subscription has ended."""
+        call(self._lost)
+
+    def close(self) -> None:
+        """Take no more, and end the subscription; for who has closed the ears of the channel before."""
+        self._leave(self)
+
+
 @dataclass(slots=True)
 class Relay:
     """Hears in the place of an ear, for another one; see `Ear.follow`."""
@@ -49,6 +81,10 @@ class Relay:
     token: str
     channel: str
     wake: Callable[..., None]
+
+
+TAP = ""
+"""The token of a tap."""
 
 
 class Ears:
@@ -92,8 +128,13 @@ class Ears:
 
     def hear(self, channel: str, payload: bytes) -> None:
         """Wake the ear that a message names; anybody may publish anything, and what names none is dropped."""
+        ears = self._by_channel.get(channel, {})
+        tap = ears.get(TAP)
+        if isinstance(tap, Tap):
+            tap.take(payload)
+            return
         token, _, message = payload.decode(errors="replace").partition(" ")
-        ear = self._by_channel.get(channel, {}).get(token)
+        ear = ears.get(token)
         if ear is not None:
             ear.wake(message)
 

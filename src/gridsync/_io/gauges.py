@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from opentelemetry.metrics import Observation
 
+from gridsync._io.copies import figures
 from gridsync._io.decided import decided
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from opentelemetry.metrics import CallbackOptions, Meter
 
     from gridsync._io.aio import AsyncIO
+    from gridsync._io.counts import Counts
     from gridsync._io.sync import SyncIO
     from gridsync._io.wire.endpoint import Endpoint
 
@@ -37,8 +39,22 @@ GROUP = (
     ("waiting", "{event}", "events that wait behind a parked one of their stream"),
     ("dead", "{event}", "dead letters"),
 )
-"""What `IO.report` is told, in this order: as of the last housekeeping of a consumer of this process."""
-_OLDEST = 2
+"""What `IO.report` is told of a group, in this order: as of the last housekeeping of a consumer of this process.
+
+Of the oldest it is told when that was committed: microseconds of the server's clock, 0 if there is none.
+"""
+OUTBOX = (
+    ("waiting", "{consignment}", "consignments that were sent to another store and are not there yet"),
+    ("events", "{event}", "the events in them"),
+    ("oldest", "s", "since the commit of the oldest of them; 0 if there is none"),
+)
+"""What `IO.report` is told of an outbox, as of the last look of a relay of this process."""
+MIRROR = (
+    ("lag", "{event}", "events of a store that have not crossed to its mirror yet"),
+    ("oldest", "s", "since the commit of the oldest of them; 0 if all have"),
+)
+"""What `IO.report` is told of a mirror, as of the last look of a replicator of this process."""
+_REPORTS = {"group": GROUP, "outbox": OUTBOX, "mirror": MIRROR}
 
 
 def install(meter: Meter, drivers: Iterable[Driver]) -> None:
@@ -55,9 +71,19 @@ def install(meter: Meter, drivers: Iterable[Driver]) -> None:
         "{breaker}",
         "1 for the state of each server's breaker",
     )
+    for what, unit, text in (
+        ("hits", "{value}", "values that were served from copies of this process"),
+        ("misses", "{value}", "values that a near cache asked its server for"),
+        ("invalidations", "{copy}", "copies that were dropped because their value, or a tag of it, was changed"),
+        ("evictions", "{copy}", "copies that were dropped because there were too many"),
+        ("drops", "{connection}", "lost connections, with which all that was read there went"),
+    ):
+        meter.create_observable_counter(f"gridsync.cache.near.{what}", [partial(_near, what)], unit, text)
     meter.create_observable_counter("gridsync.limit.decisions", [_decisions], "{decision}", "answers of limiters")
-    for place, (name, unit, text) in enumerate(GROUP):
-        meter.create_observable_gauge(f"gridsync.group.{name}", [_observe(drivers, partial(_group, place))], unit, text)
+    for what, facts in _REPORTS.items():
+        for name, unit, text in facts:
+            look_at = partial(_reported, what, name)
+            meter.create_observable_gauge(f"gridsync.{what}.{name}", [_observe(drivers, look_at)], unit, text)
     for name, unit, text, look in (
         ("count", "{connection}", "connections in the state that the attribute says", _connections),
         ("max", "{connection}", "the most connections that are allowed", _limits),
@@ -95,20 +121,36 @@ def _breakers(driver: Driver, sums: Sums) -> None:
         sums[("gridsync.name", server), ("gridsync.state", state)] = 1
 
 
-def _group(place: int, driver: Driver, sums: Sums) -> None:
+def reported(counts: Counts, what: str) -> dict[str, dict[str, int]]:
+    """Return what is known of groups or outboxes, by their names: numbers, and the age of the oldest in seconds."""
     # Of several consumers in one partition the last that spoke is right; partitions add up, but for the oldest event.
-    latest = {(name, partition): facts[place] for (name, partition, _), facts in list(driver.counts.groups.items())}
-    for (name, _), fact in latest.items():
+    latest = {(name, partition): facts for (name, partition, _), facts in list(counts.reports[what].items())}
+    found: dict[str, dict[str, int]] = {}
+    for (name, _), facts in latest.items():
+        sums = found.setdefault(name, dict.fromkeys((each for each, _, _ in _REPORTS[what]), 0))
+        for (fact, _, _), value in zip(_REPORTS[what], facts, strict=True):
+            if fact != "oldest":
+                sums[fact] += value
+            elif value:
+                sums[fact] = max(sums[fact], int(time.time() - value / 1_000_000))
+    return found
+
+
+def _reported(what: str, fact: str, driver: Driver, sums: Sums) -> None:
+    for name, facts in reported(driver.counts, what).items():
         key = (("gridsync.name", name),)
-        if place != _OLDEST:
-            sums[key] += fact
-        else:
-            sums[key] = max(sums[key], int(time.time() - fact / 1_000_000) if fact else 0)
+        sums[key] = max(sums[key], facts[fact]) if fact == "oldest" else sums[key] + facts[fact]
 
 
 def _decisions(options: CallbackOptions) -> Iterable[Observation]:  # noqa: ARG001 - there is nothing to choose
     for limiter, who, how, number in decided():
         yield Observation(number, {"gridsync.name": limiter, "gridsync.outcome": how, "gridsync.source": who})
+
+
+def _near(what: str, options: CallbackOptions) -> Iterable[Observation]:  # noqa: ARG001 - there is nothing to choose
+    for name, counted, number in figures():
+        if counted == what:
+            yield Observation(number, {"gridsync.name": name})
 
 
 def _pool(endpoint: Endpoint, state: str = "") -> Attributes:

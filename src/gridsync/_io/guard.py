@@ -58,8 +58,8 @@ class Guard:
 
     def __init__(self, policy: Policy | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin with every node present."""
-        self.policy = policy or Policy()
-        self.timeout_s = 3.0
+        self.policy: Policy = policy or Policy()
+        self.timeout_s: float = 3.0
         """The command timeout."""
         self.clock = clock
         self.listeners: Listeners = []
@@ -69,9 +69,10 @@ class Guard:
         self._breakers: WeakValueDictionary[object, Breaker] = WeakValueDictionary()
         self._members: WeakSet[Member] = WeakSet()
         self._lock = threading.Lock()
-        self.asking = threading.Semaphore(ASKING_MAX)
+        self.asking: threading.Semaphore = threading.Semaphore(ASKING_MAX)
         """Held by each thread that waits for the credential provider."""
-        self.budget = Budget(ratio=self.policy.retry_ratio, burst=self.policy.retry_burst, answered=self.answered)
+        policy = self.policy
+        self.budget: Budget = Budget(ratio=policy.retry_ratio, burst=policy.retry_burst, answered=self.answered)
 
     def serve(self, timeout_s: float, tally: Callable[[str, str], None]) -> None:
         """Learn a driver's command timeout, and where it counts."""

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gridsync._io import Ear
+    from gridsync._io.ears import Tap
     from gridsync._io.route import Topology
     from gridsync._io.wire.blocking import BlockingWire
     from gridsync._io.wire.endpoint import Endpoint
@@ -163,8 +164,16 @@ class ThreadHub:
     def leave(self, channel: str) -> None:
         """Nobody listens on *channel* any more: end its subscription, unless it serves others of this process."""
         if self._topology.sharded:
-            for subscriber in list(self._subscribers.values()):
-                subscriber.leave({channel} & subscriber.concerned(), unless=self.ears.__contains__)
+            self._end(channel)
+
+    def _end(self, channel: str) -> None:
+        for subscriber in list(self._subscribers.values()):
+            subscriber.leave({channel} & subscriber.concerned(), unless=self.ears.__contains__)
+
+    def untap(self, tap: Tap) -> None:
+        """Take *tap* away, and end the subscription to its channel if nobody else is there."""
+        if self.ears.discard(tap):
+            self._end(tap.channel)
 
     def move(self, endpoint: Endpoint) -> None:
         """Cut every connection that does not lead to *endpoint*, and hurry those who wait for one."""
@@ -352,10 +361,8 @@ class ThreadSubscriber:
             while True:
                 try:
                     frame = wire.read()
-                except BlockingIOError:
-                    continue  # nothing was said for a while: keepalive tells whether the peer lives
                 except TimeoutError:
-                    continue
+                    continue  # nothing was said for a while: keepalive tells whether the peer lives
                 self._take(frame)
         except (OSError, EOFError, ProtocolError, ValueError, IndexError):
             pass

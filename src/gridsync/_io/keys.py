@@ -110,14 +110,15 @@ def entity(namespace: str, key: str) -> tuple[str, str] | None:
     if not key.startswith(prefix) or not key.endswith("}"):
         return None
     wing, _, name = key[len(prefix) : -1].partition(":")
-    return (wing, _unescaped(name)) if name else None
+    return (wing, unescaped(name)) if name else None
 
 
 def _literal(text: str) -> str:
     return re.sub(r"([*?\[\]\\])", r"\\\1", text)
 
 
-def _unescaped(part: str) -> str:
+def unescaped(part: str) -> str:
+    """Return a part of a key as the user had named it."""
     for escape, sign in (("%3A", ":"), ("%7B", "{"), ("%7D", "}"), ("%25", "%")):
         part = part.replace(escape, sign)
     return part
@@ -240,7 +241,7 @@ def limit_of(namespace: str, key: str) -> tuple[str, str, str] | None:
     if not name.startswith(prefix) or not brace or (suffix and (kind == suffix or kind not in LIMIT_KINDS)):
         return None
     limiter, _, subject = name[len(prefix) :].partition(":")
-    return (_unescaped(limiter), _unescaped(subject), kind) if limiter and subject else None
+    return (unescaped(limiter), unescaped(subject), kind) if limiter and subject else None
 
 
 class EventKeys(NamedTuple):
@@ -248,6 +249,10 @@ class EventKeys(NamedTuple):
 
     meta: str
     """hash: ``pos`` the last position, ``trimmed`` the last one that was removed from the log.
+
+    Of a store that is mirrored or a mirror also ``site``, its name; ``epoch``, how many promotions it knows of;
+    ``promoted``, the token of its own last one; and, if it takes no events, ``ro``: ``mirror``, ``fenced`` or
+    ``superseded``.
 
     Of a store in several partitions this one is the directory: ``partitions`` how many there are, ``by`` what decides
     which one a stream is in, and ``pos`` no number.
@@ -292,7 +297,7 @@ class EventKeys(NamedTuple):
 
     @property
     def sent(self) -> str:
-        """The key of how many consignments each outbox was given: a hash, its key → number."""
+        """The key of what each outbox was given: a hash, its key → consignments, ``#`` and its key → events."""
         return f"{self.base}:sent"
 
     @property
@@ -312,7 +317,8 @@ class EventKeys(NamedTuple):
         """Return the key of what is known about failed deliveries of a group: a hash.
 
         ``<id>`` → first and last failure (server ms), attempts, length of the consumer's name, that name, error;
-        ``k<stream>`` → the id that its later events wait behind; ``h<id>`` → the stream that waits behind it.
+        ``k<stream>`` → the id that its later events wait behind; ``h<id>`` → the stream that waits behind it;
+        ``w<id>`` → when it is due (server ms), once it need not wait for an earlier one.
         """
         return f"{self.base}:failed:{group.translate(_ESCAPES)}"
 
@@ -322,6 +328,41 @@ class EventKeys(NamedTuple):
         Members of score 0: the length of the stream's name in three digits, the name, the position in sixteen digits.
         """
         return f"{self.base}:waiting:{group.translate(_ESCAPES)}"
+
+    @property
+    def mirror(self) -> str:
+        """The key of what this store mirrors: a hash.
+
+        ``site`` the name of that store, ``epoch`` how often it was promoted, ``at`` the checkpoint of the last event
+        that was taken over; it is gone when this one is promoted.
+        """
+        return f"{self.base}:mirror"
+
+    def cut(self, stream: str) -> str:
+        """Return the key of what stays of a stream, or of the log (empty), while its end is taken off: a stream."""
+        return f"{self.base}:cut:{stream.translate(_ESCAPES)}"
+
+    @property
+    def erased(self) -> str:
+        """The key of what was erased: a hash, stream → the version up to which it has no events any more."""
+        return f"{self.base}:erased"
+
+    @property
+    def holes(self) -> str:
+        """The key of the positions that were erased and not trimmed yet: a sorted set.
+
+        ``<position> <version> <stream>`` with the position as score.
+        """
+        return f"{self.base}:holes"
+
+    def erasing(self, stream: str) -> str:
+        """Return the key of the events of a stream that are being erased and are still in the log: a stream."""
+        return f"{self.base}:erasing:{stream.translate(_ESCAPES)}"
+
+    @property
+    def aggregates(self) -> str:
+        """The key of the kinds of aggregates that have snapshots here: a set."""
+        return f"{self.base}:aggregates"
 
     @property
     def turn(self) -> str:
@@ -351,6 +392,17 @@ class EventKeys(NamedTuple):
 def events(namespace: str, store: str) -> EventKeys:
     """Return the keys of the event store *store*; if it is in several partitions, those of its directory."""
     return _events(tag(namespace, "events", store))
+
+
+def outbox_target(key: str) -> tuple[str, str, int]:
+    """Return namespace, store and partition that the outbox *key* is for."""
+    target = unescaped(key.partition("}:out:")[2])
+    namespace, wing, name = target[1:-1].split(":", 2)
+    partition = 0
+    if wing != "events":
+        name, _, place = name.rpartition("/")
+        partition = int(place.partition(".")[0])
+    return unescaped(namespace), unescaped(name), partition
 
 
 def event_partitions(namespace: str, store: str, count: int) -> tuple[EventKeys, ...]:
@@ -409,7 +461,36 @@ def store_of(namespace: str, key: str) -> str | None:
     prefix = f"{{{namespace.translate(_PART_ESCAPES)}:events:"
     if not key.startswith(prefix) or not key.endswith(_STORE_END):
         return None
-    return _unescaped(key[len(prefix) : -len(_STORE_END)]) or None
+    return unescaped(key[len(prefix) : -len(_STORE_END)]) or None
+
+
+class OrderBookKeys(NamedTuple):
+    """The keys of one order book, in the slot of the events that it makes.  All but the last are permanent."""
+
+    buy: str
+    """sorted set: ``<place>:<order>`` → the price in ticks, negated; the place has sixteen digits."""
+    sell: str
+    """sorted set: ``<place>:<order>`` → the price in ticks."""
+    book: str
+    """hash: ``o:<order>`` → the open order; ``b:<price>`` and ``s:<price>`` → how many lots stand there; ``terms`` →
+    tick and lot; ``turn`` → which of ``seen`` is written to (1 or 2), and since when (server ms); ``best`` → the
+    sequence number, the best bid and ask then, and when the first order may expire (server ms); ``restoring`` and
+    ``restored`` → who makes, or made, it anew."""
+    expiry: str
+    """sorted set: order → when it expires, server ms."""
+    seen: str
+    """hash: order → how it ended, what was left, what was asked for, and what that was answered."""
+    older: str
+    """hash: the same, and the other one by turns."""
+    metadata: str
+    """string: best prices and sequence as JSON; it expires."""
+
+
+def orderbook(base: str, market: str) -> OrderBookKeys:
+    """Return the keys of the order book *market*, whose events are in the store, or partition, with the tag *base*."""
+    first = f"{base}:orderbook:{market.translate(_PART_ESCAPES)}"
+    names = ("buy", "sell", "book", "expiry", "seen:1", "seen:2", "metadata")
+    return OrderBookKeys(*(f"{first}:{name}" for name in names))
 
 
 def cache(namespace: str, cache: str, key: str) -> str:
@@ -420,21 +501,87 @@ def cache(namespace: str, cache: str, key: str) -> str:
     return _part_of(namespace, "cache", cache, key)
 
 
+def cache_of(namespace: str, key: str) -> str | None:
+    """Return the cache whose value *key* is, or ``None`` if it is no value of one."""
+    prefix = f"{{{namespace.translate(_PART_ESCAPES)}:cache:"
+    if not key.startswith(prefix) or not key.endswith("}"):
+        return None
+    return unescaped(key[len(prefix) :].partition(":")[0]) or None
+
+
 def cache_tag(namespace: str, cache: str, tag_name: str) -> str:
     """Return the key of the version of a tag of a cache: a string, which expires."""
     return _part_of(namespace, "cachetag", cache, tag_name)
+
+
+class ChannelKeys(NamedTuple):
+    """The keys of one fan-out channel.  All of them expire."""
+
+    state: str
+    """hash: ``e`` epoch, ``o`` the last offset, ``m`` its mark."""
+    history: str
+    """stream ``<offset>-0``: ``m`` mark, ``i`` id, ``k`` key, ``d`` payload."""
+    ids: str
+    """sorted set: id of a publication → its offset, for the newest."""
+    here: str
+    """sorted set: member → until when it counts as present (server ms)."""
+    about: str
+    """hash: member → what it tells about itself."""
+    base: str
+    """The hash tag; every key starts with it."""
+
+
+def channel(namespace: str, name: str) -> ChannelKeys:
+    """Return the keys of the fan-out channel *name*."""
+    base = tag(namespace, "channel", name)
+    return ChannelKeys(base, f"{base}:history", f"{base}:ids", f"{base}:here", f"{base}:about", base)
+
+
+def live(prefix: str, base: str) -> str:
+    """Return what the channel with the hash tag *base* is published on; *prefix* is `IO.wake_prefix` of that.
+
+    No token has a colon, so no waiter of the namespace listens there.
+    """
+    return f"{prefix}live:{base[1:-1]}"
+
+
+def cache_prefixes(namespace: str, cache: str) -> tuple[str, str]:
+    """Return what the keys of one cache's values begin with, and those of its tags."""
+    return tuple(_part_of(namespace, wing, cache, "")[:-1] for wing in ("cache", "cachetag"))  # type: ignore[return-value]
+
+
+def cache_key_in(prefix: bytes, name: bytes) -> str | None:
+    """Return the key of the value whose Redis key is *name*, ``None`` if it is no such key of the cache of *prefix*."""
+    if not name.startswith(prefix) or not name.endswith(b"}"):
+        return None
+    return unescaped(name[len(prefix) : -1].decode("utf-8", "replace"))
 
 
 class HealthKeys(NamedTuple):
     """The keys of a health report."""
 
     probe: str
-    """string, written to see whether writing works; it expires."""
+    """Never written; its slot decides which node of a Cluster is looked at."""
     absent: str
-    """Never written; what is done to it shows whether the server's ACL permits it."""
+    """Never written; what is done to it shows whether the server takes writes, and what its ACL permits."""
 
 
 def health(namespace: str) -> HealthKeys:
     """Return the keys of a health report, all in one slot."""
     base = tag(namespace, "health", "probe")
     return HealthKeys(base, f"{base}:absent")
+
+
+_PERMANENT = re.compile(
+    r"\{[^{}]*:events(/\d+)?:[^{}]*\}:(meta|versions|log|recent|places|floors|readers|mirror|sent|senders|erased|holes|aggregates|(a|s|v|retry|failed|waiting|dead|done|state|out|lease|erasing):.*|orderbook:[^:]*:(buy|sell|book|expiry|seen:[12]))"
+)
+
+
+def is_permanent(key: str) -> bool:
+    """Tell whether *key* is one that stays: those of an event store, and of the order books in it, are the data."""
+    return _PERMANENT.fullmatch(key) is not None
+
+
+def namespace_pattern(namespace: str) -> str:
+    """Return a pattern for SCAN that every key of *namespace* matches, but the marks of fences on keys of users."""
+    return _literal(f"{{{namespace.translate(_PART_ESCAPES)}:") + "*"

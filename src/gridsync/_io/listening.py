@@ -29,8 +29,8 @@ class Listening:
     ) -> None:
         """Register with *ears*; *open_soon* subscribes a channel in the background, *leave* ends that."""
         self._ears = ears
-        self.token = token
-        self.channel = channel
+        self.token: str = token
+        self.channel: str = channel
         self._hear = hear
         self._open_soon = open_soon
         self._leave = leave

@@ -27,8 +27,9 @@ _KINDS: Final = {
     "streams.complete": ("complete", "settle", SpanKind.CLIENT),
 }
 """Of each operation, by its name: the operation's name and type, and the kind of its span."""
-_APPEND_HEAD, _APPEND_EVENT, _GROUP_HEAD = 5, 3, 2
-"""How many arguments `append.lua` has before the events and for each; and how many words name group and consumer."""
+_APPEND_HEAD, _APPEND_EVENT, _GROUP_HEAD, _ACK_EVENT = 5, 3, 2, 2
+"""How many arguments `append.lua` has before the events and for each; how many words name group and consumer; and how
+many arguments `ack.lua` has for each event."""
 _SENDS: Final = frozenset({"streams.append", "streams.commit"})
 _SETTLES: Final = frozenset({"streams.ack", "streams.complete"})
 _COMMIT_TOTAL: Final = 2
@@ -80,7 +81,7 @@ def message(operation: Operation | Bound, keys: Sequence[Any], args: Sequence[An
         head = getattr(operation, "head", ())
         group, consumer = head[2:4] if head[:1] == ("XREADGROUP",) else args[:_GROUP_HEAD]
         if kind == "settle":
-            count = 1 if operation.name == "streams.complete" else len(args) - _GROUP_HEAD
+            count = 1 if operation.name == "streams.complete" else (len(args) - _GROUP_HEAD) // _ACK_EVENT
     return Message(f"{name} {store}", span_kind, named(name, kind, store, group, consumer), count)
 
 

@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io.clock import monotonic
@@ -51,6 +52,8 @@ class Facts:
     """When the server's certificate ends, in seconds since 1970; ``None`` without TLS, or if it was not verified."""
     sentinels: Sequence[tuple[str, object]] = ()
     """Each sentinel, and what it says about the quorum, or why it says nothing."""
+    pings_s: Sequence[float] = ()
+    """All round trips, if several were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +86,12 @@ class Recent:
         return found
 
 
-def probe(place: Place, questions: Sequence[tuple[Any, ...]], timeout: float) -> Facts:
+def probe(place: Place, questions: Sequence[tuple[Any, ...]], timeout: float, *, pings: int = 1) -> Facts:
     """Ask the server of *place*, for at most *timeout* seconds; never raises for anything that the server does."""
     # A thread can be left behind, a name server or a credential provider that does not answer cannot be interrupted.
     answer: queue.SimpleQueue[Facts] = queue.SimpleQueue()
     threading.Thread(
-        target=lambda: answer.put(_ask(place, questions, timeout)), name="gridsync-health", daemon=True
+        target=lambda: answer.put(_ask(place, questions, timeout, pings)), name="gridsync-health", daemon=True
     ).start()
     try:
         return answer.get(timeout=timeout)
@@ -159,7 +162,7 @@ def late(place: Place, timeout: float) -> Facts:
     return Facts(str(place), timeout, Fault(f"{place} did not answer within {timeout:.3g} s", applied=False))
 
 
-def _ask(place: Place, questions: Sequence[tuple[Any, ...]], timeout: float) -> Facts:
+def _ask(place: Place, questions: Sequence[tuple[Any, ...]], timeout: float, pings: int) -> Facts:
     started = monotonic()
 
     def rest() -> float:
@@ -169,8 +172,10 @@ def _ask(place: Place, questions: Sequence[tuple[Any, ...]], timeout: float) -> 
         wire = blocking.connect(place, timeout=rest(), met_before=False)
         try:
             connected = monotonic()
-            wire.exchange_many([("PING",)], rest())  # a refusal is an answer, too
-            ponged = monotonic()
+            times = [connected]
+            for _ in range(pings):
+                wire.exchange_many([("PING",)], rest())  # a refusal is an answer, too
+                times.append(monotonic())
             before = time.time()
             replies = wire.exchange_many(questions, rest())
             asked_at = (before, time.time())
@@ -179,7 +184,8 @@ def _ask(place: Place, questions: Sequence[tuple[Any, ...]], timeout: float) -> 
             wire.close()
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what the report tells
         return Facts(str(place), monotonic() - started, error)
-    facts = _facts(wire.endpoint, (started, connected, ponged), replies, asked_at, ends)
+    facts = _facts(wire.endpoint, (started, connected, times[1]), replies, asked_at, ends)
+    facts = replace(facts, pings_s=[after - before for before, after in pairwise(times)])
     if not isinstance(place, Primary):
         return facts
     return replace(facts, sentinels=_quorum(place, started + timeout), spent_s=monotonic() - started)

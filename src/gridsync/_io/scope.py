@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
+from concurrent.futures import CancelledError as WorkCancelled
 from typing import Any
 
 from gridsync._io.signals import call_in
@@ -21,6 +22,21 @@ def here() -> object:
     except RuntimeError:
         task = None
     return task or threading.current_thread()
+
+
+def stray(error: BaseException) -> Exception | None:
+    """Return what to raise in place of *error* if it is a cancellation, and nobody wants the current task to end.
+
+    It comes out of somebody else's code that awaited a task or a future which was cancelled.  Let through, it would end
+    our task as if that had been cancelled, and whoever waits for it would take that for the end that it asked for.
+    """
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:
+        return None  # no loop of asyncio, so nothing to know it by
+    if not isinstance(error, asyncio.CancelledError) or task is None or task.cancelling():
+        return None
+    return WorkCancelled("what was awaited was cancelled, and the task that awaited it was not")
 
 
 class ThreadScope:

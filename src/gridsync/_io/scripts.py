@@ -16,7 +16,8 @@ slot), then comes a contract that is parsed here and checked by the tests::
 A line ``-- include parts/bucket.lua`` is replaced by that file of the same folder, without the comments at its top, so
 that scripts can share what they know about a key.  A part is no script: it has no contract, and touches neither KEYS
 nor ARGV but uses the locals that its first comment names.  A whole script can be included too, as the body of a
-function whose parameters are called KEYS and ARGV.
+function whose parameters are called KEYS and ARGV.  ``-- include /streams/parts/write.lua`` is a part of another wing:
+so a script of one wing writes what belongs to another as that one does, and their Python need not know each other.
 
 ``KEYS[n..]`` and ``ARGV[n..]`` stand for any number from *n* on.  An argument named ``repeat_us`` is filled in by the
 retry layer: 0 unless an earlier attempt may have been applied, else the microseconds since the first one left (at
@@ -139,8 +140,8 @@ class Bound:
     __slots__ = ("_args", "_keys", "_template", "name", "script")
 
     def __init__(self, script: Script, keys: Sequence[str], args: Sequence[str | None]) -> None:
-        self.script = script
-        self.name = script.name
+        self.script: Script = script
+        self.name: str = script.name
         self._keys = keys
         self._args = args
         words = ("EVALSHA", script.sha, str(len(keys) or 1), *(keys or (None,)), *args)
@@ -182,7 +183,7 @@ _PARAMETER = re.compile(
     r"^-- (?P<kind>KEYS|ARGV)\[(?P<index>\d+)(?P<variadic>\.\.)?\] (?P<name>[a-z_0-9]+) +(?P<type>[a-z]+)"
     r"(?:, (?P<unit>[^:]+?))?(?:: .*)?$"
 )
-_INCLUDE = re.compile(r"^-- include (?P<path>[a-z_/]+\.lua)$", re.MULTILINE)
+_INCLUDE = re.compile(r"^-- include (?:/(?P<wing>[a-z]+)/)?(?P<path>[a-z][a-z_/]*\.lua)$", re.MULTILINE)
 _TOP = re.compile(r"\A(?:(?:#!|--).*\n)*")
 """The first line and the comments that follow it."""
 _KEY_TYPES = frozenset({"hash", "zset", "string", "stream", "set", "list", "any"})
@@ -242,10 +243,18 @@ def expand(source: str, folder: Traversable) -> str:
     """Return a script with what it includes."""
 
     def included(found: re.Match[str]) -> str:
-        text = folder.joinpath(*found["path"].split("/")).read_text(encoding="utf-8")
-        return expand(_TOP.sub("", text).strip("\n"), folder)
+        home = folder if found["wing"] is None else _folder(f"gridsync.{found['wing']}")
+        text = home.joinpath(*found["path"].split("/")).read_text(encoding="utf-8")
+        return expand(_TOP.sub("", text).strip("\n"), home)
 
     return _INCLUDE.sub(included, source)
+
+
+def _folder(package: str) -> Traversable:
+    """Return where a wing has its scripts."""
+    # Found without importing the wing: only its text is wanted.
+    parts = package.split(".")
+    return resources.files(parts[0]).joinpath(*parts[1:], "lua")
 
 
 _loaded: dict[str, Script] = {}
@@ -259,7 +268,7 @@ def loaded() -> list[Script]:
 @cache
 def load(package: str, name: str) -> Script:
     """Return the script ``lua/<name>.lua`` of *package*; read and parsed once per process."""
-    folder = resources.files(package).joinpath("lua")
+    folder = _folder(package)
     source = expand(folder.joinpath(f"{name}.lua").read_text(encoding="utf-8"), folder)
     script = parse(f"{package.removeprefix('gridsync.')}.{name}", source)
     _loaded[script.name] = script

@@ -20,7 +20,8 @@ import hiredis
 from gridsync._io import run_sync, telemetry, who
 from gridsync._io.breaker import cleanup_failed
 from gridsync._io.clock import Tokens, monotonic
-from gridsync._io.fan import Fan
+from gridsync._io.ears import Tap
+from gridsync._io.fan import Fan, beside
 from gridsync._io.hub import ThreadEar, ThreadHub
 from gridsync._io.keeper import Keeper
 from gridsync._io.keys import shard_wake_prefix, wake_prefix
@@ -33,6 +34,7 @@ from gridsync._io.route.open import open_topology
 from gridsync._io.scope import ThreadScope, here
 from gridsync._io.signals import ThreadSignal, call, in_background
 from gridsync._io.stays import Stays
+from gridsync._io.tracking import Tracking
 from gridsync._io.wire.faults import ASKING, REDIRECTS, Fault, ReplyError, as_public
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 
@@ -83,6 +85,7 @@ class SyncIO(Stays):
         self.hears = self._hub.ears.heard.__contains__
         self.wake = self._hub.ears.hear
         self._opening: set[str] = set()
+        self.tracking = Tracking(self._topology, timeout=timeout)
         self._blocking = self._topology.pools(pool_size)
         self._fan = Fan()
         self._blocked: set[BlockingWire] = set()
@@ -94,7 +97,12 @@ class SyncIO(Stays):
         moved = weakref.WeakMethod(self._move)
         self._topology.on_move(lambda endpoint: (move := moved()) and move(endpoint))
         self._topology.on_change(self._hub.review)
-        ending = (self._topology, self._keeper, self._hub, self._blocking, self.reads, self._route, self._fan)
+        self._topology.on_change(self.tracking.review)
+        self._topology.on_move(self.tracking.move)
+        ending = (
+            *(self._topology, self._keeper, self._hub, self.tracking, self._blocking, self.reads, self._route),
+            self._fan,
+        )
         self._shut = partial(_shut, self._blocked, *(each.close for each in ending))
         # Dropped without a close: its threads must not outlive it.
         self._dropped = weakref.finalize(self, in_background, self._shut)
@@ -347,7 +355,12 @@ class SyncIO(Stays):
 
     def stats(self) -> Stats:
         """Return what was counted, and what is going on now."""
-        return self.counts.stats(leases=self._keeper.kept, ears=len(self._hub.ears), guard=self._endpoint.server.guard)
+        return self.counts.stats(
+            leases=self._keeper.kept,
+            ears=len(self._hub.ears),
+            guard=self._endpoint.server.guard,
+            copies=list(self.tracking.copies.values()),
+        )
 
     async def gather(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
         """Run all of them, one after the other."""
@@ -367,11 +380,7 @@ class SyncIO(Stays):
 
     async def beside(self, *coroutines: Coroutine[Any, Any, T]) -> list[T]:
         """Run all of them at the same time, each but the last in a thread that is started for it."""
-        fan = Fan(len(coroutines))
-        try:
-            return fan.run(coroutines)
-        finally:
-            fan.close()
+        return beside(coroutines)
 
     async def aside(self, work: Callable[[], T]) -> T:
         """Run *work*, now."""
@@ -396,6 +405,12 @@ class SyncIO(Stays):
         """Call *heard* with each message for *token*, in the thread that reads them."""
         hub = self._hub
         return Listening(hub.ears, token, channel, heard, open_soon=self._open_soon, leave=hub.leave)
+
+    def tap(self, channel: str, taken: Callable[[bytes], object], lost: Callable[[], object]) -> Tap:
+        """Call *taken* with every message on *channel*; see `IO.tap`."""
+        tap = Tap(channel, taken, lost, self._hub.untap)
+        self._hub.ears.add(tap)
+        return tap
 
     def _open_soon(self, channel: str) -> None:
         if channel not in self._opening:
@@ -433,6 +448,7 @@ class SyncIO(Stays):
         self._keeper.reset()
         self._fan.reset()
         self._hub.after_fork()
+        self.tracking.after_fork()
         self._opening = set()
         self._moved = threading.Condition()
         self._looking = threading.Lock()

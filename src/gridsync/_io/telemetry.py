@@ -73,6 +73,8 @@ TALLIES: Final = {
     "cache.miss": _Tally("count", "{value}", "values that were not in the cache"),
     "cache.load": _Tally("seconds", "s", "what a loader took"),
     "cache.degraded": _Tally("count", "{call}", "questions of caches that the server did not answer"),
+    "cache.kept": _Tally("count", "{value}", "values that a cache served from memory while its server was away"),
+    "channel.gap": _Tally("count", "{gap}", "gaps that subscribers of channels were given"),
     "limit.wait": _Tally("seconds", "s", "from asking a limiter for a turn to having it"),
     "limit.degraded": _Tally("count", "{decision}", "answers of limiters whose server was away"),
     "lock.wait": _Tally("seconds", "s", "from asking for a lock to holding it"),
@@ -91,6 +93,10 @@ TALLIES: Final = {
     "stream.taken": _Tally("count", "{partition}", "partitions that a member of an ordered group took over"),
     "stream.lost": _Tally("count", "{partition}", "partitions that a member lost before it gave them back"),
     "stream.expired": _Tally("count", "{group}", "groups that retention gave up because they were silent for too long"),
+    "stream.full": _Tally("count", "{call}", "appends and commits that were refused because a log is at its cap"),
+    "stream.mirrored": _Tally(
+        "age", "s", "from the commit of an event to its being in a mirror; the last of each page"
+    ),
     "stream.lag": _Tally("age", "s", "from the commit of an event to the start of its handler"),
 }
 """Every `IO.tally`; the metric's name is ``gridsync.`` and the key."""

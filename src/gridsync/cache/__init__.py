@@ -5,7 +5,8 @@
 
 from gridsync.cache._api import AsyncCache, Cache, CacheStats
 from gridsync.cache._codec import Codec, Json
+from gridsync.cache._near import Near, NearStats
 from gridsync.cache._space import OnError, Space
 from gridsync.cache._warming import Warmed
 
-__all__ = ["AsyncCache", "Cache", "CacheStats", "Codec", "Json", "OnError", "Space", "Warmed"]
+__all__ = ["AsyncCache", "Cache", "CacheStats", "Codec", "Json", "Near", "NearStats", "OnError", "Space", "Warmed"]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from gridsync._io import run_sync
+from gridsync._io.copies import MISSING
 from gridsync.cache._arguments import KeyOf
 from gridsync.cache._codec import V
 from gridsync.cache._core import CacheCore
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from gridsync._io import IO
     from gridsync._units import Seconds
+    from gridsync.cache._near import Near, NearStats
     from gridsync.cache._space import Space
     from gridsync.cache._warming import Warmed
 
@@ -39,27 +41,42 @@ class CacheStats:
     loads: int
     """Times that a loader ran to its end."""
     degraded: int
-    """Questions that the server did not answer."""
+    """Questions that the server did not answer, and that were not answered from a copy."""
+    kept: int = 0
+    """Values that were served from a copy while the server was away (``on_error="stale"``)."""
+    near: NearStats | None = None
+    """What the near cache did, if there is one; what it served is in no other number here."""
 
     @property
     def hit_rate(self) -> float:
         """The part of the questions that were answered with a value; 0 before the first one."""
-        asked = self.hits + self.stale + self.misses
-        return (self.hits + self.stale) / asked if asked else 0.0
+        served = self.hits + self.stale + self.kept + (0 if self.near is None else self.near.hits)
+        asked = served + self.misses
+        return served / asked if asked else 0.0
+
+
+def _nothing(key: str) -> Any:  # noqa: ANN401, ARG001 - in the place of `Copies.get`
+    """Have no copy."""
+    return MISSING
 
 
 class _CacheBase(Generic[V]):
     """What both kinds share."""
 
-    def __init__(self, io: IO, namespace: str, space: Space[V]) -> None:
+    def __init__(self, io: IO, namespace: str, space: Space[V], near: Near | None = None) -> None:
         """Open the cache; nothing is sent.
 
         Args:
             io: The driver.
             namespace: The first part of every key.
             space: The name, the type of the values and how long they may be served.
+            near: How to keep copies in this process; none are kept by default.
+
+        Raises:
+            UsageError: The near cache of that name in this grid was opened otherwise, or *space* needs one.
         """
-        self._core: CacheCore[V] = CacheCore(io, namespace, space)
+        self._core: CacheCore[V] = CacheCore(io, namespace, space, near)
+        self._near = _nothing if self._core.copies is None else self._core.copies.get
 
     @property
     def space(self) -> Space[V]:
@@ -69,7 +86,15 @@ class _CacheBase(Generic[V]):
     def stats(self) -> CacheStats:
         """Return what this object did since it was made.  Cost: no input or output."""
         counts = self._core.counts
-        return CacheStats(counts["hit"], counts["stale"], counts["miss"], counts["load"], counts["degraded"])
+        return CacheStats(
+            counts["hit"],
+            counts["stale"],
+            counts["miss"],
+            counts["load"],
+            counts["degraded"],
+            counts["kept"],
+            self._core.near_stats(),
+        )
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.space.name!r} ttl={self.space.ttl}>"
@@ -103,7 +128,8 @@ class Cache(_CacheBase[V]):
 
         Cost: one round trip; one more for a value that was stored under tags.
         """
-        return run_sync(self._core.get(key, default))
+        found = self._near(key)
+        return found if found is not MISSING else run_sync(self._core.get(key, default))
 
     def get_many(self, keys: Sequence[str]) -> dict[str, V]:
         """Return the values of those *keys* that have one.
@@ -191,7 +217,8 @@ class Cache(_CacheBase[V]):
 
         Cost: one round trip if it is there and fresh; three more for the one who loads, and five with tags.
         """
-        return run_sync(self._core.load(key, loader, tags, ttl))
+        found = self._near(key)
+        return found if found is not MISSING else run_sync(self._core.load(key, loader, tags, ttl))
 
     def cached(
         self,
@@ -209,7 +236,9 @@ class Cache(_CacheBase[V]):
 
         Args:
             key: A template with the names of parameters in braces, or a function of the same arguments.  Without it,
-                the function's name and a digest of all arguments, which must be JSON then (no ``self``).
+                the function's name and a digest of all arguments, which must be JSON then (no ``self``).  What stands
+                between two parts of a template is written as ``%3A`` (a colon) inside of them, so that other arguments
+                never make the same key; as JSON, ``"1"`` and ``Decimal(1)`` are the same argument.
             tags: As in `get_or_load`.
             ttl: As in `get_or_load`.
 
@@ -271,8 +300,13 @@ class AsyncCache(_CacheBase[V]):
     @overload
     async def get(self, key: str, default: D) -> V | D: ...
     async def get(self, key: str, default: Any = None) -> Any:
-        """Return the value of *key*, or *default* if there is none; see `Cache.get`."""
-        return await self._core.get(key, default)
+        """Return the value of *key*, or *default* if there is none; see `Cache.get`.
+
+        What a near cache serves comes at once and gives way to no other task: a loop that does nothing but read awaits
+        something else now and then, such as ``asyncio.sleep(0)``.
+        """
+        found = self._near(key)
+        return found if found is not MISSING else await self._core.get(key, default)
 
     async def get_many(self, keys: Sequence[str]) -> dict[str, V]:
         """Return the values of those *keys* that have one; see `Cache.get_many`."""
@@ -304,7 +338,8 @@ class AsyncCache(_CacheBase[V]):
         who waits; and a value past its ttl is served at once, to that caller too, while it is loaded again.  What such
         a load raises is logged.
         """
-        return await self._core.load(key, loader, tags, ttl)
+        found = self._near(key)
+        return found if found is not MISSING else await self._core.load(key, loader, tags, ttl)
 
     def cached(
         self,

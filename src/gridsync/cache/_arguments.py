@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import string
 from hashlib import blake2s
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +29,15 @@ class KeyOf:
         self._signature = inspect.signature(function)
         self._name = f"{function.__module__}.{function.__qualname__}"
         self._key = key
+        self._template = _Template()
         if isinstance(key, str):
             try:
-                key.format_map(dict.fromkeys(self._signature.parameters, _Any()))
+                self._template.vformat(key, (), dict.fromkeys(self._signature.parameters, _Any()))
+                self._template.learn(key)
             except (KeyError, IndexError, ValueError) as error:
                 raise UsageError(
-                    f"key={key!r:.100} does not fit {self._name}{self._signature}: name its parameters in braces"
+                    f"key={key!r:.100} does not fit {self._name}{self._signature}: name its parameters in braces, with "
+                    f"something between two of them"
                 ) from error
 
     def __call__(self, args: tuple[Any, ...], options: dict[str, Any]) -> str:
@@ -47,7 +51,7 @@ class KeyOf:
         bound = self._signature.bind(*args, **options)
         bound.apply_defaults()
         if self._key is not None:
-            return self._key.format_map(bound.arguments)
+            return self._template.vformat(self._key, (), bound.arguments)
         try:
             said = to_json(list(bound.arguments.items()), serialize_unknown=False)
         except PydanticSerializationError as error:
@@ -56,6 +60,34 @@ class KeyOf:
                 f"function of the same arguments"
             ) from error
         return f"{self._name}:{blake2s(said, digest_size=_DIGEST_BYTES).hexdigest()}"
+
+
+class _Template(string.Formatter):
+    """Fills in a template so that other arguments never make the same key.
+
+    Where it has several parts, what stands between them is written otherwise within a part, as in the path of a URL.
+    """
+
+    def __init__(self) -> None:
+        self._escapes: dict[int, str] = {}
+
+    def learn(self, template: str) -> None:
+        """Take note of what separates the parts of *template*.
+
+        Raises:
+            ValueError: Nothing separates two of them.
+        """
+        literals = [literal for literal, name, _, _ in self.parse(template) if name is not None]
+        if not all(literals[1:]):
+            raise ValueError("nothing separates two parts")
+        if literals[1:]:
+            signs = {"%", *"".join(literals[1:])}
+            self._escapes = {ord(sign): "".join(f"%{byte:02X}" for byte in sign.encode()) for sign in signs}
+
+    def format_field(self, value: object, format_spec: str) -> str:
+        """Return a part."""
+        text: str = super().format_field(value, format_spec)
+        return text.translate(self._escapes)
 
 
 class _Any:

@@ -22,7 +22,10 @@ class Codec(Protocol[V]):
         """Return the bytes of *value*.  May raise anything; nothing is stored then."""
 
     def loads(self, data: bytes) -> V:
-        """Return the value of *data*.  May raise `ValueError`; the entry counts as missing then."""
+        """Return the value of *data*.  May raise anything, and the entry counts as missing then.
+
+        Perhaps another version of the program wrote it, with another codec; what is no `ValueError` is logged once.
+        """
 
 
 class Json(Generic[V]):

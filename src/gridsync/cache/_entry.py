@@ -11,11 +11,11 @@ fresh.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 VALUE, NONE = "1v", "1n"
-MISSING: Final = object()
-"""What stands for a value that is not there: ``None`` is one."""
+_STALE = 3
+"""Which word says how long it may be stale."""
 _ESCAPES = str.maketrans({"%": "%25", " ": "%20", "\n": "%0A"})
 
 
@@ -25,6 +25,8 @@ class Entry(NamedTuple):
     id: str
     data: bytes | None
     """The value as its codec wrote it, ``None`` for a ``None``."""
+    load_ms: int
+    stale_ms: int
     tags: dict[str, bytes]
     """The tags it was stored under, and their versions at that time."""
 
@@ -41,10 +43,10 @@ def unpacked(stored: bytes) -> Entry | None:
     head, _, data = stored.partition(b"\n")
     words = head.decode("utf-8", "replace").split(" ")
     kind = words[0]
-    if kind not in (VALUE, NONE):
+    if kind not in (VALUE, NONE) or not (len(words) > _STALE and words[2].isdigit() and words[3].isdigit()):
         return None
     tags = {_unescaped(tag): version.encode() for tag, version in zip(words[4::2], words[5::2], strict=False)}
-    return Entry(words[1], None if kind == NONE else data, tags)
+    return Entry(words[1], None if kind == NONE else data, int(words[2]), int(words[3]), tags)
 
 
 def _unescaped(tag: str) -> str:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from hashlib import blake2s
-from typing import Any, Final, Generic, Literal, get_args
+from typing import TYPE_CHECKING, Final, Generic, Literal, get_args
 
 from gridsync import _units
 from gridsync.cache._codec import Codec, Json, V
 from gridsync.errors import UsageError
 
-OnError = Literal["compute", "raise"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+OnError = Literal["compute", "raise", "stale"]
 _LEAST_S: Final = 0.001
 _EARLY_MAX: Final = 100.0
 _RANDOM_BYTES: Final = 6
@@ -34,7 +37,7 @@ class Space(Generic[V]):
 
     name: str
     """The first part of every key; 1 to 512 bytes."""
-    model: Any
+    model: TypeForm[V]
     """The type of the values, for pydantic; ignored with a *codec*."""
     ttl: _units.Seconds = 300.0
     """How long a value is fresh, in seconds; from 0.001."""
@@ -49,9 +52,14 @@ class Space(Generic[V]):
     version: int = 1
     """Another version has other entries: raise it when the meaning of the values changes."""
     on_error: OnError = "compute"
-    """While the server is away: ``compute`` treats all as missing and stores nothing, ``raise`` raises."""
+    """While the server is away: ``compute`` treats all as missing and stores nothing, ``raise`` raises; ``stale``
+    serves the last copy of this process, for as long as its `Near.away_for` says, and else does as ``compute``."""
     codec: Codec[V] | None = None
     """What turns values into bytes; JSON by pydantic, checked to come back as it was, by default."""
+    timeout: _units.Seconds | None = None
+    """How long a read, a load or a set waits for an answer of the server, in seconds from 0.001; the command timeout by
+    default.  One that got none asks no more and goes on as *on_error* says, so this is what an outage costs it; beside
+    that only the loader's own time counts, or that of another one that it waits for."""
     coder: Codec[V] = field(init=False, repr=False, compare=False)
     """What does so."""
 
@@ -62,6 +70,8 @@ class Space(Generic[V]):
         if self.none_ttl is not None:
             _units.seconds(self.none_ttl, f"none_ttl {what}", least=_LEAST_S)
         _units.seconds(self.stale_for, f"stale_for {what}")
+        if self.timeout is not None:
+            _units.seconds(self.timeout, f"the timeout {what}", least=_LEAST_S)
         _units.count(self.version, f"the version {what}", 2**53)
         for name, most in (("early", _EARLY_MAX), ("jitter", 0.5)):
             value = getattr(self, name)
@@ -81,6 +91,11 @@ class Space(Generic[V]):
         """`stale_for` in milliseconds."""
         return round(_units.seconds(self.stale_for, "stale_for") * 1000)
 
+    @property
+    def timeout_s(self) -> float | None:
+        """`timeout` in seconds."""
+        return None if self.timeout is None else _units.seconds(self.timeout, "timeout")
+
     def life_ms(self, token: str, ttl: _units.Seconds | None, *, none: bool = False) -> int:
         """Return how long a value is fresh, in milliseconds; *token* decides what is left to chance.
 
@@ -92,9 +107,13 @@ class Space(Generic[V]):
             life = min(life, 60.0) if self.none_ttl is None else _units.seconds(self.none_ttl, "none_ttl")
         return max(1, math.floor(life * 1000 * (1 - self.jitter * _chance(token))))
 
-    def due(self, token: str) -> str:
+    def due(self, token: str) -> int:
         """Return how many thousandths of its load time before its end a value is loaded again."""
-        return "0" if not self.early else str(round(-1000 * self.early * math.log(1 - _chance(token))))
+        return 0 if not self.early else round(-1000 * self.early * math.log(1 - _chance(token)))
+
+    def fresh_ms(self, token: str, life_ms: int, load_ms: int, stale_ms: int) -> float:
+        """Return for how long a value is fresh that the server has for *life_ms* more; not at all if it is negative."""
+        return life_ms - stale_ms - load_ms * self.due(token) / 1000
 
 
 def _chance(token: str) -> float:

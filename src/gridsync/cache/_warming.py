@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from gridsync import _units
+from gridsync._io.mutex import Mutex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,6 +41,7 @@ class Warming:
         """Begin with nothing."""
         self._core, self._loader, self._tags, self._on_progress = core, loader, tags, on_progress
         self._present = self._loaded = self._failed = 0
+        self._mutex = Mutex()
 
     def done(self) -> Warmed:
         """Return what was done so far."""
@@ -52,9 +54,13 @@ class Warming:
         await self._core.io.fan(*(self._work(left) for _ in range(concurrency)))
         return self.done()
 
+    def _next(self, left: Iterator[str]) -> str | None:
+        # One generator, many hands: it must not run in two threads at once.
+        with self._mutex:
+            return next(left, None)
+
     async def _work(self, left: Iterator[str]) -> None:
-        # One generator, many hands: list() and generators of the caller are taken from one at a time.
-        while (key := next(left, None)) is not None:
+        while (key := self._next(left)) is not None:
             called = False
 
             def loader(key: str = key) -> Any:  # noqa: ANN401 - a value, or what brings it

@@ -13,8 +13,8 @@ from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from gridsync.cli._shared import DONE, FAILED, print_json, shown
-from gridsync.errors import HistoryBroken, Misconfigured, ServerError, UsageError
+from gridsync.cli._shared import DONE, FAILED, print_json, shown, tell
+from gridsync.errors import GridsyncError, HistoryBroken, Misconfigured, ServerError, UsageError
 from gridsync.streams import AsyncEventStore, EventStore
 from gridsync.streams._run import RunOptions, planned, run, run_async
 
@@ -87,7 +87,7 @@ def command(
         else:
             ran = _serve(made, groups, start, options)
     except (UsageError, Misconfigured, ServerError, HistoryBroken) as error:
-        print(f"gridsync: {error}", file=sys.stderr)
+        tell(error)
         return FAILED
     except Exception:  # noqa: BLE001 - a handler's, which the policy lets end its group
         traceback.print_exc()
@@ -102,25 +102,48 @@ def load(target: str) -> Any:  # noqa: ANN401 - whatever an application is
     """Return what *target* names, or what it returns if it is a function.
 
     Raises:
-        UsageError: There is no such thing.
+        UsageError: There is no such thing, or it raises.
     """
     module, colon, path = target.partition(":")
     if not (module and colon and path):
-        raise UsageError(f"{target!r} names no application: write module:app, as in shop.events:app")
+        raise UsageError(f"{target!r} names no application; write module:app, as in shop.events:app")
     if "" not in sys.path:
         sys.path.insert(0, "")
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise
-        raise UsageError(f"there is no module {error.name!r}, from here or installed") from error
+            raise _raised(target, error) from error
+        raise UsageError(
+            f"there is no module {error.name!r}, from here or installed; see its name, or run this in its folder"
+        ) from error
+    except Exception as error:
+        raise _raised(target, error) from error
     for name in path.split("."):
         try:
             found = getattr(found, name)
         except AttributeError:
-            raise UsageError(f"{module!r} has no {path!r}") from None
-    return found if isinstance(found, EventStore | AsyncEventStore) or not callable(found) else found()
+            raise UsageError(f"{module!r} has no {path!r}; name something that it has") from None
+    if isinstance(found, EventStore | AsyncEventStore) or not callable(found):
+        return found
+    try:
+        inspect.signature(found).bind()
+    except TypeError as error:
+        raise UsageError(
+            f"{target!r} cannot be called without arguments: {error}; name a function without parameters"
+        ) from error
+    try:
+        return found()
+    except GridsyncError:
+        raise
+    except Exception as error:
+        raise _raised(target, error) from error
+
+
+def _raised(target: str, error: Exception) -> UsageError:
+    """Return what to say of an application that cannot even be made."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return UsageError(f"{target!r} raised {type(error).__name__}: {error}; see {last.filename}, line {last.lineno}")
 
 
 def _serve(made: Any, groups: Sequence[str] | None, start: Literal["first", "now"], options: RunOptions) -> Ran:  # noqa: ANN401
@@ -153,8 +176,8 @@ def _stores(made: Any, kind: type[Any]) -> list[Any]:  # noqa: ANN401
     stores = [made] if isinstance(made, EventStore | AsyncEventStore) else made
     if not isinstance(stores, list | tuple | set | frozenset) or not all(isinstance(each, kind) for each in stores):
         raise UsageError(
-            f"an application is an EventStore, several of them, or a function that returns such; for asyncio a "
-            f"coroutine function or an asynchronous context manager with AsyncEventStores; not {made!r:.100}"
+            f"{made!r:.100} is no application; name an EventStore, several of them, or a function that returns such, "
+            f"for asyncio a coroutine function or an asynchronous context manager with AsyncEventStores"
         )
     return list(stores)
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Final
 
-from gridsync._io.wire.endpoint import redacted
+from gridsync.cli._shared import asking, place_of, shown, tell_unnamed
 from gridsync.errors import GridsyncError, UsageError
 from gridsync.grid import Grid
 from gridsync.health import LOCKS, Health, unreachable
@@ -16,19 +15,22 @@ EXIT: Final = {"ok": 0, "degraded": 1, "down": 2}
 
 def command(*, url: str | None, timeout: float, form: str, locks: bool) -> int:
     """Print the report; returns 0 for ok, 1 for degraded, 2 for down or a URL that cannot be used."""
-    try:
+    with asking() as outcome:
         found = _look(url, timeout)
-    except UsageError as error:
-        print(f"gridsync: {error}", file=sys.stderr)
-        return EXIT["down"]
-    if locks:
-        found = found.only(LOCKS)
-    print({"json": found.to_json, "prometheus": found.to_prometheus, "text": found.__str__}[form]().rstrip())
-    return EXIT[found.status]
+        if locks:
+            found = found.only(LOCKS)
+        if form == "text":
+            print(*map(shown, str(found).split("\n")), sep="\n")
+        else:
+            print((found.to_json() if form == "json" else found.to_prometheus()).rstrip())
+        outcome.append(EXIT[found.status])
+    return outcome[0]
 
 
 def _look(url: str | None, timeout: float) -> Health:
     settings = Settings(**({} if url is None else {"redis_url": url}))
+    if settings.redis_url == "embedded://":
+        tell_unnamed()
     if not settings.redis_url.startswith("embedded:"):
         # The report's deadline also holds for the first connection.
         patience = min(timeout, settings.redis_connection_timeout)
@@ -39,4 +41,4 @@ def _look(url: str | None, timeout: float) -> Health:
     except UsageError:
         raise
     except GridsyncError as error:
-        return unreachable(redacted(settings.redis_url), error)
+        return unreachable(place_of(settings.redis_url), error)

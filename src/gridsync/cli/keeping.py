@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from gridsync.cli._shared import DONE, NOTHING, asking, open_grid, print_json, raw_store, shown
+from gridsync.cli._shared import DONE, NOTHING, asking, open_grid, print_json, raw_store, shown, tell_missing
 from gridsync.errors import UsageError
 from gridsync.streams._portable import export as write_file
 from gridsync.streams._portable import import_ as read_file
@@ -32,13 +32,21 @@ def trim(
 ) -> int:
     """Remove what everybody has had; returns 0, 1 if nothing went, 2 if nobody answers."""
     with asking() as outcome, open_grid(url, namespace) as grid:
-        done = raw_store(grid, store).trim(max_age=max_age, max_count=max_count, max_bytes=max_bytes)
+        if max_age is max_count is max_bytes is None:
+            raise UsageError(
+                "no limit was given; say --max-age, --max-count or --max-bytes: --max-count 1 removes all that "
+                "everybody has had"
+            )
+        opened = raw_store(grid, store)
+        done = opened.trim(max_age=max_age, max_count=max_count, max_bytes=max_bytes)
         if as_json:
             print_json({"store": store, **asdict(done)})
         else:
             print(f"{done.removed} events were removed from the log of {shown(store)}; {done.left} are left")
             if done.held_by is not None:
                 print(f"{done.kept} more had to stay for {done.held_by[0]} {shown(done.held_by[1])}")
+            if not done.left:
+                tell_missing(opened.info())
         outcome.append(DONE if done.removed else NOTHING)
     return outcome[0]
 
@@ -46,7 +54,8 @@ def trim(
 def floor(store: str, *, url: str | None, namespace: str | None, as_json: bool) -> int:
     """Say who holds what; returns 0, 1 if nobody holds anything, 2 if nobody answers."""
     with asking() as outcome, open_grid(url, namespace) as grid:
-        found = raw_store(grid, store).floor()
+        opened = raw_store(grid, store)
+        found = opened.floor()
         if as_json:
             print_json({"store": store, **asdict(found)})
         else:
@@ -56,19 +65,44 @@ def floor(store: str, *, url: str | None, namespace: str | None, as_json: bool) 
                 f"{found.free} of {found.events} events in the log of {shown(store)} may be removed; it takes about "
                 f"{found.log_bytes} bytes"
             )
+            if not found.events:
+                tell_missing(opened.info())
         outcome.append(DONE if found.holders else NOTHING)
+    return outcome[0]
+
+
+def release(
+    store: str,
+    kind: Literal["group", "projection", "reader", "replicator"],
+    name: str,
+    *,
+    url: str | None,
+    namespace: str | None,
+    as_json: bool,
+) -> int:
+    """Forget one who holds the floor; returns 0, 1 if it was not known, 2 if nobody answers."""
+    with asking() as outcome, open_grid(url, namespace) as grid:
+        done = raw_store(grid, store).release(kind, name)
+        if as_json:
+            print_json({"store": store, "kind": kind, "name": name, "released": done})
+        else:
+            print(f"{kind} {shown(name)} {'is forgotten' if done else 'was not known'}")
+        outcome.append(DONE if done else NOTHING)
     return outcome[0]
 
 
 def archive(store: str, directory: Path, *, url: str | None, namespace: str | None, as_json: bool) -> int:
     """Copy what is new into files; returns 0, 1 if nothing was, 2 if that failed."""
     with asking() as outcome, open_grid(url, namespace) as grid:
-        with _files(directory):
-            done = raw_store(grid, store).archive(directory)
+        opened = raw_store(grid, store)
+        with files(directory):
+            done = opened.archive(directory)
         if as_json:
             print_json({"store": store, "directory": str(directory), **asdict(done)})
         else:
             print(f"{done.events} events of {shown(store)} were written into {done.files} files in {directory}")
+            if not done.events:
+                tell_missing(opened.info())
         outcome.append(DONE if done.events else NOTHING)
     return outcome[0]
 
@@ -86,12 +120,14 @@ def export(
     """Write the log into a file; returns 0, 1 if it holds no event, 2 if that failed."""
     with asking() as outcome, open_grid(url, namespace) as grid:
         core, partitions = _one(grid, store, partition)
-        with _files(path):
+        with files(path):
             done = write_file(core, partitions, after, path)
         if as_json:
             print_json({"store": store, "file": str(path), **asdict(done)})
         else:
             print(f"{done.events} events of {shown(store)}, positions {done.first} to {done.last}, are in {path}")
+            if not done.events:
+                tell_missing(raw_store(grid, store).info())
         outcome.append(DONE if done.events else NOTHING)
     return outcome[0]
 
@@ -108,7 +144,7 @@ def import_(
 ) -> int:
     """Write the events of a file into a store; returns 0, 1 if all were there, 2 if that failed."""
     with asking() as outcome, open_grid(url, namespace) as grid:
-        with _files(path):
+        with files(path):
             done = read_file(*_one(grid, store, partition), path, dry_run=dry_run)
         if as_json:
             print_json({"store": store, "file": str(path), "dry_run": dry_run, **asdict(done)})
@@ -122,16 +158,23 @@ def import_(
 def _one(grid: Grid, store: str, partition: int | None) -> tuple[StoreCore[Any], int]:
     cores = raw_store(grid, store)._core.chosen(partition)  # noqa: SLF001
     if len(cores) > 1:
-        raise UsageError(f"{store!r} is in {len(cores)} partitions: a file holds one of them, say which")
+        raise UsageError(
+            f"{store!r} is in {len(cores)} partitions, and a file holds one of them; say which: --partition 0 to "
+            f"{len(cores) - 1}"
+        )
     return cores[0], len(raw_store(grid, store)._core.partitions)  # noqa: SLF001
 
 
 @contextmanager
-def _files(path: Path) -> Iterator[None]:
+def files(path: Path) -> Iterator[None]:
+    """Take what goes wrong with a file for a mistake of the caller."""
     try:
         yield
-    except (OSError, ModuleNotFoundError) as error:
-        raise UsageError(f"{path}: {error}") from error
+    except OSError as error:
+        what = error.strerror or error
+        raise UsageError(f"{path}: {what}; name one that is there, in a directory that may be written") from error
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{path}: {error}; install the extra `archive`, or let the name end in .gz") from error
 
 
 def _line(holder: Holder) -> str:

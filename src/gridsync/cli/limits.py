@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gridsync._io import run_sync
 from gridsync._io.keys import LIMIT_KINDS, limit, limit_of, limit_pattern
-from gridsync.cli._shared import DONE, NOTHING, Scan, asking, open_grid, print_json, shown
+from gridsync.cli._shared import DONE, NOTHING, Scan, asking, open_grid, plain_errors, print_json, shown
 from gridsync.limits import _look
 from gridsync.limits._look import Kept, Usage
 
@@ -48,7 +48,7 @@ def show(
             print_json({**plain, "found": bool(found), "kinds": kinds, "rules": told})
         else:
             for each in found:
-                print(_line(each, window))
+                print(line(each, window))
             if not found:
                 print(f"{shown(limiter)} {shown(key)}: unused")
             for decision in said:
@@ -76,7 +76,7 @@ def top(
             print_json({"keys": keys, "window": window, "complete": complete})
         else:
             for used in found:
-                print(_line(used, window))
+                print(line(used, window))
             if not complete:
                 print(f"... and perhaps others: stopped after {seconds:g} s", file=sys.stderr)
         outcome.append(DONE)
@@ -91,7 +91,8 @@ def reset(limiter: str, key: str, *, sure: bool, url: str | None, namespace: str
         done = bool(what) and (sure or _confirmed(f"{' and '.join(what)} of {shown(limiter)} {shown(key)}"))
         if done:
             name = limit(grid.namespace, limiter, key)
-            grid.client.unlink(name, *(f"{name}:{kind}" for kind in LIMIT_KINDS))
+            with plain_errors():
+                grid.client.unlink(name, *(f"{name}:{kind}" for kind in LIMIT_KINDS))
         if as_json:
             print_json({"limiter": limiter, "key": key, "reset": done})
         elif not what:
@@ -111,7 +112,8 @@ def _look_at_all(grid: Grid, limiter: str, key: str, window: float) -> list[Usag
     return run_sync(_look.look_at_all(grid._io, grid.namespace, limiter, key, int(window * 1_000_000)))  # noqa: SLF001
 
 
-def _look_at(grid: Grid, limiter: str, key: str, kind: str, window: float) -> Usage | Kept | None:
+def look_at(grid: Grid, limiter: str, key: str, kind: str, window: float) -> Usage | Kept | None:
+    """Ask what a key has used of one kind of rule; ``None`` if nothing."""
     io, window_us = grid._io, int(window * 1_000_000)  # noqa: SLF001 - one program
     if kind:
         return run_sync(_look.look_kind(io, grid.namespace, limiter, key, window_us, kind=kind))
@@ -124,12 +126,13 @@ def _found(grid: Grid, limiter: str | None, window: float, seconds: float) -> tu
     keys = Scan(grid, limit_pattern(grid.namespace, limiter or ""), seconds)
     for key in keys:
         one = limit_of(grid.namespace, key)
-        if one is not None and one not in found and (used := _look_at(grid, *one, window)) is not None:
+        if one is not None and one not in found and (used := look_at(grid, *one, window)) is not None:
             found[one] = used
     return list(found.values()), keys.complete
 
 
-def _line(used: Usage | Kept, window: float) -> str:
+def line(used: Usage | Kept, window: float) -> str:
+    """Return what a key has used, for one line."""
     if isinstance(used, Kept):
         facts = {"used": f"{used.used}{' or more' if used.more else ''}", "window": window, "over_in": used.over_in}
         return f"{shown(used.limiter)} {shown(used.key)}: {_KEPT[used.kind].format(**facts)}"

@@ -14,6 +14,8 @@ from gridsync.errors import UsageError
 from gridsync.locks import LockInfo, RWLock, RWLockInfo, Semaphore, SemaphoreInfo, _look, _redlock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gridsync.grid import Grid
     from gridsync.locks import Election, Holder, Lock, Waiter
 
@@ -30,10 +32,10 @@ def ls(*, url: str | None, namespace: str | None, most: int, seconds: float, as_
     with asking() as outcome, open_grid(url, namespace) as grid:
         found, complete = _held(grid, most, seconds)
         if as_json:
-            print_json({"locks": [_plain(kind, info) for kind, info in found], "complete": complete})
+            print_json({"locks": [plain(kind, info) for kind, info in found], "complete": complete})
         else:
             for kind, info in found:
-                print(_line(kind, info))
+                print(line(kind, info))
             if not complete:
                 print(f"... and perhaps more: stopped at {most} locks or {seconds:g} s", file=sys.stderr)
         outcome.append(DONE)
@@ -43,25 +45,26 @@ def ls(*, url: str | None, namespace: str | None, most: int, seconds: float, as_
 def info(name: str, *, kind: str, url: str | None, namespace: str | None, waiters: int, as_json: bool) -> int:
     """Print who holds it and who waits; returns 0, 1 if it is free or open, or 2 if the server cannot be asked."""
     with asking() as outcome, open_grid(url, namespace) as grid:
-        found = _info(grid, kind, name, HOLDERS_MAX, waiters)
+        found = look(grid, kind, name, HOLDERS_MAX, waiters)
         if as_json:
-            print_json(_plain(kind, found))
+            print_json(plain(kind, found))
         else:
-            print(_line(kind, found))
-            if not isinstance(found, together.State):
-                _print_who(found)
-        outcome.append(NOTHING if _idle(found) else DONE)
+            print(line(kind, found), *who(found), sep="\n  ")
+        outcome.append(NOTHING if idle(found) else DONE)
     return outcome[0]
 
 
-def _print_who(found: LockInfo | RWLockInfo | SemaphoreInfo) -> None:
+def who(found: Info) -> Iterator[str]:
+    """Yield a line for each holder, unless there can be only one, and for each waiter."""
+    if isinstance(found, together.State):
+        return
     if not isinstance(found, LockInfo):
         for holder in found.holders:
-            print(f"  {_share(holder, 'holds', 'reads', 'writes')}: {held_by(holder)}")
+            yield f"{_share(holder, 'holds', 'reads', 'writes')}: {held_by(holder)}"
     for place, waiter in enumerate(found.waiters, start=1):
         share = "" if isinstance(found, LockInfo) else f" {_share(waiter, 'wants', 'to read', 'to write')}:"
         silent = "" if waiter.alive else ", silent"
-        print(f"  {place}.{share} {_who(waiter)}, since {waiter.since:%Y-%m-%d %H:%M:%S} UTC{silent}")
+        yield f"{place}.{share} {_who(waiter)}, since {waiter.since:%Y-%m-%d %H:%M:%S} UTC{silent}"
 
 
 def take_away(
@@ -96,7 +99,8 @@ def _thing(grid: Grid, kind: str, name: str) -> Lock | Semaphore | RWLock | Elec
     return grid.semaphore(name, 1)  # what it is made with says nothing about what there is
 
 
-def _info(grid: Grid, kind: str, name: str, holders: int, waiters: int) -> Info:
+def look(grid: Grid, kind: str, name: str, holders: int, waiters: int) -> Info:
+    """Ask the server about one of `KINDS`; at most so many holders and waiters are told."""
     if kind == "redlock":
         io = grid._io  # noqa: SLF001 - one of several masters; there is no grid of all of them
         return run_sync(_look.look(io, _redlock.spec(grid.namespace, name, 1, wake=io.wake_prefix), waiters))
@@ -141,8 +145,8 @@ def _held(grid: Grid, most: int, seconds: float) -> tuple[list[tuple[str, Info]]
         one = entity(grid.namespace, key)
         if one is not None and one[0] in KINDS and one not in met:
             met.add(one)
-            info = _info(grid, *one, holders=HOLDERS_MAX, waiters=0)
-            if not _idle(info):
+            info = look(grid, *one, holders=HOLDERS_MAX, waiters=0)
+            if not idle(info):
                 found[one] = info
         if len(found) >= most:
             break
@@ -153,11 +157,13 @@ def _in_order(found: dict[tuple[str, str], Info]) -> list[tuple[str, Info]]:
     return [(kind, info) for (kind, _), info in sorted(found.items(), key=lambda item: item[0])]
 
 
-def _idle(info: Info) -> bool:
-    return info.idle if isinstance(info, together.State) else not _holders(info)
+def idle(info: Info) -> bool:
+    """Tell whether nobody holds it, and nobody need care."""
+    return info.idle if isinstance(info, together.State) else not holders_of(info)
 
 
-def _holders(info: Info) -> tuple[Holder, ...]:
+def holders_of(info: Info) -> tuple[Holder, ...]:
+    """Return who holds it, those that were told of."""
     if isinstance(info, together.State):
         return ()
     if isinstance(info, LockInfo):
@@ -184,19 +190,27 @@ def held_by(holder: Holder) -> str:
     )
 
 
-def _line(kind: str, info: Info) -> str:
+def line(kind: str, info: Info) -> str:
+    """Return how it stands, for one line."""
     if isinstance(info, together.State):
         return str(info)
+    holder = info.holder if isinstance(info, LockInfo) else None
+    return f"{kind} {shown(info.name)}: {held_by(holder) if holder else state(info)}, {info.waiting} wait"
+
+
+def state(info: Info) -> str:
+    """Return how it stands, in a few words."""
+    if isinstance(info, together.State):
+        return str(info).partition(": ")[2]
     if isinstance(info, LockInfo):
-        state = "free" if info.holder is None else held_by(info.holder)
-    elif isinstance(info, SemaphoreInfo):
-        state = f"{info.taken} of {info.limit} permits taken by {info.holding}"
-    elif info.writer is not None:
-        state = "written"
-    else:
-        state = f"read by {info.holding}" if info.holding else "free"
-    return f"{kind} {shown(info.name)}: {state}, {info.waiting} wait"
+        return "free" if info.holder is None else _who(info.holder)
+    if isinstance(info, SemaphoreInfo):
+        return f"{info.taken} of {info.limit} permits taken by {info.holding}"
+    if info.writer is not None:
+        return "written"
+    return f"read by {info.holding}" if info.holding else "free"
 
 
-def _plain(kind: str, info: Info) -> dict[str, Any]:
-    return {"kind": kind, **asdict(info), "holders": [asdict(holder) for holder in _holders(info)]}
+def plain(kind: str, info: Info) -> dict[str, Any]:
+    """Return how it stands, as JSON has it."""
+    return {"kind": kind, **asdict(info), "holders": [asdict(holder) for holder in holders_of(info)]}

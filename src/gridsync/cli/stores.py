@@ -7,11 +7,24 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io.keys import store_of, store_pattern
-from gridsync.cli._shared import DONE, NOTHING, Scan, asking, open_grid, print_json, raw_store, shown
+from gridsync.cli._shared import (
+    DONE,
+    NOTHING,
+    Scan,
+    asking,
+    complain,
+    open_grid,
+    print_json,
+    raw_store,
+    shown,
+    tell_missing,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from gridsync.grid import Grid
-    from gridsync.streams import GroupInfo, ParkedEvent, StoreInfo
+    from gridsync.streams import GroupInfo, OutboxInfo, ParkedEvent, StoreInfo
 
 
 _LOGS = {"copy": "copies", "link": "links"}
@@ -26,7 +39,7 @@ def ls(*, url: str | None, namespace: str | None, most: int, seconds: float, as_
             print_json({"stores": [asdict(each) for each in found], "complete": complete})
         else:
             for each in found:
-                print(_line(each))
+                print(line(each))
             if not complete:
                 print(f"... and perhaps more: stopped at {most} stores or {seconds:g} s", file=sys.stderr)
         outcome.append(DONE)
@@ -42,9 +55,12 @@ def info(store: str, *, url: str | None, namespace: str | None, as_json: bool) -
         if as_json:
             print_json({**asdict(found), "groups": [_progress(group) for group in groups]})
         else:
-            print(_line(found))
+            print(line(found))
             for group in groups:
-                print(f"  {_group_line(group)}")
+                print(f"  {group_line(group)}")
+            for outbox in found.outboxes:
+                print(f"  {_outbox_line(outbox, found.partitions)}")
+            tell_missing(found)
         outcome.append(DONE if found.last else NOTHING)
     return outcome[0]
 
@@ -73,7 +89,11 @@ def groups(
             print_json({"store": store, "groups": plain})
         else:
             for told, aside in found:
-                _print_group(told, aside)
+                print(group_line(told), *about(told, aside), sep="\n  ")
+            if not found and not tell_missing(opened.info(), group):
+                complain(
+                    f"the event store {shown(store)} has no consumer group", "a group is made by its first consumer"
+                )
         outcome.append(DONE if found else NOTHING)
     return outcome[0]
 
@@ -91,23 +111,24 @@ def _names(grid: Grid, most: int, seconds: float) -> tuple[set[str], bool]:
     return names, keys.complete
 
 
-def _print_group(told: GroupInfo, aside: tuple[ParkedEvent, ...]) -> None:
-    print(_group_line(told))
+def about(told: GroupInfo, aside: tuple[ParkedEvent, ...] = ()) -> Iterator[str]:
+    """Yield a line for each consumer of a group, and for each of the events that it has put aside."""
     for consumer in told.consumers:
-        print(f"  {shown(consumer.name)}: holds {consumer.pending}, last heard of {consumer.idle:.1f} s ago")
+        yield f"{shown(consumer.name)}: holds {consumer.pending}, last heard of {consumer.idle:.1f} s ago"
     if told.consumer_count > len(told.consumers):
-        print(f"  ... and {told.consumer_count - len(told.consumers)} more consumers")
+        yield f"... and {told.consumer_count - len(told.consumers)} more consumers"
     for each in aside:
         cause = f"{shown(each.error)}: {shown(each.text)}" if each.error else "waited behind another"
-        print(
-            f"  parked: position {each.position}, {shown(each.type)} of {shown(each.stream)}, {each.attempts} attempts,"
+        yield (
+            f"parked: position {each.position}, {shown(each.type)} of {shown(each.stream)}, {each.attempts} attempts,"
             f" due {each.due:%Y-%m-%d %H:%M:%S} UTC: {cause}"
         )
     if aside and told.parked > len(aside):
-        print(f"  ... and {told.parked - len(aside)} more parked events")
+        yield f"... and {told.parked - len(aside)} more parked events"
 
 
-def _line(found: StoreInfo) -> str:
+def line(found: StoreInfo) -> str:
+    """Return what a store holds, for one line."""
     size = "" if found.bytes is None else f", about {found.bytes:,} bytes"
     names = ", ".join(shown(name) for name in found.groups) or "none"
     where = f" from {found.first} to {found.last}" if found.events else ""
@@ -117,12 +138,22 @@ def _line(found: StoreInfo) -> str:
     )
 
 
-def _group_line(told: GroupInfo) -> str:
+def group_line(told: GroupInfo) -> str:
+    """Return how far a group has got, for one line."""
     age = "" if told.oldest_age is None else f", the oldest unsettled event is {told.oldest_age:.1f} s old"
     return (
         f"{shown(told.store)} {shown(told.name)}: {told.lag} not delivered, {told.pending} pending ({told.parked} "
         f"parked, {told.waiting} waiting, {told.returned} given back), {told.dead} dead letters, {told.consumer_count} "
         f"consumers{age}"
+    )
+
+
+def _outbox_line(told: OutboxInfo, partitions: int) -> str:
+    age = "" if told.oldest_age is None else f", the oldest is {told.oldest_age:.1f} s old"
+    here = f" from partition {told.partition}" if partitions > 1 else ""
+    return (
+        f"to {shown(told.target)} (partition {told.target_partition}){here}: {told.consignments} consignments with "
+        f"{told.events} events on their way, of {told.sent} that were sent{age}"
     )
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from gridsync.cli._shared import DONE, NOTHING, asking, open_grid, print_json, raw_store, shown
+from gridsync.cli._shared import DONE, NOTHING, asking, complain, open_grid, print_json, raw_store, shown, tell_missing
 
 if TYPE_CHECKING:
-    from gridsync.grid import Grid
-    from gridsync.streams import DeadLetter, DeadLetters
+    from gridsync.streams import DeadLetter
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +30,8 @@ def dlq(
 ) -> int:
     """Print the dead letters of a group; returns 0, 1 if there are none, 2 if nobody answers."""
     with asking() as outcome, open_grid(url, namespace) as grid:
-        letters = _letters(grid, store, group)
+        opened = raw_store(grid, store)
+        letters = opened.group(group).dead_letters()
         found: list[DeadLetter] = []
         for letter in letters:
             if choice(letter):
@@ -45,6 +45,8 @@ def dlq(
             for letter in found:
                 print(_line(letter))
             print(f"{len(found)} of {total} dead letters of {shown(store)} {shown(group)}")
+            if not total:
+                tell_missing(opened.info(), group)
         outcome.append(DONE if found else NOTHING)
     return outcome[0]
 
@@ -63,7 +65,8 @@ def replay(
 ) -> int:
     """Give dead letters back; returns 0, 1 if none was chosen, 2 if nobody answers."""
     with asking() as outcome, open_grid(url, namespace) as grid:
-        done = _letters(grid, store, group).replay(choice, dry_run=dry_run, rate=rate, limit=most)
+        opened = raw_store(grid, store)
+        done = opened.group(group).dead_letters().replay(choice, dry_run=dry_run, rate=rate, limit=most)
         if as_json:
             print_json({"store": store, "group": group, "dry_run": dry_run, **asdict(done)})
         elif dry_run:
@@ -73,6 +76,8 @@ def replay(
                 f"{done.replayed} of {done.matched} dead letters were given back; {done.gone} were gone meanwhile, "
                 f"{done.trimmed} are no longer in the log and stay"
             )
+        if not done.matched and not as_json:
+            tell_missing(opened.info(), group)
         outcome.append(DONE if done.matched else NOTHING)
     return outcome[0]
 
@@ -80,17 +85,18 @@ def replay(
 def discard(store: str, group: str, letter: str, *, url: str | None, namespace: str | None, as_json: bool) -> int:
     """Delete one dead letter; returns 0, 1 if it was not there, 2 if nobody answers."""
     with asking() as outcome, open_grid(url, namespace) as grid:
-        done = _letters(grid, store, group).discard(letter)
+        opened = raw_store(grid, store)
+        done = opened.group(group).dead_letters().discard(letter)
         if as_json:
             print_json({"store": store, "group": group, "id": letter, "discarded": done})
         else:
-            print(f"{shown(letter)}: {'discarded' if done else 'no such dead letter'}")
+            print(f"{shown(letter)}: {'discarded' if done else 'nothing was discarded'}")
+            if not done and not tell_missing(opened.info(), group):
+                complain(
+                    f"there is no dead letter {shown(letter)}", "`gridsync streams dlq` lists those that there are"
+                )
         outcome.append(DONE if done else NOTHING)
     return outcome[0]
-
-
-def _letters(grid: Grid, store: str, group: str) -> DeadLetters:
-    return raw_store(grid, store).group(group).dead_letters()
 
 
 def _plain(letter: DeadLetter) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from gridsync.cli._shared import DONE, asking, open_grid, print_json, raw_store, shown
+from gridsync.cli._shared import DONE, asking, open_grid, print_json, raw_store, shown, tell_missing
 from gridsync.errors import UsageError
 from gridsync.streams._partitions import vector
 
@@ -46,7 +46,7 @@ def tail(
 ) -> int:
     """Print events until Ctrl-C; returns 0, or 2 if the server cannot be asked or events were removed."""
     with asking() as outcome, open_grid(url, namespace) as grid:
-        opened = raw_store(grid, store)
+        opened, told = raw_store(grid, store), False
         try:
             # Ctrl-C is how it ends.
             with suppress(KeyboardInterrupt):
@@ -56,9 +56,12 @@ def tail(
                     else:
                         print(_line(recorded))
                     sys.stdout.flush()
+                    told = True
         except BrokenPipeError:
             # Whoever read it, such as `head`, has seen enough; what is still in the buffer goes nowhere, in silence.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not told and not follow:
+            tell_missing(opened.info())
         outcome.append(DONE)
     return outcome[0]
 

@@ -140,7 +140,7 @@ class Policy:
         self._methods = None if methods is None else frozenset(str(method).upper() for method in methods)
         if self._methods is not None and "GET" in self._methods:
             self._methods |= {"HEAD"}  # the same work, and no way around
-        self.counts = Counts()
+        self.counts: Counts = Counts()
         """What it said, in this process."""
         self._log_next_s = 0.0
         self._unlogged = 0

@@ -18,13 +18,15 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, Final
 
-from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocketException
-from fastapi.requests import HTTPConnection
-
 from gridsync.contrib._answer import POLICY_VIOLATION, PROBLEM_JSON, as_json, with_headers
+from gridsync.contrib._extra import extra
 from gridsync.contrib._gate import AWAY, TITLES, TOO_MANY, TYPES, Gate, GridOf
 from gridsync.contrib._policy import Policy
 from gridsync.contrib._scope import HEADERS, SUBJECT
+
+with extra("fastapi"):
+    from fastapi import Depends, FastAPI, HTTPException, Request, Response, WebSocketException
+    from fastapi.requests import HTTPConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

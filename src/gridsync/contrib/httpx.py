@@ -18,11 +18,14 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-import httpx
-
 from gridsync._io import run_sync
-from gridsync.contrib._outgoing import PAUSES, Outgoing, Pauses, check_limiter, origin
+from gridsync.contrib._extra import extra
 from gridsync.limits import AsyncLimiter, Limiter
+
+with extra("httpx"):
+    import httpx
+
+    from gridsync.contrib._outgoing import PAUSES, Outgoing, Pauses, check_limiter, origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable

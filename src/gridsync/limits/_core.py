@@ -132,8 +132,12 @@ class Windows:
         "tick_us",
     )
 
-    waiting, looking, giving_back = _HIT, _PEEK, _REFUND
-    """The scripts behind `reserve`, `peek` and `refund`; that of `hit` depends on the rules."""
+    waiting: Script = _HIT
+    """The script behind `reserve`; that of `hit` depends on the rules."""
+    looking: Script = _PEEK
+    """The script behind `peek`."""
+    giving_back: Script = _REFUND
+    """The script behind `refund`."""
     can_wait = True
     """Whether `reserve` and `acquire` make sense."""
 
@@ -163,7 +167,7 @@ class Windows:
         steps = min(STEPS, STEPS_TOGETHER // len(rules))
         ticks = [(0 if most <= steps else window // steps) if tick_us is None else tick_us for most, window in rules]
         tick, coarser = merging(rules, ticks)
-        self.tick_us = tick
+        self.tick_us: int = tick
         self._merges = any((tick, *coarser))  # hits share entries: then they have short ids
         flat = tuple(str(n) for rule, coarse in zip(rules, coarser, strict=True) for n in (*rule, coarse))
         # What follows the cost in a reservation; the longest wait stands behind the first of these.

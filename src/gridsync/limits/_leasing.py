@@ -66,11 +66,13 @@ class _Lease:
 
     def __init__(self, leasing: Leasing, lease: str, granted: int, left: int, sent: float) -> None:
         self._leasing, self._idle_at = leasing, left
-        self.id, self.granted, self.sent = lease, granted, sent
-        self.unused = 0
+        self.id: str = lease
+        self.granted: int = granted
+        self.sent: float = sent
+        self.unused: int = 0
         """What nobody can take any more, and has to be given back."""
-        self.due = sent + leasing.ttl_s / LOOKS
-        self.deadline = sent + leasing.ttl_s + leasing.longest_s
+        self.due: float = sent + leasing.ttl_s / LOOKS
+        self.deadline: float = sent + leasing.ttl_s + leasing.longest_s
         """When it has left every window by itself."""
 
     def request(self, now: float) -> tuple[Script, Sequence[str], Sequence[Arg]] | None:
@@ -115,11 +117,12 @@ class Leasing:
         """
         self._windows, self._subject = windows, subject
         self.permits = permits
-        self.ttl_s, self._most = ttl_s, most
+        self.ttl_s: float = ttl_s
+        self._most = most
         call = windows.prepared(subject, 1)
         self._io, self._keys, self._timeout = call.io, (call.key,), call.timeout
         longest_us = max(window for _, window in rules)
-        self.longest_s = longest_us / 1_000_000
+        self.longest_s: float = longest_us / 1_000_000
         flat = tuple(str(number) for rule in rules for number in rule)
         self._args = (str(int(ttl_s * 1_000_000)), str(windows.tick_us), str(longest_us), *flat)
         self._lease: _Lease | None = None
@@ -132,7 +135,7 @@ class Leasing:
         """What was asked for since then and not found here, in units."""
         self._asked_at = float("-inf")
         self._process, self._next = "", 0
-        self.closed = False
+        self.closed: bool = False
 
     async def refill(self, cost: int) -> Answer:
         """Find *cost* units that are not here: another caller has leased them meanwhile, or lease them, or just hit.

@@ -98,6 +98,8 @@ class GCRA:
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
+    """A number of hits in some time."""
+
     limit: int
     per_s: float
 

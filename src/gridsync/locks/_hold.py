@@ -98,23 +98,23 @@ class Hold:
             ghost: Whether a request of this acquisition may still be on its way, to arrive after the release.
         """
         self._io = io
-        self.spec = spec
-        self.owner = owner
-        self.process = owner[:PROCESS_CHARS]
+        self.spec: Spec = spec
+        self.owner: str = owner
+        self.process: str = owner[:PROCESS_CHARS]
         """Which process renews it."""
-        self.fence = fence
-        self.ended = False
-        self.unconfirmed = False
-        self.asked = 0
+        self.fence: int = fence
+        self.ended: bool = False
+        self.unconfirmed: bool = False
+        self.asked: int = 0
         """How many times it was asked that it be released."""
-        self.parted = "was released already, or its grid was closed"
+        self.parted: str = "was released already, or its grid was closed"
         """How it ended if it was not lost."""
-        self.leftover = False
+        self.leftover: bool = False
         """Whether it was lost though the server may still count it as ours."""
-        self.why_lost = ""
+        self.why_lost: str = ""
         self.handles: set[int] = set()
         """The lease objects through which it can be released; more than one where it was entered again."""
-        self.forsaken = False
+        self.forsaken: bool = False
         """Whether the last of them was dropped."""
         self.scopes: tuple[Scope, ...] = ()
         """The blocks that must not go on after a loss."""
@@ -123,14 +123,14 @@ class Hold:
         self._signal: Signal | None = None
         self._listener: Listening | None = None
         self._heard = False
-        self.ghost = ghost
-        self.last = sent + spec.max_hold_s
+        self.ghost: bool = ghost
+        self.last: float = sent + spec.max_hold_s
         self._renewed(sent, spec.ttl_ms / 1000 if term_s is None else term_s)
-        self.due = min(self.renew_at, sent + LISTEN_S)
+        self.due: float = min(self.renew_at, sent + LISTEN_S)
         if spec.on_lost is not None:
             self.signal.on_set(self._tell)
         self._watch()
-        self.since = io.monotonic()
+        self.since: float = io.monotonic()
 
     def _watch(self) -> None:
         self._io.keep(self)
@@ -140,10 +140,11 @@ class Hold:
 
     def _renewed(self, sent: float, term_s: float) -> None:
         self._term_s = term_s
-        self.deadline = min(sent + term_s * MARGIN - MARGIN_S, self.last)
+        self.deadline: float = min(sent + term_s * MARGIN - MARGIN_S, self.last)
         # One factor for all leases of a process, so that those which were taken together are still renewed together.
         early = ord(self.process[-1]) % 32 / 32 * JITTER
-        self.due = self.renew_at = min(sent + term_s / RENEWALS * (1 - early), self.deadline)
+        self.renew_at: float = min(sent + term_s / RENEWALS * (1 - early), self.deadline)
+        self.due = self.renew_at
 
     @property
     def signal(self) -> Signal:

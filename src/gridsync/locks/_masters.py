@@ -66,17 +66,17 @@ class Master:
         """
         self.io = io
         self.name = name
-        self.run = b""
+        self.run: bytes = b""
         """The last run that was looked at."""
-        self.seen = float("-inf")
+        self.seen: float = float("-inf")
         """When that run was last seen, by our clock."""
-        self.began = float("inf")
+        self.began: float = float("inf")
         """When that run began at the latest, by our clock."""
-        self.durable = False
+        self.durable: bool = False
         """Whether that run writes to disk before it answers."""
         self.warned = b""
         """The run of which was said that it is too young."""
-        self.uptime_s = 0
+        self.uptime_s: int = 0
         """For how long it had run when it was looked at."""
         self._strange = ""
         """What it turned out to be that has no vote."""
@@ -170,10 +170,10 @@ class Masters:
                 len(masters),
                 len(masters) - 1,
             )
-        self.all = tuple(masters)
-        self.io = masters[0].io
+        self.all: tuple[Master, ...] = tuple(masters)
+        self.io: IO = masters[0].io
         """Where everything happens that has nothing to do with a server."""
-        self.quorum = len(masters) // 2 + 1
+        self.quorum: int = len(masters) // 2 + 1
         self.ttl_max_s = ttl_max_s
         self.timeout_s = timeout_s
 

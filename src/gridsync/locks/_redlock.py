@@ -35,7 +35,7 @@ from zlib import crc32
 
 from gridsync._io import load
 from gridsync._io.keys import wake_channel
-from gridsync.errors import GridsyncError, LockTimeout, OutcomeUnknown
+from gridsync.errors import GridsyncError, LockTimeout, OutcomeUnknown, UsageError
 from gridsync.locks import _resume, _spec
 from gridsync.locks._about import tell
 from gridsync.locks._core import ABANDON_S, ALIVE_S, LOOK_MAX_S, LOOK_S, LOOKS
@@ -221,6 +221,7 @@ class Candidate:
         Raises:
             LockTimeout: It was not, for *timeout* seconds.
             Unavailable: Less than a majority answered for `PATIENCE_S`.
+            UsageError: It was closed, at once.
         """
         io, masters = self._masters.io, self._masters
         until = None if timeout is None else self._started + timeout
@@ -240,7 +241,7 @@ class Candidate:
                 now = io.monotonic()
                 if not self.deaf:
                     heard_at = now
-                elif now - heard_at >= PATIENCE_S:
+                elif now - heard_at >= PATIENCE_S or any(isinstance(error, UsageError) for error in self.failed):
                     raise masters.too_few(self.failed, self._spec)
                 look_s = min(LOOK_S * (1 + self._rank() / 10), LOOK_MAX_S)
                 rest = float("inf") if until is None else until - now

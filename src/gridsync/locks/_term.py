@@ -60,7 +60,9 @@ class Campaign:
             raise UsageError(f"the value of a candidate must be text of at most {VALUE_BYTES_MAX} bytes")
         _units.name(name, "an election's name")
         self.io = io
-        self.spec = _spec.lock(namespace, name, ms, wake=io.wake_prefix, fair=False, note=value, kind="election")
+        self.spec: _spec.Spec = _spec.lock(
+            namespace, name, ms, wake=io.wake_prefix, fair=False, note=value, kind="election"
+        )
         self._watchers = watchers(namespace, name)
 
     async def win(self) -> Hold:

@@ -14,21 +14,26 @@ from gridsync.streams._api import (
 from gridsync.streams._commit import Check, Expected, Write
 from gridsync.streams._dead import AsyncDeadLetters, DeadLetters
 from gridsync.streams._delivery import AsyncDelivery, AsyncTransaction, Delivery, Transaction
+from gridsync.streams._divergence import Branch, Divergence, Reappended, SetAside
 from gridsync.streams._envelope import Envelope
+from gridsync.streams._erase import Erased
 from gridsync.streams._failures import Failure, Park, Policy, Retry, Verdict
 from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
 from gridsync.streams._keeper import AsyncRetention, Retention
 from gridsync.streams._letters import DeadLetter, Replayed
 from gridsync.streams._look import ConsumerInfo, GroupInfo, ParkedEvent, StoreInfo
+from gridsync.streams._look_outboxes import OutboxInfo
 from gridsync.streams._model import RawEvent, Upcaster, Upcasters
 from gridsync.streams._outbox import AsyncOutbox, Outbox
 from gridsync.streams._owners import Owner
 from gridsync.streams._partitions import PartitionBy
 from gridsync.streams._projection import AsyncProjection, Changes, Projected, Projection
 from gridsync.streams._records import Appended, Committed, Recorded
+from gridsync.streams._replication import AsyncReplication, Lag, Mirrored, Replication
 from gridsync.streams._retention import Archived, Floor, Holder, Trimmed
 from gridsync.streams._run import Ran
 from gridsync.streams._settling import Consumed
+from gridsync.streams._sites import Site
 from gridsync.streams._subscription import AsyncSubscription, Subscription
 
 DEAD = Verdict.DEAD
@@ -52,9 +57,11 @@ __all__ = [
     "AsyncEventStore",
     "AsyncOutbox",
     "AsyncProjection",
+    "AsyncReplication",
     "AsyncRetention",
     "AsyncSubscription",
     "AsyncTransaction",
+    "Branch",
     "Changes",
     "Check",
     "Committed",
@@ -65,15 +72,20 @@ __all__ = [
     "DeadLetters",
     "Decided",
     "Delivery",
+    "Divergence",
     "Envelope",
+    "Erased",
     "EventStore",
     "Expected",
     "Failure",
     "Floor",
     "GroupInfo",
     "Holder",
+    "Lag",
     "Loaded",
+    "Mirrored",
     "Outbox",
+    "OutboxInfo",
     "Owner",
     "Park",
     "ParkedEvent",
@@ -83,10 +95,14 @@ __all__ = [
     "Projection",
     "Ran",
     "RawEvent",
+    "Reappended",
     "Recorded",
     "Replayed",
+    "Replication",
     "Retention",
     "Retry",
+    "SetAside",
+    "Site",
     "StoreInfo",
     "Subscription",
     "Transaction",

@@ -141,7 +141,7 @@ class _Aggregate(Generic[S, E]):
         pages = core.stream_pages(stream, mark=held.mark)
         ids: list[str] = []
         done: Appended | None = None
-        while entries := await pages.next():
+        while pages.more and (entries := await pages.next()):
             for entry in entries:
                 recorded = core.in_stream(stream, entry)
                 if command is not None and recorded.id == _event_id(command, len(ids)):
@@ -203,7 +203,7 @@ class _Aggregate(Generic[S, E]):
         if self._adapter is None or self._every is None or done.version - held.snapshot < self._every:
             return
         its = self._core.of(stream).keys
-        keys = (its.snapshot(self._name, stream), its.stream(stream))
+        keys = (its.snapshot(self._name, stream), its.stream(stream), its.aggregates)
         base = held.mark or Mark(0, None)
         args = (
             str(done.version),
@@ -212,6 +212,7 @@ class _Aggregate(Generic[S, E]):
             *(base.identity or ("", "0")),
             self._schema,
             self._adapter.dump_json(held.state),
+            self._name,
         )
         try:
             await self._core.io.run(SNAPSHOT, keys, args)

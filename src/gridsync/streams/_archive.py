@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gridsync.errors import UsageError
 from gridsync.streams._lines import best_suffix, damaged, opened, read_entries, read_head, write_file, written
-from gridsync.streams._pages import mark_of, number, read_mark
+from gridsync.streams._pages import is_hole, mark_of, number, read_mark
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -200,6 +200,8 @@ def _in_stream(stream: str, entry: Any) -> Any:  # noqa: ANN401
     fields = dict(zip(entry[1][::2], entry[1][1::2], strict=True))
     if fields.get(b"s") != stream.encode(errors="surrogateescape"):
         return None
+    if is_hole(entry):
+        return [fields[b"v"] + b"-0", entry[1]]
     version = fields.pop(b"v")
     del fields[b"s"]
     flat = [b"i", fields.pop(b"i"), b"p", entry[0][:-2]]

@@ -54,7 +54,6 @@ class Aside:
         log, retry, failed, waiting = keys.log, keys.retry(group), keys.failed(group), keys.waiting(group)
         self.settling = (log, retry, failed, waiting)
         """The keys of every script that takes a delivery off the pending list."""
-        self._parking = (log, retry, failed)
         self._beginning = (log, failed, waiting)
         self._burying = (*self.settling, keys.dead(group))
 
@@ -76,7 +75,7 @@ class Aside:
         # A repeat finds what is noted about this attempt and gives the first answer.
         code, due_ms = await self._io.run(
             PARK,
-            self._parking,
+            self.settling,
             (*self._head, entry_id, str(delay_ms), str(attempts), stream, f"{kind}\n{trace}\n{text}"),
         )
         return code, due_ms

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from gridsync.errors import GridsyncError, OutcomeUnknown, ServerError, Unavailable
+from gridsync.errors import GridsyncError, LogFull, OutcomeUnknown, ServerError, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,11 +33,11 @@ def is_gone(error: GridsyncError) -> bool:
 
 
 def raise_if_final(error: GridsyncError) -> None:
-    """Raise what no waiting heals: everything but an absent server, and what a server answers for the moment."""
+    """Raise what no waiting heals: all but an absent server, what one answers for the moment, and a log at its cap."""
     if isinstance(error, ServerError):
         if error.code in _FINAL:
             raise error
-    elif not isinstance(error, Unavailable | OutcomeUnknown):
+    elif not isinstance(error, Unavailable | OutcomeUnknown | LogFull):
         raise error
 
 

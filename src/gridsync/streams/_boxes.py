@@ -23,7 +23,7 @@ class Boxes:
         """Nothing is sent."""
         self._boxes = boxes
         self._io = boxes[0].io
-        self.name = boxes[0].name
+        self.name: str = boxes[0].name
 
     async def count(self) -> int:
         """Count the letters."""

@@ -121,7 +121,8 @@ class Plan(Generic[E]):
 def limited(count: int, least: int = 1) -> None:
     """Refuse a commit of nothing, or of too much."""
     if not least <= count <= COMMIT_MAX:
-        raise UsageError(f"a commit takes 1 to {COMMIT_MAX} events, not {count}; split it into several appends")
+        todo = "split it into several appends" if count else "give it an event, or leave it out"
+        raise UsageError(f"a commit takes 1 to {COMMIT_MAX} events, not {count}; {todo}")
 
 
 def as_list(events: Any) -> Sequence[Any]:  # noqa: ANN401

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from gridsync._io import Category, Command, load
 from gridsync.errors import Diverged, GridsyncError, UsageError
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from gridsync._io import Arg, Signal
     from gridsync.streams._core import StoreCore
     from gridsync.streams._delivery import Delivered
+    from gridsync.streams._failures import Decided
     from gridsync.streams._records import Recorded
     from gridsync.streams._settling import Options
+    from gridsync.streams._turns import Turns
 
 LEAVE: Final = load("gridsync.streams", "leave")
 TEND: Final = load("gridsync.streams", "tend")
@@ -53,6 +55,13 @@ class Quiet:
     def __init__(self, now: float) -> None:
         """Begin now."""
         self.since = now
+
+
+class Shared(NamedTuple):
+    """What the sessions of one `consume` call share that is in several partitions."""
+
+    quiet: Quiet
+    turns: Turns
 
 
 class Queue(Protocol):
@@ -91,7 +100,7 @@ class Session(Settling[E]):
         handle: Callable[[Any], Awaitable[None]],
         complain: Callable[[Failure[E]], Awaitable[None]],
         delivery: Callable[[Recorded[E], bytes, int], Delivered[E]] | None = None,
-        quiet: Quiet | None = None,
+        shared: Shared | None = None,
         holding: Holding | None = None,
     ) -> None:
         """Prepare; nothing is sent before `run`."""
@@ -112,7 +121,8 @@ class Session(Settling[E]):
         self._cursor = START
         # When to claim what others left.
         self._claim_due = self._due_at
-        self._quiet = quiet or Quiet(self._due_at)
+        self._quiet = Quiet(self._due_at) if shared is None else shared.quiet
+        self._turns = None if shared is None else shared.turns
         self._pause = PAUSE_MIN
         # Seconds that a handler takes, smoothed; None before the first one.
         self._pace: float | None = None
@@ -142,11 +152,29 @@ class Session(Settling[E]):
         self._io.spawn(self._leave())
 
     async def _work(self) -> None:
+        turns = self._turns
         while (entry := await self._next()) is not None:
             begun = self._io.monotonic()
-            await self._deliver(entry)
+            if turns is None:
+                await self._deliver(entry)
+            elif not await self._deliver_in_turn(turns, entry):
+                continue
             self._quiet.since = ended = self._io.monotonic()
             self._pace = ended - begun if self._pace is None else self._pace + (ended - begun - self._pace) / 8
+
+    async def _deliver_in_turn(self, turns: Turns, entry: Any) -> bool:  # noqa: ANN401
+        """Deliver when it is our turn; false if that was not begun: stopped, or another's by then."""
+        if not (turns.take_free() or await turns.take(self._stop)):
+            self._put_back(entry)
+            return False
+        try:
+            if self._stop.is_set() or entry[0] not in self._held:
+                self._put_back(entry)
+                return False
+            await self._deliver(entry)
+        finally:
+            turns.give()
+        return True
 
     def _room(self) -> int:
         """Return how many deliveries to take: what waits here for a slow handler, another consumer could have begun."""
@@ -202,6 +230,8 @@ class Session(Settling[E]):
             if self._io.monotonic() >= self._claim_due:
                 if self._cursor == START:
                     await self._prove()
+                    # Who was there before the first event learns only now if that was written to other partitions.
+                    await self._store.directory.look()
                 await self._claim()
                 if self._queue:
                     return
@@ -252,7 +282,8 @@ class Session(Settling[E]):
             self._own, self._own_mode = START, OWN_MISSED
             position = 0 if mark is None else mark.number
             ends = self._rules.judge(error, 1) is Verdict.STOP
-            await self._report(Failure(error, position, None, {}, 0, "stop" if ends else "diverged"))
+            decided: Decided = "stop" if ends else "diverged"
+            await self._report(Failure(error, position, None, {}, 0, decided, partition=self._store.partition))
             if ends:
                 self._broken = error
                 self._ended = True
@@ -330,7 +361,7 @@ class Session(Settling[E]):
         keys = (self._log_key, store.keys.floors, *self._aside.settling[1:], store.keys.dead(self._group))
         _, *facts = await self._io.run(TEND, keys, (self._group, str(dead_after_ms)))
         # Whoever measures is told what is known here anyway; nobody asks the server for it.
-        self._io.report((self._name, store.partition, self._options.consumer), facts)
+        self._io.report("group", (self._name, store.partition, self._options.consumer), facts)
 
     async def _read_new(self) -> None:
         options, now = self._options, self._io.monotonic()
@@ -354,8 +385,16 @@ class Session(Settling[E]):
             await self._prove()
         await self._enqueue(entries)
         if not self._queue and options.idle_stop is not None and self._cursor == START:
+            await self._settles()
             # What is due by now was due in time: it is late, or we are.
             self._ended = self._quiet.since + options.idle_stop <= self._io.monotonic() < self._due_at
+
+    async def _settles(self) -> bool:
+        """Wait for the acknowledgement under way, if there is one: what waits for it is due then."""
+        under_way = self._acking
+        if under_way is not None:
+            await under_way.wait()
+        return under_way is not None
 
     async def _block(self, read: Command, after: Arg, wait: float) -> Any:  # noqa: ANN401
         self._nudge = self._io.signal()
@@ -393,7 +432,7 @@ class Session(Settling[E]):
             if not is_gone(error):
                 _log.warning("group %r: %s leaves without word: %s", self._group, self._options.consumer, error)
         finally:
-            self._io.report((self._name, self._store.partition, self._options.consumer), None)
+            self._io.report("group", (self._name, self._store.partition, self._options.consumer), None)
 
 
 def _entries(reply: Any) -> Any:  # noqa: ANN401

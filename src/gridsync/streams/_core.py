@@ -14,20 +14,23 @@ from typing import TYPE_CHECKING, Any, Final, Generic
 from gridsync._io import load
 from gridsync._units import name as checked
 from gridsync.errors import InvalidEvent, ServerError, UsageError, WrongVersion
+from gridsync.streams._cap import again
 from gridsync.streams._commit import Expected, Plan, as_list, expected_number, given_ids, limited
 from gridsync.streams._directory import PARTITIONED
 from gridsync.streams._envelope import EMPTY, unseal
-from gridsync.streams._links import OTHER_LOG, dangling, differs, mode, other, resolved
+from gridsync.streams._erase import ErasedEvents, ErasedPositions, without_erased
+from gridsync.streams._links import OTHER_LOG, dangling, differs, is_dangling, mode, other, resolved
 from gridsync.streams._model import Codec, E
 from gridsync.streams._pages import Pages, Reading, number, read_mark, wanted
 from gridsync.streams._records import Appended, Recorded
+from gridsync.streams._sites import READ_ONLY, read_only
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from pydantic import BaseModel
 
-    from gridsync._io import IO, ReadFrom
+    from gridsync._io import IO, Bound, ReadFrom, Script
     from gridsync._io.keys import EventKeys
     from gridsync.streams._archive import Archive
     from gridsync.streams._commit import Check, Write
@@ -67,11 +70,12 @@ class StoreCore(Generic[E]):
         self.name = name
         self.codec = codec
         self.directory = directory
-        self.partition = partition or 0
+        self.partition: int = partition or 0
         self.log = log
-        self.mode = mode(log)
+        self.mode: str = mode(log)
         """What the scripts call that."""
-        self.log_name = f"the log of {name!r}" if partition is None else f"the log of partition {partition} of {name!r}"
+        where = repr(name) if partition is None else f"partition {partition} of {name!r}"
+        self.log_name: str = f"the log of {where}"
         self.partitions: tuple[StoreCore[E], ...] = (self,)
         """All partitions, when this is the store."""
         self._older: Callable[[str | None, int, int], Awaitable[list[Any]]] | None = None
@@ -124,39 +128,55 @@ class StoreCore(Generic[E]):
         except ServerError as error:
             await self.compare(error)
             raise
-        code, version = reply[0], reply[1]
-        if code <= REPLAYED:
-            return Appended(version, reply[2], ids, code == REPLAYED)
-        raise self.wrong_version(code, stream, expected, version)
+        if reply[0] > REPLAYED:
+            reply = await again(self, reply, APPEND, touched, args, len(batch))
+            if reply[0] > REPLAYED:
+                raise self.wrong_version(reply[0], stream, expected, reply[1])
+        return Appended(reply[1], reply[2], ids, reply[0] == REPLAYED)
 
     async def commit(self, parts: Sequence[Write[E] | Check], about: str) -> Committed:
         """Commit events to several streams; see `EventStore.commit`."""
         plan = Plan(parts)
         keys, ids = self.keys, plan.ids(self.new_ids)
         args = (_RECENT, about, str(plan.total), self.mode, *plan.words(ids, self.codec.dump))
-        touched = (keys.stream(part.stream) for part in plan.parts)
+        touched = (keys.meta, keys.versions, keys.log, keys.recent, *(keys.stream(part.stream) for part in plan.parts))
         # As with an append: a lost reply may mean written, and the script finds the same ids.
         try:
-            reply = await self.io.run(COMMIT, (keys.meta, keys.versions, keys.log, keys.recent, *touched), args)
+            reply = await self.io.run(COMMIT, touched, args)
         except ServerError as error:
             await self.compare(error)
             raise
+        reply = await again(self, reply, COMMIT, touched, args, plan.total)
         code = reply[0]
         if code <= REPLAYED:
             return plan.answer(ids, reply[1:], replayed=code == REPLAYED)
         refused = plan.parts[reply[1] - 1]
         raise self.wrong_version(code, refused.stream, refused.expected_version, reply[2])
 
+    async def again(
+        self,
+        reply: Any,  # noqa: ANN401
+        script: Script | Bound,
+        keys: Sequence[str],
+        args: Sequence[object],
+        count: int,
+    ) -> Any:  # noqa: ANN401
+        """Return the reply of *script*, by which another wing appends, after room was made; see `_cap.again`."""
+        return await again(self, reply, script, keys, args, count)
+
     async def compare(self, error: ServerError) -> None:
-        """Say more of *error*, if it is that the store was begun with other options.
+        """Say more of *error*, if it is that the store was begun with other options, or takes no events.
 
         Raises:
             UsageError: It is.
+            ReadOnlyStore: It takes no events here.
         """
         if error.code == PARTITIONED:
             await self.directory.look()
         if error.code == OTHER_LOG:
             raise other(self.name, self.log) from error
+        if error.code == READ_ONLY:
+            raise read_only(self.name, error) from error
 
     async def filled(
         self, entries: list[Any], takes: Callable[[Any], bool] | None = None, read_from: ReadFrom = "primary"
@@ -168,13 +188,22 @@ class StoreCore(Generic[E]):
             raise other(self.name, self.log)
         return await resolved(self.io, self.keys, entries, takes, read_from) if self.mode else entries
 
-    def wrong_version(self, code: int, stream: str, expected: int | Expected, version: int) -> WrongVersion:
+    async def _page(self, entries: list[Any], takes: Callable[[Any], bool] | None, read_from: ReadFrom) -> list[Any]:
+        """Return a page with its payloads, and what stands for those that were erased since it was read."""
+        whole = await self.filled(entries, takes, read_from)
+        if any(is_dangling(entry) and (takes is None or takes(entry)) for entry in whole):
+            return await without_erased(self.io, self.keys, whole, None)
+        return whole
+
+    def wrong_version(
+        self, code: int, stream: str, expected: int | Expected, version: int, done: str = "appended"
+    ) -> WrongVersion:
         """Return the error for a code of `append.lua` or `commit.lua`."""
         shown = expected.name if isinstance(expected, Expected) else expected
         if code == _CONFLICT:
             message = (
-                f"stream {stream!r} of {self.name!r} is at version {version}, expected {shown}; nothing was appended: "
-                "read what is new, decide again and append at that version"
+                f"stream {stream!r} of {self.name!r} is at version {version}, expected {shown}; nothing was {done}: "
+                "read what is new, decide again and do it at that version"
             )
         else:
             message = (
@@ -252,8 +281,8 @@ class StoreCore(Generic[E]):
     def stream_pages(self, stream: str, **options: Any) -> Pages:  # noqa: ANN401 - those of `Pages`
         """Return a cursor over one stream."""
         key, name = self.keys.stream(stream), f"stream {stream!r} of {self.name!r}"
-        older = self._older and partial(self._older, stream)
-        return Pages(self.io, key, name, absent=self.directory.look, older=older, **options)
+        older, erased = self._older and partial(self._older, stream), ErasedEvents(self.io, self.keys, stream)
+        return Pages(self.io, key, name, absent=self.directory.look, older=older, erased=erased, **options)
 
     def log_pages(
         self,
@@ -262,18 +291,18 @@ class StoreCore(Generic[E]):
         **options: Any,  # noqa: ANN401 - those of `Pages`
     ) -> Pages:
         """Return a cursor over the log; of what *takes* does not want, the payload may be missing."""
-        fill = partial(self.filled, takes=takes) if self.mode else None
-        older = self._older and partial(self._older, None)
-        look = self.directory.look
-        return Pages(self.io, self.keys.log, self.log_name, absent=look, fill=fill, older=older, **options)
+        fill = partial(self._page, takes=takes) if self.mode else None
+        older, erased = self._older and partial(self._older, None), ErasedPositions(self.io, self.keys)
+        look, log = self.directory.look, self.keys.log
+        return Pages(self.io, log, self.log_name, absent=look, fill=fill, older=older, erased=erased, **options)
 
     def read_through(self, archive: Archive) -> None:
         """Let readers go on in *archive* where the server has removed events."""
 
         async def older(stream: str | None, low: int, count: int) -> list[Any]:
-            if stream is None:
-                return await self.io.aside(partial(archive.page, low, count))
-            return await self.io.aside(partial(archive.stream_page, stream, low, count))
+            one = partial(archive.page, low, count)
+            found = await self.io.aside(one if stream is None else partial(archive.stream_page, stream, low, count))
+            return await without_erased(self.io, self.keys, found, stream)
 
         self._older = older
 

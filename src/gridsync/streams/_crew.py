@@ -1,7 +1,7 @@
 """Crew: one consumer of a store in several partitions, which is a session for each of them.
 
 The sessions know nothing of each other, so a node that is away stops its own partitions only.  What they share is how
-many handlers run at once (`Turns`), and with threads whose thread it is that runs them (`Desk`).
+many handlers run at once (`_turns.py`), and with threads whose thread it is that runs them (`Desk`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gridsync.streams._model import E
 from gridsync.streams._settling import Consumed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from contextvars import Context
 
     from gridsync._io import IO, Signal
@@ -63,49 +63,6 @@ class Crew(Generic[E]):
         finally:
             if desk is not None:
                 desk.left()
-
-
-class Turns:
-    """So many at once, in the order in which they came; for the tasks of one loop."""
-
-    def __init__(self, io: IO, count: int) -> None:
-        """All are free."""
-        self._io = io
-        self._free = count
-        self._waiting: deque[Signal] = deque()
-
-    def taken_by(self, work: Callable[[T], Awaitable[None]]) -> Callable[[T], Coroutine[Any, Any, None]]:
-        """Return *work* as what waits for its turn."""
-
-        async def in_turn(what: T) -> None:
-            await self._take()
-            try:
-                await work(what)
-            finally:
-                self._pass_on()
-
-        return in_turn
-
-    async def _take(self) -> None:
-        if self._free:
-            self._free -= 1
-            return
-        mine = self._io.signal()
-        self._waiting.append(mine)
-        try:
-            await mine.wait()
-        except BaseException:
-            if mine.is_set():
-                self._pass_on()
-            else:
-                self._waiting.remove(mine)
-            raise
-
-    def _pass_on(self) -> None:
-        if self._waiting:
-            self._waiting.popleft().set()
-        else:
-            self._free += 1
 
 
 @dataclass(slots=True)

@@ -32,10 +32,11 @@ _log = logging.getLogger("gridsync.streams")
 class Cursor(Generic[E]):
     """Where one partition is read."""
 
-    def __init__(self, core: StoreCore[E], takes: Callable[[Any], bool] | None) -> None:
+    def __init__(self, core: StoreCore[E], takes: Callable[[Any], bool] | None, *, holes: bool) -> None:
         """Not yet placed."""
         self.core = core
         self._takes = takes
+        self._holes = holes
         self.seen = "0"
         """The checkpoint of what was read last, as far as whoever reads has come."""
         self.pages: Pages | None = None
@@ -46,7 +47,7 @@ class Cursor(Generic[E]):
     def place(self, seen: str) -> None:
         """Go on after *seen*."""
         self.seen = seen
-        self.pages = self.core.log_pages(takes=self._takes, mark=read_mark(seen))
+        self.pages = self.core.log_pages(takes=self._takes, mark=read_mark(seen), holes=self._holes)
 
     @property
     def number(self) -> int:
@@ -65,16 +66,17 @@ class Cursors(Generic[E]):
         *,
         takes: Callable[[Any], bool] | None = None,
         once: bool = False,
+        holes: bool = False,
     ) -> None:
         """Begin at the checkpoint that *begin* returns for each; end at the present end, if *once* is set.
 
-        Payloads may be missing of what *takes* does not want.
+        Payloads may be missing of what *takes* does not want.  With *holes*, something stands where events were erased.
         """
         self._io = cores[0].io
         self._stop = stop
         self._begin = begin
         self._once = once
-        self.all = [Cursor(core, takes) for core in cores]
+        self.all = [Cursor(core, takes, holes=holes) for core in cores]
         # Each is in one of these: there may be more to read; read to the end; its server was away.
         self._ready = deque(self.all)
         self._idle: list[Cursor[E]] = []

@@ -17,8 +17,9 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from gridsync._io import Category, Command, load, run_sync
 from gridsync._units import name as checked
-from gridsync.errors import DeliveryLost, GridsyncError, StaleState, UsageError
+from gridsync.errors import DeliveryLost, GridsyncError, ServerError, StaleState, UsageError
 from gridsync.streams._away import is_gone
+from gridsync.streams._cap import again
 from gridsync.streams._commit import Check, Expected, Plan, Write
 from gridsync.streams._core import RECENT, REPLAYED
 from gridsync.streams._envelope import seal
@@ -79,6 +80,8 @@ class Delivered(Generic[E]):
         self._id = entry_id
         # What was read of the state: as the script compares it, empty for nothing.
         self._seen: dict[str, bytes] = {}
+        # Whether a commit is on its way: another one, from a task beside it, would be taken for its repeat.
+        self._committing = False
 
     @property
     def event(self) -> E:
@@ -112,8 +115,9 @@ class Delivered(Generic[E]):
         return Commit([], Changes(), about, [])
 
     def _unsettled(self) -> None:
-        if self.settled is not None:
-            raise UsageError(f"the event at position {self.position} is settled: a delivery is committed once")
+        if self.settled is not None or self._committing:
+            state = "being committed" if self._committing else "settled"
+            raise UsageError(f"the event at position {self.position} is {state}: a delivery is committed once")
 
     async def _look(self, key: str, as_type: Any, default: Any) -> Any:  # noqa: ANN401
         checked(key, "the name of a state")
@@ -152,15 +156,21 @@ class Delivered(Generic[E]):
         words += plan.words(ids, core.codec.dump)
         for part in plan.parts:
             core.require(part.stream)
-        touched = [keys.stream(part.stream) for part in plan.parts]
+        touched = (*self._keys(), *boxes, *(keys.stream(part.stream) for part in plan.parts))
+        self._committing = True
         try:
             # A lost reply may mean written: the script finds its mark, and changes nothing.
-            reply = await core.io.run(COMPLETE, (*self._keys(), *boxes, *touched), words)
+            reply = await core.io.run(COMPLETE, touched, words)
+            reply = await again(core, reply, COMPLETE, touched, words, plan.total, spare=True)
         except GridsyncError as error:
+            if isinstance(error, ServerError):
+                await core.compare(error)
             if not is_gone(error):
                 raise
             self.settled = LOST
             raise self._lost("the group is gone; it is made again, and the event comes again") from error
+        finally:
+            self._committing = False
         code = reply[0]
         if code == LOST:
             self.settled = LOST

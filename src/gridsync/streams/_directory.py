@@ -30,8 +30,9 @@ class Directory:
         self._keys = (key,)
         self._store = store
         self._partitions = partitions
-        self._by = by
-        self.seen = False
+        self.by = by
+        """What decides which partition a stream is in."""
+        self.seen: bool = False
         """Whether it was compared; a store never changes its partitions."""
 
     async def open(self) -> None:
@@ -42,7 +43,7 @@ class Directory:
         """
         if not self.seen:
             # A repeat finds what the first one noted.
-            self._compare(await self._io.run(OPEN, self._keys, (str(self._partitions), self._by)))
+            self._compare(await self._io.run(OPEN, self._keys, (str(self._partitions), self.by)))
 
     async def look(self, read_from: ReadFrom = "primary") -> None:
         """Compare; for those who read and found nothing.
@@ -64,9 +65,9 @@ class Directory:
                 f"partitions={self._partitions}: their number is fixed when the first event is appended, for streams "
                 "would be looked for in other places; open it as it is, or copy it into a new one"
             )
-        if by != self._by:
+        if by != self.by:
             raise UsageError(
-                f"store {self._store!r} is partitioned by {by!r} and was opened with partition_by {self._by!r}: that "
+                f"store {self._store!r} is partitioned by {by!r} and was opened with partition_by {self.by!r}: that "
                 "is fixed when the first event is appended, for streams would be looked for in other places"
             )
         self.seen = True

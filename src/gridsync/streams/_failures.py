@@ -101,8 +101,10 @@ class Rules:
         self._rules: dict[type, Retry | Verdict] = {Exception: Retry(), **rules}
         self.parks = any(isinstance(rule, Park) for rule in rules.values())
         """Whether streams may wait behind a failed event, so that every event must be asked for before it begins."""
-        rest = self._rules[Exception]
-        default = rest.max_attempts if isinstance(rest, Retry) else None
+        # The server counts attempts, whatever the error: less than the longest would give up what another rule keeps.
+        bounds = [rule.max_attempts for rule in self._rules.values() if isinstance(rule, Retry)]
+        known = [bound for bound in bounds if bound is not None]
+        default = max(known) if isinstance(self._rules[Exception], Retry) and len(known) == len(bounds) else None
         self.max_deliveries = default if max_deliveries is None else _attempts(max_deliveries, "max_deliveries")
 
     def judge(self, error: Exception, attempts: int) -> Retry | Verdict:

@@ -8,13 +8,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal
 
 from gridsync._io import run_sync, telemetry
+from gridsync._io.scope import stray
 from gridsync._units import Seconds, seconds
 from gridsync._units import name as checked
 from gridsync.errors import ServerError, UsageError
 from gridsync.streams._away import patiently
 from gridsync.streams._boxes import letters_of
-from gridsync.streams._consumer import Quiet, Session
-from gridsync.streams._crew import Crew, Desk, Turns
+from gridsync.streams._consumer import Quiet, Session, Shared
+from gridsync.streams._crew import Crew, Desk
 from gridsync.streams._dead import AsyncDeadLetters, DeadLetters
 from gridsync.streams._delivery import AsyncDelivery, Delivery
 from gridsync.streams._failures import Failure, Policy, Retry, Rules
@@ -25,6 +26,7 @@ from gridsync.streams._member import Member
 from gridsync.streams._model import E
 from gridsync.streams._owners import Owner, owners
 from gridsync.streams._settling import Consumed, Options
+from gridsync.streams._turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -120,8 +122,9 @@ class _Group(Generic[E]):
     def _sessions(
         self, options: Options, stop: Signal, handle: Handle, complain: Complain[E], kind: Kind
     ) -> list[Session[E]]:
-        quiet = Quiet(self._store.io.monotonic())
-        return [self._session(core, options, stop, handle, complain, kind, quiet) for core in self._store.partitions]
+        io, partitions = self._store.io, self._store.partitions
+        shared = Shared(Quiet(io.monotonic()), Turns(io, options.concurrency))
+        return [self._session(core, options, stop, handle, complain, kind, shared) for core in partitions]
 
     def _session(  # noqa: PLR0917 - what a session takes
         self,
@@ -131,7 +134,7 @@ class _Group(Generic[E]):
         handle: Handle,
         complain: Complain[E],
         kind: Kind,
-        quiet: Quiet | None,
+        shared: Shared | None,
     ) -> Session[E]:
         """Return the call; *handle* gets deliveries of this *kind*, or events."""
         observed = telemetry.processing(handle, core.name, self._name, options.consumer)
@@ -144,7 +147,7 @@ class _Group(Generic[E]):
             handle=observed,
             complain=complain,
             delivery=None if kind is None else partial(kind, core, self._name, options.consumer),
-            quiet=quiet,
+            shared=shared,
         )
         if self._begun is not None:
             self._begun.append(session)
@@ -215,8 +218,8 @@ class ConsumerGroup(_Group[E]):
                 counts.  What it does not name is tried again for ever, with pauses that grow up to 5 minutes.
                 Consumers of one group should agree on it.
             max_deliveries: An event that was begun so often and never settled, for example because its process died,
-                becomes a dead letter instead of being begun again.  ``None`` takes the ``max_attempts`` of the policy
-                for ``Exception``, and is without limit if there is none.
+                becomes a dead letter instead of being begun again.  ``None`` takes the largest ``max_attempts`` of
+                the policy, and is without limit if an error is retried without, or ``Exception`` is not retried.
             on_error: Called with each `Failure` and what was decided about it; without one it is logged.
 
         Returns:
@@ -358,8 +361,8 @@ class AsyncConsumerGroup(_Group[E]):
                 counts.  What it does not name is tried again for ever, with pauses that grow up to 5 minutes.
                 Consumers of one group should agree on it.
             max_deliveries: An event that was begun so often and never settled, for example because its process died,
-                becomes a dead letter instead of being begun again.  ``None`` takes the ``max_attempts`` of the policy
-                for ``Exception``, and is without limit if there is none.
+                becomes a dead letter instead of being begun again.  ``None`` takes the largest ``max_attempts`` of
+                the policy, and is without limit if an error is retried without, or ``Exception`` is not retried.
             on_error: Called with each `Failure` and what was decided about it; without one it is logged.
 
         Returns:
@@ -371,20 +374,14 @@ class AsyncConsumerGroup(_Group[E]):
             Exception: What the handler raised, if *policy* says ``STOP``.
 
         Cancelling the task cancels the running handlers; nothing that was not handled is acknowledged, and what was
-        held goes back to the group at once.
+        held goes back to the group at once.  A handler that raises ``asyncio.CancelledError`` while nobody cancels the
+        task has failed, with a ``concurrent.futures.CancelledError``: something that it waited for was cancelled.
         """
         _callable(handler, on_error)
         call, delivers = asked(handler, self._store.codec.models)
 
-        async def handle(subject: Any) -> None:  # noqa: ANN401 - a Recorded, or an AsyncDelivery
-            done = call(subject)
-            if inspect.isawaitable(done):
-                await done
-
-        async def complain(failure: Failure[E]) -> None:
-            done = (on_error or self._log)(failure)
-            if inspect.isawaitable(done):
-                await done
+        # Each gets a Recorded, or an AsyncDelivery; a Failure.
+        handle, complain = partial(_called, call), partial(_called, on_error or self._log)
 
         options = _options(
             self._store.io,
@@ -402,8 +399,7 @@ class AsyncConsumerGroup(_Group[E]):
         if len(store.partitions) == 1:
             return await self._alone(options, handle, complain, kind)
         crew: Crew[E] = Crew(store.io, store.directory, self._stop)
-        turns = Turns(store.io, concurrency)
-        return await crew.run(self._sessions(options, crew.halt, turns.taken_by(handle), complain, kind))
+        return await crew.run(self._sessions(options, crew.halt, handle, complain, kind))
 
     async def owners(self) -> list[Owner]:
         """Return who has which partition, if this group is ordered; see `ConsumerGroup.owners`."""
@@ -424,6 +420,17 @@ class AsyncConsumerGroup(_Group[E]):
     async def parked(self, *, limit: int = PARKED) -> tuple[ParkedEvent, ...]:
         """Look at the failed events that are tried again later; see `ConsumerGroup.parked`."""
         return await self._parked(limit)
+
+
+async def _called(call: Callable[[Any], Awaitable[object] | object], subject: Any) -> None:  # noqa: ANN401
+    try:
+        done = call(subject)
+        if inspect.isawaitable(done):
+            await done
+    except BaseException as error:
+        if (failed := stray(error)) is not None:
+            raise failed from error
+        raise
 
 
 def _from_now(start: str) -> bool:

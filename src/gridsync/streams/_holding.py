@@ -21,6 +21,7 @@ class Holding:
         """Renew three times before *idle* seconds have passed."""
         self.held: dict[bytes, int] = {}
         """Id → how often it was begun before this consumer took it."""
+        self._asked: dict[bytes, int] = {}
         self._keys = (log,)
         self._head = (group, consumer)
         self._idle = idle
@@ -29,7 +30,7 @@ class Holding:
 
     def request(self, now: float) -> tuple[Script, Sequence[str], Sequence[Arg]] | None:
         """Ask for everything held at this moment."""
-        held = tuple(self.held)
+        held = self._asked = dict(self.held)
         if not held:
             self._renewed(now)
             return None
@@ -44,7 +45,9 @@ class Holding:
                 self.deadline = sent + self._idle
         elif reply is not None:
             for lost in reply:
-                self.held.pop(lost, None)
+                # Settled and here again while the answer was on its way, it is another delivery, begun once more.
+                if self.held.get(lost) == self._asked.get(lost):
+                    self.held.pop(lost, None)
             self._renewed(sent)
         return True
 

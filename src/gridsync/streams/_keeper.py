@@ -17,8 +17,9 @@ from gridsync.streams._away import raise_if_final
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from gridsync._io import IO
+    from gridsync._io import IO, Signal
     from gridsync.streams._archive import Archive
+    from gridsync.streams._cap import Cap
     from gridsync.streams._pages import Pages
     from gridsync.streams._retention import Keeping, Limits
 
@@ -35,6 +36,7 @@ class Declared(NamedTuple):
     limits: Limits
     expire_ms: int
     period_s: float
+    cap: Cap | None
 
 
 class KeptLog(NamedTuple):
@@ -72,11 +74,23 @@ class _Retention:
     async def _run(self, *, once: bool) -> int:
         if once:
             return sum([await self._keep(log) for log in self._logs])
-        return sum(await self._io.beside(*(self._go_on(log) for log in self._logs)))
+        # What ends one partition for good ends the run: the others would go on in threads that nobody waits for.
+        halt = self._io.signal()
+        drop = self._stop.on_set(halt.set)
+        try:
+            return sum(await self._io.beside(*(self._go_on_until(halt, log) for log in self._logs)))
+        finally:
+            drop()
 
-    async def _go_on(self, log: KeptLog) -> int:
+    async def _go_on_until(self, halt: Signal, log: KeptLog) -> int:
+        try:
+            return await self._go_on(halt, log)
+        finally:
+            halt.set()
+
+    async def _go_on(self, halt: Signal, log: KeptLog) -> int:
         removed, period_s = 0, self._declared.period_s
-        while not self._stop.is_set():
+        while not halt.is_set():
             pause = period_s
             try:
                 left = await self._io.run(TURN, (log.turn,), (self._io.token(), str(round(period_s * 1000))))
@@ -91,15 +105,21 @@ class _Retention:
             except OSError as error:
                 # Nothing leaves the log that is in no file yet: it grows until there is room again.
                 _log.warning("%s was not archived, next attempt in %.0f s: %s", log.log_name, period_s, error)
-            await self._stop.wait(pause)
+            await halt.wait(pause)
         return removed
 
     async def _keep(self, log: KeptLog) -> int:
         if log.archive is not None:
             await log.keeping.archive(log.archive, log.pages, 1)
-        done = await log.keeping.trim(self._declared.limits, expire_ms=self._declared.expire_ms)
-        for group in done.expired:
-            _log.warning("group %r of %s was silent for too long and given up", group, log.log_name)
+        limits, cap = self._declared.limits, self._declared.cap
+        most = await log.keeping.most(cap)
+        if most:
+            # What is near the cap may go as well: else appends would have to see to it, one by one.
+            keep = most - most // 10
+            limits = limits._replace(count_max=keep if limits.count_max < 0 else min(keep, limits.count_max))
+        done = await log.keeping.trim(limits, expire_ms=self._declared.expire_ms)
+        # Afterwards: what had no cap before is not at its cap the moment it gets one.
+        await log.keeping.hold_to(most, cap.policy if cap else "")
         return done.removed
 
     def __repr__(self) -> str:

@@ -12,25 +12,24 @@ from gridsync._units import count as counted
 from gridsync._units import name as checked
 from gridsync.errors import UsageError
 from gridsync.streams._archive import SEGMENT, Archive
+from gridsync.streams._cap import Cap, OnCap, capped
+from gridsync.streams._commit import Expected
+from gridsync.streams._erase import Erased, erase
 from gridsync.streams._keeper import PERIOD_MIN_S, PERIOD_S, AsyncRetention, Declared, KeptLog, Retention
 from gridsync.streams._model import E
 from gridsync.streams._pages import read_mark
 from gridsync.streams._partitions import read_vector
-from gridsync.streams._readers import Reader
+from gridsync.streams._readers import READER_TTL_S, lasting
 from gridsync.streams._retention import Archived, Floor, Keeping, Limits, Trimmed, limits, reader_checkpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from os import PathLike
 
-    from gridsync.streams._core import StoreCore
     from gridsync.streams._partitions import Store
     from gridsync.streams._retention import Kind
     from gridsync.streams._routes import Routes
 
 R = TypeVar("R", Retention, AsyncRetention)
-
-READER_TTL_S = 7 * 24 * 3600.0
 
 
 class _Both(Generic[E]):
@@ -63,12 +62,6 @@ class _Both(Generic[E]):
     def _keeping(self) -> list[Keeping]:
         return [Keeping(core.io, core.keys, core.name) for core in self._core.partitions]
 
-    def _reader(self, name: str | None, ttl: Seconds | None) -> Callable[[StoreCore[E]], Reader] | None:
-        if name is None:
-            return None
-        known, lasts_s = checked(name, "the name of a reader"), _lasts(ttl, "reader_ttl")
-        return lambda core: Reader(core, known, lasts_s)
-
     async def _trim(self, whole: Limits, expire_after: Seconds | None) -> Trimmed:
         expire_ms, keeping = _expire_ms(expire_after), self._keeping()
         share = _shared(whole, len(keeping))
@@ -81,18 +74,19 @@ class _Both(Generic[E]):
             tuple(sorted({name for each in done for name in each.expired})),
         )
 
-    def _declare(
+    def _declare(  # noqa: PLR0917 - as `retention`
         self,
         kind: type[R],
         whole: Limits,
         expire_after: Seconds | None,
         directory: str | PathLike[str] | None,
         period: Seconds,
+        cap: Cap | None,
     ) -> R:
         cores, name = self._core.partitions, self._core.name
         archives = [None] * len(cores) if directory is None else self._archives(directory)
         period_s = seconds(period, "period", least=PERIOD_MIN_S)
-        declared = Declared(_shared(whole, len(cores)), _expire_ms(expire_after), period_s)
+        declared = Declared(_shared(whole, len(cores)), _expire_ms(expire_after), period_s, _portion(cap, len(cores)))
         logs = [
             KeptLog(keeping, archive, core.log_pages, core.keys.turn, core.log_name)
             for keeping, archive, core in zip(self._keeping(), archives, cores, strict=True)
@@ -109,6 +103,7 @@ class _Both(Generic[E]):
             sum(each.free for each in found),
             sum(each.log_bytes for each in found),
             tuple(sorted(holders, key=lambda holder: -holder.held)),
+            sum(each.cap for each in found if each.cap) or None,
         )
 
     async def _release(self, kind: Kind, name: str) -> bool:
@@ -118,7 +113,7 @@ class _Both(Generic[E]):
         if kind not in ("reader", "replicator"):
             raise UsageError(f"kind={kind!r:.100}: reader or replicator")
         checked(name, "the name of a reader")
-        keeping, lasts_s = self._keeping(), _lasts(ttl, "ttl")
+        keeping, lasts_s = self._keeping(), lasting(ttl, "ttl")
         marks = [reader_checkpoint(mark) for mark in read_vector(checkpoint, len(keeping))]
         removed = [await each.note(name, kind, lasts_s, mark) for each, mark in zip(keeping, marks, strict=True)]
         if len(removed) == 1:
@@ -138,12 +133,12 @@ def _shared(whole: Limits, count: int) -> Limits:
     return Limits(whole.age_us, *(_share(most, count) for most in whole[1:]))
 
 
+def _portion(cap: Cap | None, count: int) -> Cap | None:
+    return cap and Cap(_share(cap.events, count), _share(cap.size, count), cap.policy)
+
+
 def _share(most: int, count: int) -> int:
     return most if most < 0 else -(-most // count)
-
-
-def _lasts(ttl: Seconds | None, what: str) -> float:
-    return 0.0 if ttl is None else seconds(ttl, what, least=1.0)
 
 
 class Kept(_Both[E]):
@@ -218,6 +213,9 @@ class Kept(_Both[E]):
         expire_after: Seconds | None = None,
         archive: str | PathLike[str] | None = None,
         period: Seconds = PERIOD_S,
+        cap_count: int | None = None,
+        cap_bytes: int | None = None,
+        on_cap: OnCap = "block",
     ) -> Retention:
         """Declare what the log keeps; `run` of this store or of what is returned sees to it.  Said again, it replaces.
 
@@ -228,11 +226,51 @@ class Kept(_Both[E]):
             expire_after: Seconds of silence after which a group that is in the way is given up.
             archive: As in the method `archive`, which is called before each trim; ``None`` not at all.
             period: Seconds from one trim to the next, 1 at least, of all processes together.
+            cap_count: How many events the log may hold at most, 2 at least: an append that would be one too many first
+                removes what nobody needs, whatever the limits would keep, and if that does not do it, is refused at
+                once with `LogFull`.  Of several partitions each has its share.
+            cap_bytes: How much memory the log may take at most.  Each period it is made into a number of events, by the
+                estimate of ``MEMORY USAGE`` and as if all were of one size.
+            on_cap: Who is passed over before an append is refused: nobody (``block``); groups that are in the way
+                (``expire_group``), which are given up as after *expire_after*; projections and registered readers
+                (``spill``), which read on in the *archive*.
 
         Raises:
-            UsageError: No limit, or an argument that cannot be used.
+            UsageError: No limit and no cap, or an argument that cannot be used.
+
+        Guarantee: from the first `run` on, no append makes the log larger than its cap, whoever appends and whether or
+        not a retention runs; commits of deliveries may by a tenth, for they make it smaller (tests/sim/test_cap.py).
+        Not guaranteed: that memory stays below *cap_bytes* while events grow within a period.
         """
-        return self._declare(Retention, limits(max_age, max_count, max_bytes), expire_after, archive, period)
+        cap = capped(cap_count, cap_bytes, on_cap, archived=archive is not None)
+        whole = limits(max_age, max_count, max_bytes, capped=cap is not None)
+        return self._declare(Retention, whole, expire_after, archive, period, cap)
+
+    def erase(self, stream: str, *, expected_version: int | Expected = Expected.ANY) -> Erased:
+        """Remove the events of *stream* for good, from the stream and from the log.
+
+        Args:
+            stream: The stream's name; one without events is none to erase.
+            expected_version: Erase only if it is at this version, or with ``EXISTS`` if it has had an event; ``ANY``
+                whatever its version is.
+
+        Returns:
+            Up to which version it has no events any more, and how much was removed now: a repeat removes the rest.
+
+        Raises:
+            WrongVersion: The stream is at another version; nothing was erased.
+            UsageError: An argument that cannot be used.
+
+        Its versions go on where they were: `append` with ``NO_STREAM``, or again what was erased, is a `WrongVersion`;
+        ``ANY``, ``EXISTS`` and the number it is at go on behind what was erased.  Readers pass over what is not there,
+        groups get none of it, its snapshots and the dead letters of groups that exist go, too, and archives are read
+        without it.
+        Not removed: the stream's name and its event ids (in versions, holes, the newest 10 000), what projections,
+        states of groups, outboxes and other stores have made of the events, what consumers have in hand, and what is
+        in files: archives, exports, the server's AOF, dumps and replicas' copies of those.
+        Cost: one script per 1000 events; O(log n) for each.
+        """
+        return run_sync(erase(self._core, stream, expected_version))
 
     def floor(self) -> Floor:
         """Tell what is in the log, how much of it may go, and who has not had the rest.
@@ -302,9 +340,18 @@ class AsyncKept(_Both[E]):
         expire_after: Seconds | None = None,
         archive: str | PathLike[str] | None = None,
         period: Seconds = PERIOD_S,
+        cap_count: int | None = None,
+        cap_bytes: int | None = None,
+        on_cap: OnCap = "block",
     ) -> AsyncRetention:
         """Declare what the log keeps, for `run`; see `EventStore.retention`."""
-        return self._declare(AsyncRetention, limits(max_age, max_count, max_bytes), expire_after, archive, period)
+        cap = capped(cap_count, cap_bytes, on_cap, archived=archive is not None)
+        whole = limits(max_age, max_count, max_bytes, capped=cap is not None)
+        return self._declare(AsyncRetention, whole, expire_after, archive, period, cap)
+
+    async def erase(self, stream: str, *, expected_version: int | Expected = Expected.ANY) -> Erased:
+        """Remove the events of *stream* for good, from the stream and from the log; see `EventStore.erase`."""
+        return await erase(self._core, stream, expected_version)
 
     async def floor(self) -> Floor:
         """Tell what is in the log, and who has not had all of it; see `EventStore.floor`."""

@@ -85,7 +85,7 @@ class Letters:
     def __init__(self, io: IO, keys: EventKeys, store: str, group: str, *, from_now: bool = False) -> None:
         """Nothing is sent."""
         self.io = io
-        self.name = f"{store}/{checked(group, 'the name of a consumer group')}"
+        self.name: str = f"{store}/{checked(group, 'the name of a consumer group')}"
         self._group = group
         self._from_now = from_now
         self._dead = keys.dead(group)

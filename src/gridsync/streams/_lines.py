@@ -15,7 +15,7 @@ import os
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 from gridsync.errors import Damaged
-from gridsync.streams._pages import number
+from gridsync.streams._pages import is_hole, number
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -48,7 +48,7 @@ def written(head: dict[str, Any], entries: Iterable[Any]) -> Iterator[bytes]:
     yield _line({"gridsync": "events", "format": FORMAT, **head})
     digest, count = hashlib.sha256(), 0
     for entry in entries:
-        if b"d" not in entry[1][::2]:
+        if b"d" not in entry[1][::2] and not is_hole(entry):
             raise damaged(f"the event at position {number(entry)}", "its payload is in no stream any more")
         line = line_of(entry)
         digest.update(line)

@@ -53,6 +53,11 @@ def other(store: str, log: str) -> UsageError:
     )
 
 
+def is_dangling(entry: Any) -> bool:  # noqa: ANN401
+    """Tell whether an entry of a log of links lacks its payload."""
+    return len(entry[1]) == _LINK
+
+
 def differs(entry: Any, mode: str) -> bool:  # noqa: ANN401 - [id, [field, value, ...]]
     """Tell whether an entry of the log was surely written in another mode."""
     # The fifth field is the time of a link, the payload of a copy, and anything where others have written.

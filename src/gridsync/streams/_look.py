@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from gridsync._io import load
 from gridsync._units import count as counted
+from gridsync.errors import ServerError
 from gridsync.streams._aside import Setback
+from gridsync.streams._look_outboxes import OutboxInfo, look_into
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +33,8 @@ SAMPLE: Final = 20
 """Streams whose memory is asked for; the others are taken to be like them."""
 CONSUMERS: Final = 100
 PARKED: Final = 100
+OUTBOXES: Final = 1000
+"""Outboxes of one partition in one answer."""
 MOST: Final = 1000
 """Consumers, or parked events, in one answer."""
 _SUMS: Final = ("lag", "pending", "parked", "waiting", "returned", "dead")
@@ -60,6 +64,10 @@ class StoreInfo:
     """Its consumer groups."""
     partitions: int = 1
     """In how many partitions it is."""
+    removed: int = 0
+    """Events that were removed from its log, by `EventStore.trim` or otherwise."""
+    outboxes: tuple[OutboxInfo, ...] = ()
+    """What it has sent to other stores, or to its other partitions, and how much of that is on its way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +145,13 @@ class ParkedEvent:
 
 async def store_info(partitions: Sequence[StoreCore[Any]]) -> StoreInfo:
     """Look at a store; see `EventStore.info`."""
-    found = await partitions[0].io.gather(*(_store_info(core) for core in partitions))
+    try:
+        found = await partitions[0].io.gather(*(_store_info(core) for core in partitions))
+    except ServerError as error:
+        await partitions[0].compare(error)
+        raise
+    if not any(each.last for each in found):
+        await partitions[0].directory.look()
     if len(found) == 1:
         return found[0]
     sizes = [each.bytes for each in found]
@@ -151,13 +165,16 @@ async def store_info(partitions: Sequence[StoreCore[Any]]) -> StoreInfo:
         bytes=None if None in sizes else sum(size or 0 for size in sizes),
         groups=tuple(sorted({group for each in found for group in each.groups})),
         partitions=len(found),
+        removed=sum(each.removed for each in found),
+        outboxes=tuple(outbox for each in found for outbox in each.outboxes),
     )
 
 
 async def _store_info(core: StoreCore[Any]) -> StoreInfo:
     keys = core.keys
-    told = await core.io.run(LOOK_STORE, (keys.meta, keys.versions, keys.log, keys.recent), (str(SAMPLE),))
-    last, log, events, first, streams, size, groups, sample = told
+    asked = (keys.meta, keys.versions, keys.log, keys.recent, keys.sent)
+    told = await core.io.run(LOOK_STORE, asked, (str(SAMPLE), str(2 * OUTBOXES)))
+    last, log, events, first, streams, size, groups, sample, sent = told
     total = size if size >= 0 else None
     versions = sum(int(version) for version in sample[1::2])
     if versions and total is not None:
@@ -165,13 +182,19 @@ async def _store_info(core: StoreCore[Any]) -> StoreInfo:
         weight = await core.io.run(WEIGH, some)
         total = total + weight * last // versions if weight >= 0 else None
     names = tuple(sorted(group.decode(errors="replace") for group in groups))
-    return StoreInfo(core.name, "link" if log else "copy", events, first, last, streams, total, names)
+    boxes = sorted(name.decode() for name in sent if not name.startswith(b"#"))
+    outboxes = tuple(outbox for outbox, _ in await look_into(core, boxes))
+    mode: Log = "link" if log else "copy"
+    # Positions have no gap: what was given out and is not there was removed.
+    return StoreInfo(core.name, mode, events, first, last, streams, total, names, 1, last - events, outboxes)
 
 
 async def group_info(partitions: Sequence[StoreCore[Any]], group: str, consumers_max: int) -> GroupInfo:
     """Look at a group; see `ConsumerGroup.info`."""
     looking = (_group_info(core.io, core.keys, core.name, group, consumers_max) for core in partitions)
     found = await partitions[0].io.gather(*looking)
+    if not any(each.exists for each in found):
+        await partitions[0].directory.look()
     if len(found) == 1:
         return found[0]
     sums = {name: sum(getattr(each, name) for each in found) for name in _SUMS}

@@ -24,7 +24,7 @@ from gridsync._io import load
 from gridsync._io.keys import wake_channel
 from gridsync.errors import GridsyncError, ServerError
 from gridsync.streams._assignment import assign
-from gridsync.streams._away import PAUSE_MAX, PAUSE_MIN, is_gone, raise_if_final
+from gridsync.streams._away import PAUSE_MAX, PAUSE_MIN, is_gone, patiently, raise_if_final
 from gridsync.streams._crew import Desk
 from gridsync.streams._joining import join
 from gridsync.streams._model import E
@@ -124,6 +124,9 @@ class Member(Generic[E]):
         self._desk = Desk(io, len(cores), self._over) if in_threads and len(cores) > 1 else None
         self._complain = complain if self._desk is None else self._desk.done_by(complain)
         self._told: str | None = None
+        # From when on our row is not written any more, and the request under way that writes it.
+        self._parting = False
+        self._meeting: Signal | None = None
         self._broken: Exception | None = None
         self._done: list[Consumed] = []
 
@@ -189,7 +192,11 @@ class Member(Generic[E]):
     async def _meet(self) -> float:
         """Look once; returns the seconds until the next look at the latest."""
         beat = self._options.claim_idle / 3
+        meeting = self._meeting = self._io.signal()
         try:
+            # Only now: who parts says so first, and then looks for a request under way.
+            if self._parting:
+                return beat
             await self._ear.open()
             has = ",".join(str(post.number) for post in self._posts if post.tenure is not None)
             words = (self._options.consumer, self._ttl_ms, has, self._token, self._wake)
@@ -199,6 +206,9 @@ class Member(Generic[E]):
             raise_if_final(error)
             _log.warning("group %r cannot hear of its other members: %s", self._group, error)
             return min(beat, PAUSE_MAX)
+        finally:
+            self._meeting = None
+            meeting.set()
         if not self._over.is_set():
             self._want({name.decode(): has.decode() for name, has in zip(rows[::2], rows[1::2], strict=True)})
         return beat if next_ms < 0 else min(beat, next_ms / 1000 + 0.001)
@@ -247,9 +257,9 @@ class Member(Generic[E]):
 
     async def _take(self, post: Post[E]) -> float:
         """Take a partition and have it to the end; returns the seconds to wait if it is another's."""
-        taken = False
+        taken, token = False, self._io.token()
         try:
-            lease_or_wait = await self._ask(post)
+            lease_or_wait = await self._ask(post, token)
             taken = True
         except GridsyncError as error:
             taken = True
@@ -266,7 +276,7 @@ class Member(Generic[E]):
         finally:
             if not taken:
                 # Cancelled: it may have become ours without our knowing.
-                self._io.spawn(self._cede(post))
+                self._io.spawn(self._cede(post, token))
         if isinstance(lease_or_wait, float):
             return lease_or_wait
         tenure = post.last = post.tenure = lease_or_wait
@@ -287,9 +297,12 @@ class Member(Generic[E]):
                 self._io.tally("stream.lost", self._name)
             self._ear.wake()
         self._done.append(done)
+        if tenure.lost:
+            # Perhaps in a failover.
+            await patiently(self._over, f"what {self._options.consumer!r} had of {post.name}", tenure.prove)
         return 0.0
 
-    async def _ask(self, post: Post[E]) -> Tenure[E] | float:
+    async def _ask(self, post: Post[E], token: str) -> Tenure[E] | float:
         io, options, member = self._io, self._options, self._options.consumer
         if len(self._posts) > 1:
             await post.core.directory.open()
@@ -298,7 +311,7 @@ class Member(Generic[E]):
         # A repeat after a lost reply takes it again, in the next generation: nothing was begun in between.
         generation, gone = b"", list[bytes]()
         while True:
-            code, *rest = await io.run(TAKE, post.taking, (self._group, member, self._ttl_ms, generation))
+            code, *rest = await io.run(TAKE, post.taking, (self._group, member, self._ttl_ms, generation, token))
             if code <= 0:
                 return 0.001 + max(0, int(rest[0])) / 1000
             generation, more, ids = rest
@@ -326,14 +339,19 @@ class Member(Generic[E]):
             on_idle=self._ear.wake,
         )
 
-    async def _cede(self, post: Post[E]) -> None:
+    async def _cede(self, post: Post[E], token: str) -> None:
         try:
-            await self._io.run(CEDE, post.taking[-1:], (self._options.consumer, ""))
+            # Only what this request took: the next life of this name may have the partition when it arrives.
+            await self._io.run(CEDE, post.taking[-1:], (self._options.consumer, token))
         except GridsyncError as error:
             _log.warning("group %r leaves %s to time: %s", self._group, post.name, error)
 
     async def _part(self) -> None:
         """Tell the others that we are gone, once our partitions are free."""
+        self._parting = True
+        if (meeting := self._meeting) is not None:
+            # Given back at once, the rest of us goes on: its row would stay after we are gone.
+            await meeting.wait(LEFT_S)
         self._ear.close()
         for post in self._posts:
             if post.last is not None:

@@ -14,22 +14,25 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple
 from gridsync._io import Category, Command, load, run_sync
 from gridsync.errors import Diverged, GridsyncError, UsageError
 from gridsync.streams._away import BLOCK_MAX, PAUSE_MAX, PAUSE_MIN, patiently, raise_if_final
+from gridsync.streams._cap import again
 from gridsync.streams._core import RECENT
+from gridsync.streams._look_outboxes import look_into
 from gridsync.streams._model import E
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gridsync.streams._core import StoreCore
+    from gridsync.streams._look_outboxes import OutboxInfo
     from gridsync.streams._partitions import Store
 
 ACCEPT: Final = load("gridsync.streams", "accept")
 LOOK: Final = Command("streams.look_into_outbox", Category.READ, ("XRANGE",))
 COUNT: Final = Command("streams.count_outbox", Category.READ, ("XLEN",))
-REMOVE: Final = Command("streams.remove_from_outbox", Category.IDEMPOTENT, ("XTRIM",))
+MOVED: Final = load("gridsync.streams", "moved")
 PAGE: Final = 100
-_FACTS: Final = 4
-"""Words of a consignment before its events: the stream and the envelope, with their names."""
+LOOK_S: Final = 15.0
+"""Seconds between two looks of a relay at how much is waiting, for whoever measures."""
 _GAP: Final = 2
 
 _log = logging.getLogger("gridsync.streams")
@@ -76,6 +79,11 @@ class _Outbox(Generic[E]):
                 return way.key, there.codec.dump
         raise UsageError(f"{self!r} belongs to another store than the delivery, {source.name!r}")
 
+    def leads_where(self, other: _Outbox[Any]) -> bool:
+        """Tell whether *other* is for the same store, on the same grid."""
+        mine, its = self._target, other._target
+        return mine.io is its.io and mine.partitions[0].keys == its.partitions[0].keys
+
     def _again(self) -> _Outbox[E]:
         """Return the same, not stopped."""
         return type(self)(self._source, self._target)
@@ -97,10 +105,25 @@ class _Outbox(Generic[E]):
             await self._target.directory.open()
 
     async def _keep_moving(self, way: _Way) -> int:
-        moved, pause = 0, PAUSE_MIN
+        io = way.source.io
+        names = f"{way.source.name}/{way.target.name}"
+        # Partitions add up; of several relays of one way the last that spoke is right.
+        who = (names, way.source.partition * len(self._target.partitions) + way.target.partition, io.token())
+        try:
+            return await self._move_on(way, who)
+        finally:
+            io.report("outbox", who, None)
+
+    async def _move_on(self, way: _Way, who: tuple[str, int, str]) -> int:
+        io = way.source.io
+        moved, pause, look_at = 0, PAUSE_MIN, io.monotonic()
         while True:
             stopping = self._stop.is_set()
             try:
+                if io.monotonic() >= look_at:
+                    ((_, facts),) = await look_into(way.source, (way.key,))
+                    io.report("outbox", who, facts)
+                    look_at = io.monotonic() + LOOK_S
                 count = await self._move(way)
                 moved += count
                 pause = PAUSE_MIN
@@ -127,22 +150,24 @@ class _Outbox(Generic[E]):
     async def _move(self, way: _Way) -> int:
         """Move one page; returns how many consignments."""
         page = await way.source.io.run(LOOK, (way.key,), ("-", "+", "COUNT", str(PAGE)))
+        done: list[bytes] = []
         for entry_id, fields in page:
             await self._send(way, entry_id.decode().removesuffix("-0"), fields)
-        if page:
+            done += (entry_id, _events(fields)[0])
+        if done:
             # A repeat removes nothing more; another relay has perhaps done it.
-            last = int(page[-1][0].decode().removesuffix("-0"))
-            await way.source.io.run(REMOVE, (way.key,), ("MINID", f"{last + 1}-0"))
+            await way.source.io.run(MOVED, (way.key,), done)
         return len(page)
 
     async def _send(self, way: _Way, number: str, fields: list[bytes]) -> None:
         keys, stream, about = way.target.keys, fields[1], fields[3]
-        events = fields[_FACTS + 1 :: 2]
+        events = _events(fields)
         count = str(len(events) // 3)
         words = (str(RECENT), about, count, way.target.mode, way.key, number, stream, "-1", count, *events)
         touched = (keys.meta, keys.versions, keys.log, keys.recent, keys.senders, keys.stream(stream.decode()))
         # A lost reply may mean written: the number is not the next one any more.
         reply = await way.target.io.run(ACCEPT, touched, words)
+        reply = await again(way.target, reply, ACCEPT, touched, words, int(count))
         if reply[0] == _GAP:
             raise Diverged(
                 f"{self!r}: {way.target.log_name} has accepted number {reply[1]} of this sender, and the next one that "
@@ -155,9 +180,21 @@ class _Outbox(Generic[E]):
         counts = [await way.source.io.run(COUNT, (way.key,)) for way in self._ways]
         return sum(counts)
 
+    async def _info(self) -> tuple[OutboxInfo, ...]:
+        partitions = self._source.partitions
+        boxes = [[way.key for way in self._ways if way.source is core] for core in partitions]
+        found = await self._source.io.gather(*map(look_into, partitions, boxes))
+        return tuple(info for rows in found for info, _ in rows)
+
     def __repr__(self) -> str:
         """From where to where."""
         return f"<{type(self).__name__} of {self._source.name!r} for {self._target.name!r}>"
+
+
+def _events(fields: list[bytes]) -> list[bytes]:
+    """Return id, type and payload of each event of a consignment."""
+    # More facts may stand before them than this version knows, or fewer.
+    return fields[2 * fields[::2].index(b"i") + 1 :: 2]
 
 
 class Outbox(_Outbox[E]):
@@ -179,6 +216,7 @@ class Outbox(_Outbox[E]):
 
         Raises:
             Diverged: The other store has lost what it had accepted, or this one what was to be sent.
+            LogFull: The other store is at its cap, with *once*; else it is logged, and tried again.
             Misconfigured: A server refuses for a reason that no retry heals.
 
         While a server is away it waits and tries again, unless *once* is set.
@@ -189,6 +227,13 @@ class Outbox(_Outbox[E]):
     def count(self) -> int:
         """Count what has not been moved yet."""
         return run_sync(self._count())
+
+    def info(self) -> tuple[OutboxInfo, ...]:
+        """Look how much is on its way, and for how long: one for each partition that sends and each that gets it.
+
+        Cost: one script for each partition that sends, O(partitions of the target).
+        """
+        return run_sync(self._info())
 
 
 class AsyncOutbox(_Outbox[E]):
@@ -205,3 +250,7 @@ class AsyncOutbox(_Outbox[E]):
     async def count(self) -> int:
         """Count what has not been moved yet; see `Outbox.count`."""
         return await self._count()
+
+    async def info(self) -> tuple[OutboxInfo, ...]:
+        """Look how much is on its way, and for how long; see `Outbox.info`."""
+        return await self._info()

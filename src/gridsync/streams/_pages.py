@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Protocol, TypeAlias
 
 from gridsync._io import Category, Command
+from gridsync._units import encoded
 from gridsync._units import read_from as source
 from gridsync.errors import Diverged, Truncated, UsageError
 from gridsync.streams._model import E
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 RANGE: Final = Command("streams.range", Category.READ, ("XRANGE",))
 RANGE_BACK: Final = Command("streams.range_back", Category.READ, ("XREVRANGE",))
 
+_DIGITS_MAX: Final = 18
 PAGE: Final = 500
 """Entries that one read brings at most."""
 
@@ -56,17 +58,21 @@ def read_mark(after: int | str) -> Mark | None:
     """
     position, _, rest = str(after).partition(":")
     time, _, event_id = rest.partition(":")
-    readable = position.isdecimal() and position.isascii() and (not rest or (time.isdecimal() and event_id))
+    # The server takes no number above 64 bits, and no position comes near.
+    counts = position.isdecimal() and position.isascii() and len(position) <= _DIGITS_MAX
+    readable = counts and (not rest or (time.isdecimal() and event_id))
     if not isinstance(after, int | str) or isinstance(after, bool) or not readable:
         raise UsageError(f"after={after!r:.100}: give a position from 0 on, or the checkpoint of an event")
     if int(position) == 0:
         return None
-    return Mark(int(position), (event_id.encode(), time.encode()) if rest else None)
+    return Mark(int(position), (encoded(event_id, "the id in a checkpoint"), time.encode()) if rest else None)
 
 
 def mark_of(entry: Any) -> Mark:  # noqa: ANN401 - [id, [field, value, ...]]
     """Return what is remembered of an entry."""
     flat = entry[1]
+    if is_hole(entry):
+        return Mark(number(entry), None)
     fields = dict(zip(flat[::2], flat[1::2], strict=False))
     return Mark(number(entry), (fields.get(b"i", b""), fields.get(b"w", b"")))
 
@@ -76,7 +82,32 @@ def number(entry: Any) -> int:  # noqa: ANN401
     return int(entry[0][:-2])
 
 
+ERASED: Final = b"x"
+"""The only field besides stream and version of what stands in a file where an event was erased."""
+
+
+def hole(position: int, stream: bytes, version: bytes) -> Any:  # noqa: ANN401
+    """Return what stands for an event that was erased."""
+    return [b"%d-0" % position, [b"s", stream, b"v", version, ERASED, b""]]
+
+
+def is_hole(entry: Any) -> bool:  # noqa: ANN401
+    """Tell whether *entry* stands for an event that was erased."""
+    return len(entry[1]) == _HOLE and entry[1][4] == ERASED
+
+
+_HOLE: Final = 6
 Older: TypeAlias = "Callable[[int, int], Awaitable[list[Any]]]"
+
+
+class Erased(Protocol):
+    """What knows which numbers were erased, so that they are passed and not missed."""
+
+    async def all(self, low: int, high: int, read_from: ReadFrom) -> bool:
+        """Tell whether every one from *low* to *high* was."""
+
+    async def shown(self, low: int, high: int) -> list[Any]:
+        """Return what stands for each of them, all of which were."""
 
 
 class Pages:
@@ -101,16 +132,23 @@ class Pages:
         absent: Callable[[ReadFrom], Awaitable[None]],
         fill: Callable[..., Awaitable[list[Any]]] | None = None,
         older: Older | None = None,
+        erased: Erased,
+        holes: bool = False,
     ) -> None:
         """Bring *limit* entries from number *start*, or what follows *mark*, to *end*; *name* goes into errors.
 
         *absent* is awaited whenever there is nothing at all: it may know that this is the wrong place to look.
         *fill* brings what the entries leave out, from where they were read.
         *older* brings so many entries from a number on of those that were removed, as far as somebody has them.
+        *erased* tells which numbers were erased; with *holes* something stands for each of those that is passed.
         """
         if limit is not None and limit < 0:
             raise UsageError(f"limit={limit}: it cannot be negative; None reads to the end")
         self.mark = mark
+        self.size = PAGE
+        """Entries that the next read brings at most; may be set."""
+        self.more: bool = True
+        """Whether there may have been more behind the last page; a short answer to an open question proves the end."""
         self._io = io
         self._key = key
         self._name = name
@@ -122,6 +160,9 @@ class Pages:
         self._absent = absent
         self._fill = fill
         self._older = older
+        self._erased = erased
+        self._holes = holes
+        self._shows = False
 
     async def next(self) -> list[Any]:
         """Return the next raw entries; none at the end.
@@ -130,14 +171,19 @@ class Pages:
             Truncated: What comes next was removed.
             Diverged: What was read last is not there any more.
         """
-        count = PAGE if self._left is None else min(PAGE, self._left)
-        if count == 0 or (self._end is not None and self._start > self._end):
-            return []
-        entries = await (self._back(count) if self._reverse else self._forth(count))
-        if self._left is not None:
-            at_the_end = len(entries) < count and not self._reverse
-            self._left = 0 if at_the_end else self._left - len(entries)
-        return entries
+        while True:
+            count = self.size if self._left is None else min(self.size, self._left)
+            if count == 0 or (self._end is not None and self._start > self._end):
+                return []
+            self._shows = False
+            found = await (self._back(count) if self._reverse else self._forth(count))
+            # In files something stands where an event was erased, and behind a link that leads nowhere.
+            entries = [entry for entry in found if not is_hole(entry)] if self._shows and not self._holes else found
+            if self._left is not None:
+                at_the_end = len(found) < count and not self._reverse
+                self._left = 0 if at_the_end else self._left - len(entries)
+            if entries or not found:
+                return entries
 
     async def prove(self) -> None:
         """Ask whether what was read last is still there.
@@ -148,7 +194,9 @@ class Pages:
         mark = self.mark
         if mark is not None:
             args = (f"{mark.number}-0", "+", "COUNT", "1")
-            self._proven(mark, await self._io.read(RANGE, (self._key,), args, read_from=self._read_from))
+            entries = await self._io.read(RANGE, (self._key,), args, read_from=self._read_from)
+            if entries or not await self._gone(mark.number, mark.number):
+                self._proven(mark, entries)
 
     async def _forth(self, count: int) -> list[Any]:
         mark = self.mark
@@ -157,8 +205,16 @@ class Pages:
         entries: list[Any] = await self._io.read(RANGE, (self._key,), args, read_from=self._read_from)
         if not entries:
             await self._absent(self._read_from)
+            if mark is not None and await self._gone(mark.number, mark.number):
+                return []
+        # Up to a given end, what is missing there may have been removed.
+        last = number(entries[-1]) if entries and len(entries) < asked and self._end is None else None
         removed: list[Any] = []
-        if self._end is not None if not entries else number(entries[0]) > self._start:
+        if entries and number(entries[0]) > self._start and await self._gone(self._start, number(entries[0]) - 1):
+            if self._holes:
+                return await self._passed(number(entries[0]) - 1)
+            self._start = number(entries[0])
+        elif self._end is not None if not entries else number(entries[0]) > self._start:
             removed = await self._removed(low, asked, self._start)
             entries = removed or entries
         if mark is not None:
@@ -167,12 +223,33 @@ class Pages:
             await self._nothing_beyond(self._start)
         else:
             if number(entries[0]) != self._start:
-                raise self._truncated(self._start, number(entries[0]))
+                # Behind the one that was read last, which is still there.
+                if not await self._gone(self._start, number(entries[0]) - 1):
+                    raise self._truncated(self._start, number(entries[0]))
+                if self._holes:
+                    return await self._passed(number(entries[0]) - 1)
+            if self._holes and number(entries[-1]) - self._start >= len(entries):
+                # What is missing in between is shown next.
+                run = (k for k, entry in enumerate(entries) if number(entry) != number(entries[0]) + k)
+                entries = entries[: next(run, None)]
             if self._fill is not None and not removed:
                 entries = await self._fill(entries, read_from=self._read_from)
+                self._shows = True
             self.mark = mark_of(entries[-1])
             self._start = self.mark.number + 1
+            self.more = last != self.mark.number
         return entries
+
+    async def _gone(self, low: int, high: int) -> bool:
+        """Tell whether all from *low* to *high* were erased."""
+        return await self._erased.all(low, high, self._read_from)
+
+    async def _passed(self, high: int) -> list[Any]:
+        """Return what stands for those that were erased, up to *high* or for a page."""
+        high = min(high, self._start + self.size - 1)
+        shown = await self._erased.shown(self._start, high)
+        self.mark, self._start = Mark(high, None), high + 1
+        return shown
 
     def _proven(self, mark: Mark, entries: list[Any]) -> list[Any]:
         """Return what follows *mark* in a page that should begin with it."""
@@ -193,6 +270,12 @@ class Pages:
             await self._absent(self._read_from)
         removed: list[Any] = []
         if self._end is not None and (not entries or number(entries[0]) != self._end):
+            top = number(entries[0]) if entries else self._start - 1
+            if await self._gone(top + 1, self._end):
+                if not entries:
+                    return []
+                self._end = top
+        if self._end is not None and (not entries or number(entries[0]) != self._end):
             low = max(self._start, self._end - count + 1)
             removed = (await self._removed(low, self._end - low + 1, self._end))[::-1]
             entries = removed or entries
@@ -203,6 +286,7 @@ class Pages:
         else:
             if self._fill is not None and not removed:
                 entries = await self._fill(entries, read_from=self._read_from)
+                self._shows = True
             self.mark = mark_of(entries[-1])
             self._end = self.mark.number - 1
         return entries
@@ -212,11 +296,10 @@ class Pages:
         if self._older is None:
             return []
         found = await self._older(low, count)
-        return (
-            [entry for entry in found if self._end is None or number(entry) <= self._end]
-            if any(number(entry) == wanted for entry in found)
-            else []
-        )
+        if not any(number(entry) == wanted for entry in found):
+            return []
+        self._shows = True
+        return [entry for entry in found if self._end is None or number(entry) <= self._end]
 
     async def _nothing_beyond(self, wanted: int) -> None:
         """Tell an end that nobody has reached yet from one that was removed."""
@@ -224,7 +307,7 @@ class Pages:
             return
         args = (f"{self._end + 1}-0", "+", "COUNT", "1")
         later = await self._io.read(RANGE, (self._key,), args, read_from=self._read_from)
-        if later:
+        if later and not await self._gone(wanted, self._end):
             raise self._truncated(wanted, number(later[0]))
 
     def _truncated(self, wanted: int, first: int) -> Truncated:
@@ -246,6 +329,9 @@ class Pages:
 
 class Paged(Protocol):
     """What brings entries page by page."""
+
+    more: bool
+    """Whether it is worth asking for the next page."""
 
     async def next(self) -> list[Any]:
         """Return the next raw entries; none at the end."""
@@ -269,7 +355,7 @@ class Reading(Generic[E]):
 
     async def next(self) -> list[Any]:
         """Return the next raw entries, which `decode` reads until this is called again; none at the end."""
-        return await self._pages.next()
+        return await self._pages.next() if self._pages.more else []
 
     def takes(self, entry: Any) -> bool:  # noqa: ANN401
         """Tell whether *entry* is wanted."""

@@ -50,7 +50,7 @@ class PartitionedCore(Generic[E]):
         self.name = name
         self.codec = codec
         self._key_of, self._by = _function(partition_by)
-        self.directory = Directory(io, event_keys(namespace, name).meta, name, partitions, self._by)
+        self.directory: Directory = Directory(io, event_keys(namespace, name).meta, name, partitions, self._by)
         self.partitions: tuple[StoreCore[E], ...] = tuple(
             StoreCore(io, keys, name, codec, self.directory, partition, log=log)
             for partition, keys in enumerate(event_partitions(namespace, name, partitions))
@@ -147,6 +147,8 @@ Store: TypeAlias = StoreCore[E] | PartitionedCore[E]
 
 class _Rotation(Reading[E]):
     """Several readings, a page of each in turn."""
+
+    more = True
 
     def __init__(self, readings: Sequence[Reading[E]], wanted: Callable[[Any], bool] | None, limit: int | None) -> None:
         """Yield at most *limit* of those that are *wanted*."""

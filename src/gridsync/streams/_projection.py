@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 from gridsync._io import Category, Command, load, run_sync
+from gridsync._units import encoded
 from gridsync._units import name as checked
 from gridsync.errors import GridsyncError, UsageError
 from gridsync.streams._cursors import Cursor, Cursors
@@ -49,6 +50,8 @@ class Changes:
         """Give *field* a value, whatever it was."""
         if isinstance(value, bool) or not isinstance(value, str | int):
             raise UsageError(f"the value of {field!r:.100} must be a string or a whole number, not {value!r:.100}")
+        if isinstance(value, str):
+            encoded(value, f"the value of {field!r:.100}")
         self._fields[checked(field, "the name of a field")] = ("set", value)
 
     def add(self, field: str, amount: int) -> None:

@@ -9,16 +9,21 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from gridsync._io import Category, Command
+from gridsync._units import Seconds, seconds
 from gridsync._units import name as checked
 from gridsync.errors import GridsyncError
 from gridsync.streams._away import raise_if_final
 from gridsync.streams._retention import Keeping
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from gridsync.streams._core import StoreCore
 
 LOOK: Final = Command("streams.look_at_reader", Category.READ, ("HGET",))
 
+READER_TTL_S: Final = 7 * 24 * 3600.0
+"""How long a reader without a sign of life is remembered."""
 NOTE_S: Final = 1.0
 """Seconds between notes, while it gets on."""
 _CHECKPOINT: Final = 3
@@ -59,3 +64,20 @@ class Reader:
             _log.warning("reader %r could not note its checkpoint yet: %s", self._name, error)
         else:
             self._noted, self._at = checkpoint, self._io.monotonic()
+
+
+def registered(name: str | None, ttl: Seconds | None) -> Callable[[StoreCore[Any]], Reader] | None:
+    """Return what registers the reader *name* in a log; ``None`` without a name.
+
+    Raises:
+        UsageError: A name or a time that cannot be used.
+    """
+    if name is None:
+        return None
+    known, lasts_s = checked(name, "the name of a reader"), lasting(ttl, "reader_ttl")
+    return lambda core: Reader(core, known, lasts_s)
+
+
+def lasting(ttl: Seconds | None, what: str) -> float:
+    """Return for how many seconds a note of a reader counts; 0 is for ever."""
+    return 0.0 if ttl is None else seconds(ttl, what, least=1.0)

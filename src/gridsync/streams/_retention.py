@@ -17,6 +17,7 @@ from gridsync._units import Seconds, seconds
 from gridsync._units import name as checked
 from gridsync.errors import UsageError
 from gridsync.streams._archive import SEGMENT
+from gridsync.streams._cap import CAP, CAP_MIN, STEP, expired, trimmed
 from gridsync.streams._look import WEIGH
 from gridsync.streams._pages import RANGE, mark_of, number, read_mark
 
@@ -26,16 +27,14 @@ if TYPE_CHECKING:
     from gridsync._io import IO
     from gridsync._io.keys import EventKeys
     from gridsync.streams._archive import Archive
+    from gridsync.streams._cap import Cap
     from gridsync.streams._pages import Pages
 
-TRIM: Final = load("gridsync.streams", "trim")
 NOTE: Final = load("gridsync.streams", "note")
 _LOOK: Final = Command("streams.look_at_archived", Category.READ, ("HGET",))
 _KEEP: Final = Command("streams.archived", Category.LAST_WINS, ("HSET",))
 RELEASE: Final = load("gridsync.streams", "release")
 
-STEP: Final = 1000
-"""Events that one run of the script removes at most: it blocks the server while it runs."""
 AGE_MAX_S: Final = 100 * 366 * 24 * 3600.0
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -77,6 +76,8 @@ class Floor:
     """About how much memory the log takes, in bytes, as ``MEMORY USAGE`` has it; 0 if the server does not tell."""
     holders: tuple[Holder, ...]
     """Who has not had every event, the one who is furthest behind first: that one holds the floor."""
+    cap: int | None = None
+    """How many events the log may hold, ``None`` for any number; of several partitions each has its share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +114,9 @@ class Limits(NamedTuple):
     bytes_max: int
 
 
-def limits(max_age: Seconds | None, max_count: int | None, max_bytes: int | None) -> Limits:
-    """Check the arguments of `EventStore.trim`."""
-    if max_age is None and max_count is None and max_bytes is None:
+def limits(max_age: Seconds | None, max_count: int | None, max_bytes: int | None, *, capped: bool = False) -> Limits:
+    """Check the arguments of `EventStore.trim`; something *capped* needs no other limit."""
+    if max_age is None and max_count is None and max_bytes is None and not capped:
         raise UsageError("say what may stay: max_age, max_count or max_bytes; max_count=1 removes all that may be")
     age = -1 if max_age is None else round(seconds(max_age, "max_age", most=AGE_MAX_S) * 1_000_000)
     return Limits(age, _amount(max_count, "max_count"), _amount(max_bytes, "max_bytes"))
@@ -144,38 +145,36 @@ class Keeping:
         keep = limits.count_max
         begin, last, *_ = (await self._step(keep, limits.age_us, 0, expire_ms))[1:]
         if limits.bytes_max >= 0 and last:
-            size = await self._bytes()
-            if size < 0:
-                raise UsageError(f"max_bytes={limits.bytes_max}: the server does not say what keys take (MEMORY USAGE)")
-            fits = (last - begin + 1) * limits.bytes_max // max(size, 1)
+            fits = await self._fitting(limits.bytes_max, last - begin + 1, "max_bytes")
             keep = fits if keep < 0 else min(keep, fits)
-        expired: list[str] = []
+        given_up: list[str] = []
         while True:
             # Counted by positions: a repeat after a lost reply goes on where the first run ended.
-            removed, first, last, floor, wanted, told, gone = await self._step(keep, limits.age_us, STEP, expire_ms)
-            for name in gone:
-                expired.append(name.decode())
-                self._io.tally("stream.expired", f"{self._name}/{expired[-1]}")
+            removed, first, last, floor, wanted, told, gone, held, _ = await self._step(
+                keep, limits.age_us, STEP, expire_ms
+            )
+            given_up += expired(self._io, self._name, gone, "was silent for too long")
             if removed < STEP:
                 break
         kept = max(0, min(wanted, last - 1) - max(floor, first - 1))
         holders = sorted(told, key=_position)
         held_by = (holders[0][0].decode(), holders[0][1].decode()) if kept and holders else None
-        return Trimmed(first - begin, last - first + 1 if last else 0, kept, held_by, tuple(expired))
+        return Trimmed(first - begin, held, kept, held_by, tuple(given_up))
 
     async def floor(self) -> Floor:
         """Tell who holds what; see `EventStore.floor`."""
-        _, first, last, free, _, told, _ = await self._step(-1, -1, 0, -1)
+        _, first, last, free, _, told, _, there, cap = await self._step(-1, -1, 0, -1)
         size = max(0, await self._bytes()) if last else 0
-        there = last - first + 1 if last else 0
         holders = []
         for kind, name, position, seen in sorted(told, key=_position):
             held = last - max(position, first - 1)
             since = await self._committed(position + 1)
             holders.append(
-                Holder(kind.decode(), name.decode(), position, held, size * held // there, since, _when_ms(seen))
+                Holder(
+                    kind.decode(), name.decode(), position, held, size * held // max(there, held), since, _when_ms(seen)
+                )
             )
-        return Floor(there, max(0, free - first + 1), size, tuple(holders))
+        return Floor(there, max(0, free - first + 1), size, tuple(holders), cap or None)
 
     async def note(self, name: str, kind: Kind, lasts_s: float, checkpoint: str) -> int:
         """Say how far a reader has got; returns the last position that was removed."""
@@ -193,7 +192,7 @@ class Keeping:
             await self._archived(0 if mark is None else mark.number)
             # A new archive begins with what is there; one that was begun must not have a gap.
             first = [] if mark else await self._io.run(RANGE, (self._keys.log,), ("-", "+", "COUNT", "1"))
-            cursor = pages(mark=mark, start=number(first[0]) if first else 1)
+            cursor = pages(mark=mark, start=number(first[0]) if first else 1, holes=True)
             while True:
                 batch: list[Any] = []
                 while len(batch) < SEGMENT and (page := await cursor.next()):
@@ -230,9 +229,31 @@ class Keeping:
             own = (keys.view(name),)
         return bool(await self._io.run(RELEASE, (*self._all, *own), (kind, name)))
 
+    async def most(self, cap: Cap | None) -> int:
+        """Return how many events a cap comes to as the log is now; 0 for any number."""
+        if cap is None:
+            return 0
+        most = max(cap.events, 0)
+        if cap.size >= 0:
+            *_, there, _ = await self._step(-1, -1, 0, -1)
+            # Of an empty log nobody knows yet what an event takes.
+            fits = await self._fitting(cap.size, there, "cap_bytes") if there else 0
+            most = min(fits, most) if fits and most else fits or most
+        return max(most, CAP_MIN) if most else 0
+
+    async def hold_to(self, most: int, policy: str) -> None:
+        """Let the log hold so many events from now on, 0 for any number."""
+        await self._io.run(CAP, (self._keys.meta, self._keys.log), (str(most), policy))
+
+    async def _fitting(self, size_max: int, there: int, what: str) -> int:
+        """Return how many events fit into so many bytes, as if all were of one size."""
+        size = await self._bytes()
+        if size < 0:
+            raise UsageError(f"{what}={size_max}: the server does not say what keys take (MEMORY USAGE)")
+        return there * size_max // max(size, 1)
+
     async def _step(self, keep: int, age_us: int, step: int, expire_ms: int) -> Any:  # noqa: ANN401
-        args = (str(keep), str(age_us), str(step), str(expire_ms))
-        return await self._io.run(TRIM, self._all, args)
+        return await trimmed(self._io, self._keys, keep, age_us, step, expire_ms)
 
     async def _bytes(self) -> int:
         size: int = await self._io.run(WEIGH, (self._keys.log,))

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
     from gridsync.streams._delivery import Delivery
     from gridsync.streams._failures import Policy
+    from gridsync.streams._outbox import _Outbox
     from gridsync.streams._partitions import Store
     from gridsync.streams._records import Recorded
 
 
 B = TypeVar("B")
+X = TypeVar("X", bound="_Outbox[Any]")
 
 
 class Routes(Generic[E]):
@@ -38,7 +40,7 @@ class Routes(Generic[E]):
         self._takes_coroutines = takes_coroutines
         # Group → model → what is called, and whether with the delivery.
         self._groups: dict[str, dict[type, tuple[Callable[[Any], Any], bool]]] = {}
-        self.outboxes: list[Any] = []
+        self.outboxes: list[_Outbox[Any]] = []
         """What is sent to other stores."""
         self.retention: Any = None
         """What is declared of the log, which is seen to while groups run."""
@@ -47,9 +49,9 @@ class Routes(Generic[E]):
         self.ordered: set[str] = set()
         """The groups that handle each stream in order."""
 
-    def outbox(self, outbox: B) -> B:
-        """Let *outbox* be emptied while groups run; returns it."""
-        self.outboxes.append(outbox)
+    def outbox(self, outbox: X) -> X:
+        """Let *outbox* be emptied while groups run, once however often it was asked for; returns it."""
+        self.outboxes = [*(each for each in self.outboxes if not each.leads_where(outbox)), outbox]
         return outbox
 
     def declare(self, retention: B) -> B:

@@ -1,8 +1,9 @@
-"""Running: the groups of some stores that have handlers, side by side, until they are stopped."""
+"""Running: the groups of some stores that have handlers, side by side, and what is to be done beside them."""
 
 from __future__ import annotations
 
 # ruff: noqa: SLF001 - stores and groups are run from here, and their users need not see how
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -15,13 +16,14 @@ from gridsync.streams._groups import RETRY
 from gridsync.streams._settling import Consumed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 
+    from gridsync._io import IO, Signal
     from gridsync._units import Seconds
-    from gridsync.streams._api import AsyncEventStore, EventStore
     from gridsync.streams._failures import Policy
     from gridsync.streams._groups import AsyncConsumerGroup, ConsumerGroup
     from gridsync.streams._member import Member
+    from gridsync.streams._runnable import AsyncRunnable, Runnable
     from gridsync.streams._settling import Settling
 
 
@@ -68,70 +70,133 @@ class _Part(NamedTuple):
     group: Any
     handler: Callable[[Any], Any]
     policy: Policy | None
-    outboxes: Sequence[Any]
-    retention: Any
     sessions: list[Settling[Any] | Member[Any]]
+    stopped: Signal
+    """That of the store, which outlasts this run."""
+
+    def stop(self) -> None:
+        """End its consumers."""
+        self.group.stop()
+
+    def over(self) -> bool:
+        """Whether they were told to end."""
+        return bool(self.group._stop.is_set())
 
 
 class _Beside(NamedTuple):
     """What goes on while groups run: an outbox is emptied, a log is kept small."""
 
+    name: str
+    what: Any
     work: Callable[[], Any]
-    stop: Callable[[], None]
+    stopped: Signal
+    """As in `_Part`."""
+
+    def stop(self) -> None:
+        """End it after what it is at."""
+        self.what.stop()
+
+    def over(self) -> bool:
+        """Whether it was told to end."""
+        return bool(self.what._stop.is_set())
+
+
+class Plan(NamedTuple):
+    """What is run."""
+
+    io: IO
+    parts: Sequence[_Part]
+    beside: Sequence[_Beside]
+
+    @property
+    def led(self) -> Sequence[_Part | _Beside]:
+        """What is told to stop: the rest ends with the last group, if there is any."""
+        return self.parts or self.beside
+
+    def stop(self, tell: Callable[[], object] | None = None) -> None:
+        """Begin nothing any more."""
+        for each in self.led:
+            each.stop()
+        if tell is not None:
+            tell()
+
+    @contextmanager
+    def heeding(self) -> Iterator[None]:
+        """Let `stop` of a store stop what is run of it meanwhile, and forget that afterwards."""
+        drops = [each.stopped.on_set(each.stop) for each in self.led]
+        try:
+            yield
+        finally:
+            for drop in drops:
+                drop()
 
 
 def planned(
-    stores: Iterable[EventStore[Any] | AsyncEventStore[Any]],
+    stores: Iterable[Runnable[Any] | AsyncRunnable[Any]],
     groups: Sequence[str] | None,
     start: Literal["first", "now"],
-) -> list[_Part]:
-    """Return what is to be run: the groups of that name, or all that have a handler.
+) -> Plan:
+    """Return what is to be run: the groups of that name, or all that have a handler, and what goes on beside them.
+
+    A store without a handler may have only that: an outbox to be emptied, a log to be kept small.
 
     Raises:
         UsageError: There is nothing to run, or a group that nobody knows.
     """
     if isinstance(groups, str):
         raise UsageError(f"groups={groups!r}: give a sequence of names")
-    found = []
+    found, beside = list[_Part](), dict[int, _Beside]()
+    io = None
     for store in stores:
-        routes = store._routes
+        routes, io = store._routes, store._core.io
+        before = len(found)
         for name in routes.groups:
             if groups is None or name in groups:
                 group = store.group(name, start=start, ordered=name in routes.ordered)
-                routes.stop.on_set(group.stop)
-                label, policy, beside = f"{routes.store}/{name}", routes.policies.get(name), routes.outboxes
+                label, policy = f"{routes.store}/{name}", routes.policies.get(name)
                 sessions = group._observed()
-                found.append(_Part(label, group, routes.handler(name), policy, beside, routes.retention, sessions))
+                found.append(_Part(label, group, routes.handler(name), policy, sessions, routes.stop))
+        if groups is None or len(found) > before:
+            # A stop of ours must not last for their users.
+            for box in routes.outboxes:
+                outbox: Any = box._again()
+                beside[id(box)] = _Beside(routes.store, outbox, outbox.relay, routes.stop)
+            if routes.retention is not None:
+                again = routes.retention._again()
+                beside[id(routes.retention)] = _Beside(routes.store, again, again.run, routes.stop)
     missing = set(groups or ()) - {part.group.name for part in found}
-    if missing or not found:
+    if missing or io is None or not (found or beside):
         what = f"no handler in {', '.join(sorted(missing))}" if missing else "no handler at all"
-        raise UsageError(f"there is {what}: register them with on(…, group=…) before run()")
-    return found
+        raise UsageError(
+            f"there is {what}: register them with on(…, group=…) before run(), or declare a retention or an outbox"
+        )
+    return Plan(io, found, tuple(beside.values()))
 
 
-def run(parts: Sequence[_Part], options: RunOptions) -> Ran:
+def run(plan: Plan, options: RunOptions) -> Ran:
     """Run groups in threads, so many for each; see `EventStore.run`."""
+    parts = plan.parts
     workers, failures = Workers(), list[BaseException]()
     count = counted(options.concurrency, "concurrency", THREADS_MAX)
-    beside, working = _beside(parts), [part for part in parts for _ in range(count)]
+    working = [part for part in parts for _ in range(count)]
 
     def guarded(call: Callable[[], object]) -> None:
         try:
             call()
         except BaseException as error:  # noqa: BLE001 - raised once the others have ended
             failures.append(error)
-            _stop(parts)
+            plan.stop()
 
     def work(part: _Part) -> None:
         group: ConsumerGroup[Any] = part.group
         guarded(partial(group.consume, part.handler, **options.consuming(part)))
-        _left(working, beside)
+        _left(working, plan.beside)
 
-    with heeded(partial(_stop, parts, options.on_stop), workers.hurry):
+    with plan.heeding(), heeded(partial(plan.stop, options.on_stop), workers.hurry):
         for part in parts:
             run_sync(part.group._ready())
-        _tell(parts, options)
-        meanwhile = [partial(guarded, each.work) for each in beside]
+        _tell(plan, options)
+        meanwhile = [partial(guarded, each.work) for each in plan.beside]
         workers.run([partial(work, part) for part in working] + meanwhile)
     if workers.hurried:
         for part in parts:
@@ -140,31 +205,31 @@ def run(parts: Sequence[_Part], options: RunOptions) -> Ran:
     return _ran(parts, failures, hurried=workers.hurried)
 
 
-async def run_async(parts: Sequence[_Part], options: RunOptions) -> Ran:
+async def run_async(plan: Plan, options: RunOptions) -> Ran:
     """Run groups in tasks; see `AsyncEventStore.run`."""
-    io, failures = parts[0].group._store.io, list[BaseException]()
+    io, parts, failures = plan.io, plan.parts, list[BaseException]()
     scope = io.scope()
     hurried = False
-    beside, working = _beside(parts), list(parts)
+    working = list(parts)
 
     async def guarded(call: Callable[[], Awaitable[object]]) -> None:
         try:
             await call()
         except Exception as error:  # noqa: BLE001 - raised once the others have ended
             failures.append(error)
-            _stop(parts)
+            plan.stop()
 
     async def work(part: _Part) -> None:
         group: AsyncConsumerGroup[Any] = part.group
         await guarded(partial(group.consume, part.handler, concurrency=options.concurrency, **options.consuming(part)))
-        _left(working, beside)
+        _left(working, plan.beside)
 
-    with heeded(partial(_stop, parts, options.on_stop), scope.cancel):
+    with plan.heeding(), heeded(partial(plan.stop, options.on_stop), scope.cancel):
         try:
             for part in parts:
                 await part.group._ready()
-            _tell(parts, options)
-            await io.gather(*(work(part) for part in parts), *(guarded(each.work) for each in beside))
+            _tell(plan, options)
+            await io.gather(*(work(part) for part in parts), *(guarded(each.work) for each in plan.beside))
         except BaseException as error:
             # Its consumers have begun to give back what they held; closing the grid waits for that.
             if not scope.leave(error):
@@ -175,15 +240,6 @@ async def run_async(parts: Sequence[_Part], options: RunOptions) -> Ran:
     return _ran(parts, failures, hurried=hurried)
 
 
-def _beside(parts: Sequence[_Part]) -> list[_Beside]:
-    """Return what is to be done meanwhile, once each; a stop of ours must not last for their users."""
-    outboxes = {id(each): each for part in parts for each in part.outboxes}.values()
-    retentions = {id(part.retention): part.retention for part in parts if part.retention is not None}.values()
-    return [_Beside(again.relay, again.stop) for again in (each._again() for each in outboxes)] + [
-        _Beside(again.run, again.stop) for again in (each._again() for each in retentions)
-    ]
-
-
 def _left(working: list[_Part], beside: Sequence[_Beside]) -> None:
     """Let what is done meanwhile end when the last consumer has ended."""
     working.pop()
@@ -192,16 +248,9 @@ def _left(working: list[_Part], beside: Sequence[_Beside]) -> None:
             each.stop()
 
 
-def _stop(parts: Sequence[_Part], tell: Callable[[], object] | None = None) -> None:
-    for part in parts:
-        part.group.stop()
-    if tell is not None:
-        tell()
-
-
-def _tell(parts: Sequence[_Part], options: RunOptions) -> None:
-    if options.on_ready is not None and not any(part.group._stop.is_set() for part in parts):
-        options.on_ready(tuple(part.name for part in parts))
+def _tell(plan: Plan, options: RunOptions) -> None:
+    if options.on_ready is not None and not any(each.over() for each in plan.led):
+        options.on_ready(tuple(dict.fromkeys(each.name for each in plan.led)))
 
 
 def _ran(parts: Sequence[_Part], failures: Sequence[BaseException], *, hurried: bool) -> Ran:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias
 
 from gridsync._io import load, telemetry
 from gridsync.errors import DeliveryLost, GridsyncError, TooManyDeliveries
@@ -36,6 +38,9 @@ FRESH: Final = 2
 _SETTLED: Final = 1
 """The code of `ack.lua` and `bury.lua` for a delivery that surely nobody waited behind."""
 _TALLIES: Final = {"retry": "stream.retried", "park": "stream.parked", "skip": "stream.skipped", "dead": "stream.dead"}
+
+Settled: TypeAlias = "tuple[Decided, float | None]"
+"""What became of a delivery that failed, and in how many seconds it comes again."""
 
 _log = logging.getLogger("gridsync.streams")
 
@@ -107,7 +112,8 @@ class Settling(ABC, Generic[E]):
         self._held = self._holding.held
         self._rules = options.rules
         self._aside = Aside(self._io, store.keys, group, options.consumer)
-        self._unacked: list[bytes] = []
+        # Of each the id in the group, and the proof which event it was.
+        self._unacked: list[tuple[bytes, str | bytes]] = []
         self._acking: Signal | None = None
         self._ended = False
         # Counts how often the group or what was delivered was lost: what is held means nothing any more.
@@ -140,17 +146,22 @@ class Settling(ABC, Generic[E]):
     def give_back(self) -> None:
         """Give back at once what it holds, although handlers may be at work on it."""
 
+    def _robbed(self) -> None:
+        """Count a delivery of which the server says that another consumer has it."""
+        self._stolen += 1
+
     def consumed(self) -> Consumed:
         """Return what it did, up to now."""
         return Consumed(self._handled, self._failed, self._stolen, self._returned, self._skipped, self._dead)
 
     async def _deliver(self, entry: Any) -> None:  # noqa: ANN401 - [id, fields] or, if it comes again, [id, fields, times]
-        entry_id, life, recorded, delivery = entry[0], self._life, None, None
+        entry_id, life, recorded, delivery, proof = entry[0], self._life, None, None, ""
         attempts = self._held.get(entry_id, 0) + 1
         if self._asks(entry) and not await self._begin(entry, attempts):
             return
         try:
             recorded = self._store.in_log(entry)
+            proof = f"{recorded.id} {recorded.time_us}"
             self._io.tally("stream.lag", self._name, recorded.time_us)
             if self._delivery is not None:
                 delivery = self._delivery(recorded, entry_id, attempts)
@@ -167,7 +178,7 @@ class Settling(ABC, Generic[E]):
             else:
                 self._count(entry_id, delivery.settled)
         elif life == self._life:
-            self._unacked.append(entry_id)
+            self._unacked.append((entry_id, proof))
             if self._acking is None:
                 # Goes out while the next handler runs, and also if this task is cancelled: it was handled.
                 self._acking = self._io.signal()
@@ -205,7 +216,7 @@ class Settling(ABC, Generic[E]):
             return True
         self._held.pop(entry_id, None)
         if code < 0:
-            self._stolen += 1
+            self._robbed()
         else:
             self._io.tally("stream.waiting", self._name)
         return False
@@ -230,7 +241,7 @@ class Settling(ABC, Generic[E]):
             rule = Verdict.DEAD if isinstance(error, TooManyDeliveries) else self._rules.judge(error, attempts)
             self._failing.add(entry[0])
             try:
-                decided, retry_in = await self._tell(entry, rule, error, attempts, trace)
+                decided, retry_in = await self._tell(partial(self._settle, entry, rule, error, attempts, trace))
             finally:
                 self._failing.discard(entry[0])
         raw = fields_of(entry)
@@ -242,19 +253,12 @@ class Settling(ABC, Generic[E]):
             self._ended = True
             self._wake()
 
-    async def _tell(
-        self,
-        entry: Any,  # noqa: ANN401
-        rule: Retry | Verdict,
-        error: Exception,
-        attempts: int,
-        trace: str,
-    ) -> tuple[Decided, float | None]:
+    async def _tell(self, settle: Callable[[], Awaitable[Settled]]) -> Settled:
         """Settle, again and again while the server is away: what may be told to wait behind this must not go on."""
         life = self._life
         while life == self._life:
             try:
-                return await self._settle(entry, rule, error, attempts, trace)
+                return await settle()
             except GridsyncError as away:
                 if is_gone(away):
                     self._lost_group()
@@ -275,7 +279,7 @@ class Settling(ABC, Generic[E]):
         error: Exception,
         attempts: int,
         trace: str,
-    ) -> tuple[Decided, float | None]:
+    ) -> Settled:
         entry_id, retry_in = entry[0], None
         decided: Decided
         if isinstance(rule, Retry):
@@ -289,12 +293,14 @@ class Settling(ABC, Generic[E]):
             decided, code = "dead", await self._aside.bury(entry, error, attempts, trace)
         elif rule is Verdict.SKIP:
             # A repeat finds nothing pending, which is the same success.
-            words = (self._group, self._options.consumer, entry_id)
+            fields = fields_of(entry)
+            proof = b"%b %b" % (fields.get(b"i", b""), fields.get(b"w", b""))
+            words = (self._group, self._options.consumer, entry_id, proof)
             decided, code = "skip", (await self._io.run(ACK, self._aside.settling, words))[0]
         else:
             return "stop", None
         if code < 0:
-            self._stolen += 1
+            self._robbed()
             return "stolen", None
         if code != _SETTLED:
             self._ask_at(0.0)
@@ -331,20 +337,21 @@ class Settling(ABC, Generic[E]):
 
     async def _acknowledge(self) -> bool:
         """Acknowledge everything handled; false if the server is away, then it stays held for another attempt."""
-        ids, self._unacked = self._unacked, []
+        done, self._unacked = self._unacked, []
+        words = (self._group, self._options.consumer, *chain.from_iterable(done))
         life = self._life
         try:
             # Repeated by the driver; a second run finds nothing pending, which is the same success.
-            codes = await self._io.run(ACK, self._aside.settling, (self._group, self._options.consumer, *ids))
+            codes = await self._io.run(ACK, self._aside.settling, words)
         except GridsyncError as error:
             if not is_gone(error):
-                self._unacked = ids + self._unacked
+                self._unacked = done + self._unacked
                 raise_if_final(error)
-                _log.warning("group %r could not acknowledge %d deliveries yet: %s", self._group, len(ids), error)
+                _log.warning("group %r could not acknowledge %d deliveries yet: %s", self._group, len(done), error)
                 return False
-            codes = [-1] * len(ids)
+            codes = [-1] * len(done)
             self._lost_group()
-        for entry_id, code in zip(ids, codes, strict=True):
+        for (entry_id, _), code in zip(done, codes, strict=True):
             if life == self._life:
                 self._count(entry_id, code)
             else:
@@ -358,7 +365,7 @@ class Settling(ABC, Generic[E]):
         # It was ours, and it is not: a repeat, a thief, or a server that knows nothing of it.
         self._doubted |= code <= 0
         if code < 0:
-            self._stolen += 1
+            self._robbed()
         else:
             self._handled += 1
             self._io.tally("stream.consumed", self._name)
@@ -371,7 +378,8 @@ class Settling(ABC, Generic[E]):
         decided: Decided = "stolen" if delivery.settled == LOST else "committed"
         if not isinstance(error, DeliveryLost):
             recorded, attempts = delivery.recorded, delivery.attempts
-            await self._report(Failure(error, recorded.position, recorded, fields_of(entry), attempts, decided))
+            where, raw = self._store.partition, fields_of(entry)
+            await self._report(Failure(error, recorded.position, recorded, raw, attempts, decided, partition=where))
 
 
 def fields_of(entry: Any) -> dict[bytes, bytes]:  # noqa: ANN401

@@ -169,7 +169,7 @@ class Tenure(Session[E]):
         """Thrown when the partition was given back, as far as that was possible."""
         self._lease = lease
         self._member = member
-        self._turns = turns
+        self._member_turns = turns
         self._on_idle = on_idle
         self._queue = Line() if workers == 1 else Lanes()
         self._joined = True
@@ -194,6 +194,16 @@ class Tenure(Session[E]):
         """Begin nothing any more, let what runs end, and give the partition back."""
         self._lease.over.set()
 
+    async def prove(self) -> None:
+        """Tell if what was handled here is gone: who has the partition now knows nothing of that.
+
+        Raises:
+            Diverged: It is, and the policy says to stop then.
+        """
+        await self._prove()
+        if self._broken is not None:
+            raise self._broken
+
     def _stop_waiting(self) -> None:
         room, self._room_made = self._room_made, None
         if room is not None:
@@ -211,10 +221,11 @@ class Tenure(Session[E]):
             raise error
 
     async def _serve(self) -> None:
-        io, queue, turns = self._io, self._queue, self._turns
+        io, queue, turns = self._io, self._queue, self._member_turns
         while (entry := await self._next()) is not None:
-            if not turns.take_free():
-                await turns.take()
+            if not (turns.take_free() or await turns.take(self._stop)):
+                queue.appendleft(entry)
+                return
             try:
                 if io.monotonic() >= self._lease.deadline:
                     self._lease.lose()
@@ -262,12 +273,14 @@ class Tenure(Session[E]):
         return True
 
     async def _acknowledge(self) -> bool:
-        stolen = self._stolen
         done = await super()._acknowledge()
-        if self._stolen != stolen and self._joined:
-            self._lease.lose()
         self._stop_waiting()
         return done
+
+    def _robbed(self) -> None:
+        super()._robbed()
+        # Nobody takes from an owner: it is another one's by now, who has begun the stream anew.
+        self._lease.lose()
 
     async def _make_way(self) -> None:
         """Those who consume in order are this member, and others that have other partitions."""
@@ -276,7 +289,7 @@ class Tenure(Session[E]):
         """Take over what is pending under another name; tell about the group; look for what is pending under ours."""
         self._claim_due = self._io.monotonic() + self._options.claim_idle / 3
         # A request of a former owner that came late has delivered something to that one, who is gone.
-        words = (self._group, self._member, str(round(self._options.claim_idle * 1000)), self.generation)
+        words = (self._group, self._member, str(round(self._options.claim_idle * 1000)), self.generation, "")
         code, *rest = await self._io.run(TAKE, self._taking, words)
         if code != 1:
             self._lease.lose()
@@ -320,6 +333,8 @@ class Tenure(Session[E]):
         if options.idle_stop is not None and not self._queue.busy and not self.idle:
             quiet = self._quiet.since + options.idle_stop - now
             if quiet <= 0:
+                if await self._settles() or now >= self._due_at:
+                    return
                 self.idle = True
                 self._on_idle()
             else:

@@ -1,6 +1,8 @@
 """Turns: how many handlers of one consumer may run at the same time, whoever runs them, tasks or threads.
 
-Each step on the two queues is atomic, so no lock is needed, and a turn that is free costs no more than that.
+A turn that is given back goes to whoever has waited longest: a partition that always has a next event would take it
+again before another one has woken up.  Each step on the two queues is atomic, so no lock is needed: who put something
+into either looks for a pair, so the later of the two finds it.
 """
 
 from __future__ import annotations
@@ -22,43 +24,53 @@ class Turns:
         self._waiting: deque[Signal] = deque()
 
     def take_free(self) -> bool:
-        """Take a turn if one is free."""
+        """Take a turn if one is free and nobody waits for it."""
+        if self._waiting:
+            return False
         try:
             self._free.pop()
         except IndexError:
             return False
         return True
 
-    async def take(self) -> None:
-        """Take a turn, as soon as one is free."""
-        while not self.take_free():
-            signal = self._io.signal()
-            self._waiting.append(signal)
-            # Whoever gave one back before it saw us waiting, it is still there.
-            if self.take_free():
-                self._withdraw(signal)
-                return
-            try:
-                await signal.wait()
-            except BaseException:
-                self._withdraw(signal)
-                raise
+    async def take(self, unless: Signal) -> bool:
+        """Take a turn as soon as it is ours; false if *unless* was thrown before."""
+        mine = self._io.signal()
+        drop = unless.on_set(mine.set)
+        self._waiting.append(mine)
+        self._match()
+        try:
+            await mine.wait()
+        except BaseException:
+            if not self._withdraw(mine):
+                self.give()
+            raise
+        finally:
+            drop()
+        return not (unless.is_set() and self._withdraw(mine))
 
     def give(self) -> None:
         """Give a turn back."""
         self._free.append(0)
-        self._call()
+        self._match()
 
-    def _call(self) -> None:
-        if self._free:
+    def _match(self) -> None:
+        while self._waiting:
             try:
-                self._waiting.popleft().set()
+                self._free.pop()
             except IndexError:
                 return
+            try:
+                first = self._waiting.popleft()
+            except IndexError:
+                self._free.append(0)
+            else:
+                first.set()
 
-    def _withdraw(self, signal: Signal) -> None:
+    def _withdraw(self, mine: Signal) -> bool:
+        """Wait no longer; false if the turn is ours by now."""
         try:
-            self._waiting.remove(signal)
+            self._waiting.remove(mine)
         except ValueError:
-            # We were called and do not come: the next one.
-            self._call()
+            return False
+        return True

@@ -42,10 +42,12 @@ class Connection:
         self._weather = weather
         self._log = log
         self.owner = owner
-        self.open = True
+        self.open: bool = True
         """What the client believes."""
-        self.last_read_us = scheduler.now_us
+        self.last_read_us: int = scheduler.now_us
         self.channels: set[bytes] = set()
+        self.prefixes: tuple[bytes, ...] = ()
+        """Of the keys whose changes the client wants to be told of."""
         self._served = True
         """Whether the server still reads from it."""
         self._inflight: list[Promise[Any]] = []
@@ -111,6 +113,11 @@ class Connection:
         """Let the server say something unasked."""
         when = self._scheduler.now_us + self._weather.latency_us() + wait_us
         self._scheduler.at(when, lambda: self._pushed(message))
+
+    def push_in_line(self, message: list[Any]) -> None:
+        """Let the server say something unasked, after what it has said before."""
+        self._back_us = max(self._scheduler.now_us + self._weather.latency_us(), self._back_us)
+        self._scheduler.at(self._back_us, lambda: self._pushed(message))
 
     def _pushed(self, message: list[Any]) -> None:
         if self.open and self._on_push is not None:

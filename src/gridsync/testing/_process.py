@@ -11,8 +11,10 @@ from gridsync.testing._simio import SimIO
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+    from random import Random
 
-    from gridsync.testing._scheduler import Task
+    from gridsync._io.scripts import Script
+    from gridsync.testing._scheduler import Scheduler, Task
     from gridsync.testing._server import Server
     from gridsync.testing.sim import Simulation
 
@@ -24,15 +26,15 @@ class Process(Host):
         """Boot with a clock that starts anywhere."""
         super().__init__(name)
         self._simulation = simulation
-        self.scheduler = simulation.scheduler
-        self.random = simulation.random
-        self.scripts = simulation.scripts
+        self.scheduler: Scheduler = simulation.scheduler
+        self.random: Random = simulation.random
+        self.scripts: dict[str, Script] = simulation.scripts
         self.connections: list[Connection] = []
         self._clock_start_us = self.random.randrange(10**6, 10**12)
         self._drift_ppm = self.random.randint(-simulation.faults.drift_ppm, simulation.faults.drift_ppm)
-        self.ios = [SimIO(self, server, timeout=simulation.timeout) for server in simulation.servers]
+        self.ios: list[SimIO] = [SimIO(self, server, timeout=simulation.timeout) for server in simulation.servers]
         """A driver for each server."""
-        self.io = self.ios[0]
+        self.io: SimIO = self.ios[0]
 
     def start(self, coroutine: Coroutine[Any, Any, Any], name: str) -> Task:
         """Start a task here."""

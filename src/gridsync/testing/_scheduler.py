@@ -27,7 +27,7 @@ class Promise(Generic[T]):
 
     def __init__(self) -> None:
         """Start open."""
-        self.done = False
+        self.done: bool = False
         self._value: T | None = None
         self._error: BaseException | None = None
         self._callbacks: list[Callable[[], None]] = []
@@ -112,9 +112,9 @@ class Task:
         self.host = host
         self.name = name
         self.finished: Promise[Any] = Promise()
-        self.cancelled = False
+        self.cancelled: bool = False
         self.error: BaseException | None = None
-        self.steps = 0
+        self.steps: int = 0
         self._scheduler = scheduler
         self._coroutine = coroutine
         self._context = copy_context()
@@ -193,7 +193,7 @@ class Scheduler:
 
     def __init__(self, random: random.Random) -> None:
         """Start at zero microseconds."""
-        self.now_us = 0
+        self.now_us: int = 0
         self.tasks: list[Task] = []
         self.running: Task
         """The task whose step is being taken, or was last."""

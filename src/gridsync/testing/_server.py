@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 EPOCH_US = 1_767_225_600_000_000
 """Where the server's wall clock starts: 2026-01-01."""
+TURN_S = 0.0003
+"""How long one turn of the server's loop takes at most."""
 _BLOCKING = frozenset({b"XREAD", b"XREADGROUP"})
 
 
@@ -55,10 +57,10 @@ class Server:
         self._weather = weather
         self._drift_ppm = drift_ppm
         self._jump_us = 0
-        self.up = True
+        self.up: bool = True
         self.connections: list[Connection] = []
         self.watchers: list[Callable[[Call], None]] = []
-        self.engine = Engine(self.now_us, self._publish, self._listeners, strict=strict, name=name)
+        self.engine: Engine = Engine(self.now_us, self._publish, self._listeners, strict=strict, name=name)
         self._blocked: list[Blocked] = []
 
     def now_us(self) -> int:
@@ -92,6 +94,11 @@ class Server:
             connection.channels.add(encoded[1])
             answer([b"subscribe", encoded[1], len(connection.channels)])
             return
+        if name == b"CLIENT":
+            # CLIENT TRACKING ON BCAST PREFIX … PREFIX …
+            connection.prefixes += tuple(encoded[5::2])
+            answer(b"OK")
+            return
         reply = self._reply(connection, encoded)
         block_ms = _block_ms(encoded) if name in _BLOCKING and reply is None else None
         if block_ms is None:
@@ -116,11 +123,25 @@ class Server:
         while touched:
             written = set(touched)
             touched.clear()
+            self._tell(written)
             for blocked in list(self._blocked):
                 if blocked.keys & written and blocked in self._blocked:
                     reply = self._reply(blocked.connection, blocked.words)
                     if reply is not None:
                         self._release(blocked, reply)
+
+    def _tell(self, written: set[bytes]) -> None:
+        """Tell of changed keys who wants to be told, at the end of a turn: what is asked in it is answered before."""
+        if any(connection.prefixes for connection in self.connections):
+            turn_us = self._scheduler.now_us + self._weather.up_to_us(TURN_S)
+            self._scheduler.at(turn_us, lambda: self._told(sorted(written)))
+
+    def _told(self, written: list[bytes]) -> None:
+        for connection in list(self.connections):
+            for prefix in connection.prefixes:
+                names = [name for name in written if name.startswith(prefix)]
+                if names:
+                    connection.push_in_line([b"invalidate", names])
 
     def _release(self, blocked: Blocked, reply: Any) -> None:  # noqa: ANN401
         self._blocked.remove(blocked)

@@ -11,6 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gridsync._io.counts import Counts
+from gridsync._io.ears import Tap
 from gridsync._io.guard import Guard
 from gridsync._io.keys import PROCESS_CHARS, wake_prefix
 from gridsync._io.listening import Listening
@@ -18,13 +19,15 @@ from gridsync._io.retry import TooLate, recover, spare_s
 from gridsync._io.wire.faults import Fault, ReplyError, as_public
 from gridsync.errors import GridsyncError, OutcomeUnknown, Unavailable
 from gridsync.testing._scheduler import Promise
+from gridsync.testing._tracking import SimTracking
 from gridsync.testing._waiting import Hub, SimEar, SimScope, SimSignal
 from gridsync.testing._watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-    from gridsync._io import IO, Arg, Keep, ReadFrom, Signal
+    from gridsync._io import IO, Arg, Keep, ReadFrom, Reporting, Signal
+    from gridsync._io.budget import Budget
     from gridsync._io.scripts import Bound, Operation
     from gridsync.testing._network import Connection
     from gridsync.testing._process import Process
@@ -56,21 +59,22 @@ class SimIO:
         self.process = process
         self.server = server
         self.timeout = timeout
-        self.counts = Counts()
-        self.decisions = self.counts.decisions
-        self.report = self.counts.report
+        self.counts: Counts = Counts()
+        self.decisions: Callable[[str], list[int]] = self.counts.decisions
+        self.report: Callable[[Reporting, tuple[str, int, str], Sequence[int] | None], None] = self.counts.report
         self._scheduler = process.scheduler
         self._hub = Hub(self)
-        self.hears = self._hub.ears.heard.__contains__
-        self.wake = self._hub.ears.hear
+        self.hears: Callable[[object], bool] = self._hub.ears.heard.__contains__
+        self.wake: Callable[[str, bytes], None] = self._hub.ears.hear
+        self.tracking: SimTracking = SimTracking(self)
         self._opening: set[str] = set()
         self._main: Connection | None = None
         self.endpoint = "the server"
-        self.answered = 0
+        self.answered: int = 0
         """How many requests were answered so far."""
         self._guard = Guard(clock=process.monotonic)
         self._guard.timeout_s = timeout
-        self.budget = self._guard.budget
+        self.budget: Budget = self._guard.budget
         self._breaker = self._guard.breaker(self)
         self._connecting: Promise[Connection] | None = None
         self._watchdog = Watchdog(self)
@@ -263,7 +267,8 @@ class SimIO:
                 raise task.error
         return [task.finished.result() for task in tasks]
 
-    fan = beside = gather
+    fan = gather
+    beside = gather
 
     @staticmethod
     async def _ended(task: Task) -> None:
@@ -327,6 +332,12 @@ class SimIO:
     def listen(self, token: str, channel: str, heard: Callable[[str], object]) -> Listening:
         """Call *heard* with each message for *token*."""
         return Listening(self._hub.ears, token, channel, heard, open_soon=self._open_soon, leave=lambda _channel: None)
+
+    def tap(self, channel: str, taken: Callable[[bytes], object], lost: Callable[[], object]) -> Tap:
+        """Call *taken* with every message on *channel*."""
+        tap = Tap(channel, taken, lost, self._hub.untap)
+        self._hub.ears.add(tap)
+        return tap
 
     def _open_soon(self, channel: str) -> None:
         if channel not in self._opening:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from gridsync._io.ears import Ears, Relay, pauses
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gridsync._io import Ear
+    from gridsync._io.ears import Tap
     from gridsync.testing._network import Connection
     from gridsync.testing._simio import SimIO
 
@@ -91,7 +93,7 @@ class SimEar:
         self._hub = hub
         self.token = token
         self.channel = channel
-        self.message = ""
+        self.message: str = ""
         self._heard: Promise[str] = Promise()
         hub.ears.add(self)
 
@@ -101,7 +103,7 @@ class SimEar:
 
     async def wait(self, timeout: float) -> bool:
         """Wait at most *timeout* seconds for a wake-up."""
-        if not await self._hub.io.settled(self._heard, max(timeout, 0)):
+        if not await self._hub.io.settled(self._heard, max(timeout, 0) if timeout < inf else None):
             self.message = ""
             return False
         self.message = self._heard.result()
@@ -130,7 +132,7 @@ class Hub:
     def __init__(self, io: SimIO) -> None:
         """Connect when the first ear opens."""
         self.io = io
-        self.ears = Ears()
+        self.ears: Ears = Ears()
         self._connection: Connection | None = None
         self._confirmed: dict[str, Promise[Any]] = {}
 
@@ -147,6 +149,10 @@ class Hub:
             if self.io.monotonic() + pause >= deadline:
                 raise Unavailable(f"the subscription to {channel!r} was not confirmed in time: {last}")
             await self.io.sleep(pause)
+
+    def untap(self, tap: Tap) -> None:
+        """Take *tap* away; its channel stays subscribed, as nothing here counts subscriptions."""
+        self.ears.discard(tap)
 
     async def _subscribe(self, channel: str, deadline: float) -> None:
         if self._connection is None or not self._connection.open:

@@ -15,6 +15,7 @@ from gridsync.testing.servers import RedisServer, ServerKind, free_port, quoted,
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
     _Run = Callable[..., Any]
@@ -79,14 +80,14 @@ class RedisCluster:
             **({"masterauth": quoted(password)} if password is not None else {}),
             **(options or {}),
         }
-        self.nodes = [
-            RedisServer(kind, password=password, users=users, tls=tls, options=directives | _bus_port())
-            for _ in range(3 + replicas + spares)
+        self.password = password
+        self._users, self._tls = users, tls
+        self.nodes: list[RedisServer] = [
+            self._new_node(kind, directives | _bus_port()) for _ in range(3 + replicas + spares)
         ]
         """The primaries of the beginning, then their replicas, then the spares."""
-        self.password = password
         self._replicas = replicas
-        self.ca_file = trust_each_other(self.nodes) if tls else None
+        self.ca_file: Path | None = trust_each_other(self.nodes) if tls else None
         self._ids: dict[str, RedisServer] = {}
 
     @property
@@ -296,6 +297,9 @@ class RedisCluster:
                 return clients[node].execute_command(*words)
 
             yield run
+
+    def _new_node(self, kind: ServerKind | None, options: dict[str, str]) -> RedisServer:
+        return RedisServer(kind, password=self.password, users=self._users, tls=self._tls, options=options)
 
     def _living(self) -> list[RedisServer]:
         return [node for node in self.nodes if node.running]

@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from gridsync._io.keys import is_permanent
+
 if TYPE_CHECKING:
     import redis
 
 __all__ = ["leaked_keys"]
-
-# The keys of an event store are the data (gridsync._io.keys.EventKeys); everything else must expire.
-_PERMANENT = re.compile(
-    r"\{[^{}]*:events(/\d+)?:[^{}]*\}:(meta|versions|log|recent|places|floors|readers|sent|senders|(a|s|v|retry|failed|waiting|dead|done|state|out|lease):.*)"
-)
 
 
 def leaked_keys(client: redis.Redis, *, permanent: str | None = None) -> list[str]:
@@ -42,9 +39,7 @@ def leaked_keys(client: redis.Redis, *, permanent: str | None = None) -> list[st
             if ttl == -1
         ]
         leaked += [
-            name
-            for name in names
-            if not _PERMANENT.fullmatch(name) and not (permanent and re.fullmatch(permanent, name))
+            name for name in names if not is_permanent(name) and not (permanent and re.fullmatch(permanent, name))
         ]
         if not cursor:
             # SCAN may show a key twice.

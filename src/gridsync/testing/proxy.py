@@ -86,7 +86,7 @@ class Rule:
             if number < 1:
                 raise UsageError(f"{name} counts requests from 1, and {number} would never happen")
         self.fault = fault
-        self.hits = 0
+        self.hits: int = 0
         self._error: Exception | None = None
         self._command = command
         self._skip = nth - 1
@@ -169,7 +169,7 @@ class FaultProxy:
         self._login = login + at
         self._path = "" if self._unix else parts.path
         self._calm()
-        self.accepted = 0
+        self.accepted: int = 0
         self._held = hold_port(self.host)
         self.port: int = self._held.getsockname()[1]
         self._random = random.Random(0)
@@ -291,7 +291,9 @@ class FaultProxy:
         return f"<FaultProxy {self.port} to {self._unix or self._target} connections={self.connections}>"
 
     def _calm(self) -> None:
-        self.delay_s = self.jitter_s = self.close_delay_s = 0.0
+        self.delay_s: float = 0.0
+        self.jitter_s: float = 0.0
+        self.close_delay_s: float = 0.0
         self.slice_bytes = self.bytes_per_s = self.limit_bytes = 0
 
     # -- in the proxy's loop ----------------------------------------------------------------------------------------

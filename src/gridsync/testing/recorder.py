@@ -46,7 +46,7 @@ class Recorder:
     """
 
     def __init__(self, path: Path | str, *, seed: object = None) -> None:
-        self.path = Path(path)
+        self.path: Path = Path(path)
         self.seed = seed
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)

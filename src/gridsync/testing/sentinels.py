@@ -98,7 +98,7 @@ class SentinelSet:
     ) -> None:
         if kind is None and not server_kinds():
             raise UsageError("no Redis or Valkey server was found")
-        self.kind = kind if kind is not None else server_kinds()[0]
+        self.kind: ServerKind = kind if kind is not None else server_kinds()[0]
         self.service = service
         self.password = password
         self.sentinel_password = sentinel_password
@@ -107,12 +107,11 @@ class SentinelSet:
         login = {"masterauth": quoted(password)} if password is not None else {}
         self._options = {"repl-diskless-sync-delay": "0", **login, **(options or {})}
         self._replicas = replicas
-        self.servers = [
-            RedisServer(self.kind, password=password, tls=tls, options=self._options) for _ in range(1 + replicas)
-        ]
+        self._tls = tls
+        self.servers: list[RedisServer] = [self._new_server() for _ in range(1 + replicas)]
         """All data servers, the first primary first."""
-        self.sentinels = [Sentinel(self.kind, password=sentinel_password, tls=tls) for _ in range(sentinels)]
-        self.ca_file = trust_each_other([*self.servers, *self.sentinels]) if tls else None
+        self.sentinels: list[Sentinel] = [self._new_sentinel() for _ in range(sentinels)]
+        self.ca_file: Path | None = trust_each_other([*self.servers, *self.sentinels]) if tls else None
 
     # -- where things are -------------------------------------------------------------------------------------------
 
@@ -165,12 +164,12 @@ class SentinelSet:
             quorum = str(len(self.sentinels) // 2 + 1)
             sentinel.command("SENTINEL", "MONITOR", self.service, first.host, str(self._port(first)), quorum)
             settings = {
-                "down-after-milliseconds": self._down_after_ms,
-                "failover-timeout": self._failover_timeout_ms,
-                **({"auth-pass": self.password} if self.password is not None else {}),
+                "down-after-milliseconds": str(self._down_after_ms),
+                "failover-timeout": str(self._failover_timeout_ms),
+                **self._login(),
             }
             for name, value in settings.items():
-                sentinel.command("SENTINEL", "SET", self.service, name, str(value))
+                sentinel.command("SENTINEL", "SET", self.service, name, value)
             self._hurry(sentinel)
         self.wait()
         return self
@@ -251,6 +250,16 @@ class SentinelSet:
             self._hurry(server)
 
     # -- inside -----------------------------------------------------------------------------------------------------
+
+    def _new_server(self) -> RedisServer:
+        return RedisServer(self.kind, password=self.password, tls=self._tls, options=self._options)
+
+    def _new_sentinel(self) -> Sentinel:
+        return Sentinel(self.kind, password=self.sentinel_password, tls=self._tls)
+
+    def _login(self) -> dict[str, str]:
+        """Return what a sentinel is told to come in at the servers."""
+        return {"auth-pass": self.password} if self.password is not None else {}
 
     def _port(self, server: RedisServer) -> int:
         """Return the port at which the others reach *server*; a network between them has ports of its own."""

@@ -139,11 +139,11 @@ class RedisServer:
         self.password = password
         self._users = tuple(users)
         self._options = dict(options or {})
-        self.directory = Path(tempfile.mkdtemp(prefix="gridsync-"))
-        self.socket_path = self.directory / "s" if unix else None
-        self.ca_file = write_certificates(self.directory) if tls else None
+        self.directory: Path = Path(tempfile.mkdtemp(prefix="gridsync-"))
+        self.socket_path: Path | None = self.directory / "s" if unix else None
+        self.ca_file: Path | None = write_certificates(self.directory) if tls else None
         self._client_certificates = client_certificates
-        self.port = 0
+        self.port: int = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._processes: list[subprocess.Popen[bytes]] = []
         self._held: list[socket.socket] = []

@@ -36,6 +36,8 @@ from gridsync.testing.history import History
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
+    from gridsync._io.scripts import Script
+
 __all__ = ["Call", "Faults", "SimIO", "Simulation"]
 
 COMMAND_TIMEOUT_S = 3.0
@@ -66,18 +68,18 @@ class Simulation:
             servers: How many independent servers there are; a process has a driver for each (`ios`).
         """
         self.seed = seed
-        self.faults = faults or Faults()
+        self.faults: Faults = faults or Faults()
         self.timeout = timeout
-        self.random = Random(f"gridsync {seed}")
-        self.scheduler = Scheduler(self.random)
-        self.history = History(seed, lambda: self.scheduler.now_us)
-        self.log = self.history.log
-        self.weather = Weather(self.faults, self.random, lambda: self.scheduler.now_us)
-        self.servers = [self._server(_name(index), strict=strict) for index in range(servers)]
-        self.server = self.servers[0]
+        self.random: Random = Random(f"gridsync {seed}")
+        self.scheduler: Scheduler = Scheduler(self.random)
+        self.history: History = History(seed, lambda: self.scheduler.now_us)
+        self.log: Callable[[str, str], None] = self.history.log
+        self.weather: Weather = Weather(self.faults, self.random, lambda: self.scheduler.now_us)
+        self.servers: list[Server] = [self._server(_name(index), strict=strict) for index in range(servers)]
+        self.server: Server = self.servers[0]
         self.walls: set[tuple[str, Server]] = set()
         """Which processes cannot reach which servers."""
-        self.scripts = {name: parse(name, source) for name, source in (scripts or {}).items()}
+        self.scripts: dict[str, Script] = {name: parse(name, source) for name, source in (scripts or {}).items()}
         self._processes: dict[str, Process] = {}
         self._started: list[Task] = []
         self._unexpected: list[Task] = []

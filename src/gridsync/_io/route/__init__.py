@@ -83,7 +83,11 @@ class Topology(Protocol):
         """Whether a channel is heard on one node only: the owner of its slot."""
 
     def subscriber(self, channel: str) -> Place:
-        """Return where *channel* is to be heard."""
+        """Return where *channel* is to be heard, or a key's changes."""
+
+    @property
+    def turns(self) -> int:
+        """How often a key turned out to be elsewhere than was thought: a reply pointed there, or a new table."""
 
     def on_change(self, callback: Callable[[], None]) -> None:
         """Call *callback*, from any thread, when slots may have changed hands or nodes may have left."""
@@ -112,6 +116,7 @@ class StandaloneTopology:
     """One server, whose address never changes."""
 
     sharded = False
+    turns = 0
 
     def __init__(self, place: Place) -> None:
         """Name the server."""

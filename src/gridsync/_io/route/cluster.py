@@ -70,6 +70,7 @@ class ClusterTopology:
             for address, (host, port) in zip(self._seeds, endpoint.seeds, strict=True)
         }
         self._owners: list[str] = [""] * SLOTS
+        self.turns = 0
         self._primaries = self._seeds
         self._replicas: dict[str, tuple[Endpoint, ...]] = {}
         self._shards: dict[str, Replica] = {}
@@ -96,6 +97,11 @@ class ClusterTopology:
                 return address
         primaries = self._primaries
         return primaries[self._turn % len(primaries)]
+
+    @property
+    def choices(self) -> int:
+        """How many nodes `owner` chooses from for a request without keys."""
+        return len(self._primaries)
 
     def named(self, address: str) -> Endpoint:
         """Return the node at *address*, of which a reply may have told us for the first time."""
@@ -155,10 +161,12 @@ class ClusterTopology:
                 if self._owners[error.slot] == error.target:
                     return  # somebody else was told before
                 self.named(error.target)
+                self.turns += 1
                 self._owners[error.slot] = self._first = error.target
             elif error.code == "ASK":
                 # A new node without slots is in no table; it is kept while it is asked.
                 self._asked[error.target] = monotonic()
+                self.turns += 1
                 return
             elif error.code not in _TABLE_IN_DOUBT:
                 return
@@ -277,6 +285,7 @@ class ClusterTopology:
             self._asked = {address: at for address, at in self._asked.copy().items() if now - at < ASKED_S}
             self._endpoints = {address: self.named(address) for address in self._asked} | nodes
             self._primaries = tuple(primaries)
+            self.turns += owners != self._owners
             self._owners = owners
             self._replicas = {owner: tuple(each.values()) for owner, each in replicas.items()}
             self._retire(primaries)

@@ -51,14 +51,21 @@ class ClusterPools:
         return pool
 
     def connect(self, timeout: float) -> None:
-        """Read the slot table and open one connection."""
+        """Read the slot table and open one connection; a primary that is away keeps nobody from the others."""
         deadline = monotonic() + timeout
         self._topology.find(timeout)
-        pool = self.pool(())
-        try:
-            pool.give(pool.take(max(deadline - monotonic(), LEAST_S)))
-        except Fault as error:
-            raise Unavailable(str(error)) from error
+        first: Fault | None = None
+        for others in reversed(range(self._topology.choices)):
+            pool, rest = self.pool(()), deadline - monotonic()
+            try:
+                # Half of what is left, so that one that is silent does not cost it all.
+                pool.give(pool.take(max(rest / 2 if others else rest, LEAST_S)))
+            except Fault as error:
+                first = first or error
+                self._topology.failed((), error)
+            else:
+                return
+        raise Unavailable(str(first)) from first
 
     def _prune(self) -> None:
         for address in list(self._pools):
@@ -105,12 +112,19 @@ class ClusterNodes:
         return lane_of(lanes, keys)
 
     async def connect(self, deadline: float) -> None:
-        """Read the slot table and open one connection."""
+        """Read the slot table and open one connection; see `ClusterPools.connect`."""
         await asyncio.to_thread(self._topology.find, deadline - self._loop.time())
-        try:
-            await self.node(()).ready(deadline)
-        except Fault as error:
-            raise Unavailable(str(error)) from error
+        first: Fault | None = None
+        for others in reversed(range(self._topology.choices)):
+            now = self._loop.time()
+            try:
+                await self.node(()).ready((now + deadline) / 2 if others else deadline)
+            except Fault as error:
+                first = first or error
+                self._topology.failed((), error)
+            else:
+                return
+        raise Unavailable(str(first)) from first
 
     def _prune(self) -> None:
         if self._closed:

@@ -93,7 +93,7 @@ class Listener:
         while not self._closed.is_set():
             try:
                 reply = wire.read(HEARTBEAT_S)
-            except (BlockingIOError, TimeoutError):
+            except TimeoutError:
                 if unanswered:
                     raise
                 unanswered += 1

@@ -17,16 +17,17 @@ if TYPE_CHECKING:
     from gridsync._io.wire.place import Place
 
 
-def open_place(url: str, *, connect_timeout: float, credentials: CredentialProvider | None = None) -> Place:
+def open_place(
+    url: str, *, connect_timeout: float, credentials: CredentialProvider | None = None, password_file: str | None = None
+) -> Place:
     """Return what *url* names; nothing is connected yet.
 
     Raises:
         InvalidURL: The scheme, an option or a value cannot be used; the message says which.
         TLSFailed: A certificate or key file that the URL names cannot be loaded.
     """
-    if is_sentinel(url):
-        return parse_sentinel(url, connect_timeout=connect_timeout, credentials=credentials)
-    return parse(url, connect_timeout=connect_timeout, credentials=credentials)
+    read = parse_sentinel if is_sentinel(url) else parse
+    return read(url, connect_timeout=connect_timeout, credentials=credentials, password_file=password_file)
 
 
 def open_topology(place: Place) -> Topology:

@@ -41,9 +41,9 @@ class Primary:
     def __init__(self, service: str, sentinels: Sequence[Endpoint], server: Endpoint) -> None:
         """Ask *sentinels* for *service*; the servers are greeted as *server* says, whatever its host and port."""
         self.service = service
-        self.sentinels = list(sentinels)
+        self.sentinels: list[Endpoint] = list(sentinels)
         self.server = server
-        self.connect_timeout = server.connect_timeout
+        self.connect_timeout: float = server.connect_timeout
         self._callbacks: list[Callable[[Endpoint], None]] = []
         self._reset()
         _places.add(self)

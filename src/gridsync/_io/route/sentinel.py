@@ -22,6 +22,7 @@ from gridsync._io.route.lanes import open_lanes
 from gridsync._io.route.primary import Primary
 from gridsync._io.route.replica import Replica, replica_of
 from gridsync._io.signals import call_in
+from gridsync._io.wire.credentials import PasswordFile
 from gridsync._io.wire.endpoint import Endpoint, parse, redacted
 from gridsync._io.wire.faults import ROLE_CHANGED, Fault, ReplyError
 from gridsync._io.wire.pool import Pool
@@ -50,8 +51,10 @@ def is_sentinel(url: str) -> bool:
     return url.partition("://")[0].endswith("+sentinel")
 
 
-def parse_sentinel(url: str, *, connect_timeout: float, credentials: CredentialProvider | None = None) -> Primary:
-    """Read the URL of a service that sentinels watch.
+def parse_sentinel(
+    url: str, *, connect_timeout: float, credentials: CredentialProvider | None = None, password_file: str | None = None
+) -> Primary:
+    """Read the URL of a service that sentinels watch; the password file is also that of a user whom they know.
 
     Raises:
         InvalidURL: A part of it cannot be used; the message says which.
@@ -69,21 +72,28 @@ def parse_sentinel(url: str, *, connect_timeout: float, credentials: CredentialP
     hosts = [_host(text, shown) for text in parts["hosts"].split(",")]
     options = dict(parse_qsl(parts["query"] or "", keep_blank_values=True))
     ours = {name: options.pop(name) for name in _OPTIONS if name in options}
-    login = f"{parts['login']}@" if parts["login"] else ""
-    standalone = f"{parts['scheme']}://{login}{parts['hosts'].split(',')[0]}/{db}"
+    before = f"{parts['login']}@" if parts["login"] else ""
+    standalone = f"{parts['scheme']}://{before}{parts['hosts'].split(',')[0]}/{db}"
     standalone += f"?{urlencode(options)}" if options else ""
     try:
-        server = parse(standalone, connect_timeout=connect_timeout, credentials=credentials)
+        server = parse(
+            standalone, connect_timeout=connect_timeout, credentials=credentials, password_file=password_file
+        )
     except InvalidURL as error:
         text = str(error).replace(repr(redacted(standalone)), repr(shown))
         raise InvalidURL(text.replace("allowed are", f"allowed are {', '.join(_OPTIONS)},")) from None
-    password = ours.get("sentinel_password")
+    user, password = ours.get("sentinel_username"), ours.get("sentinel_password")
+    login: CredentialProvider | None = None
+    if password:
+        login = UsernamePasswordCredentialProvider(user, password)
+    elif user and password_file is not None:
+        login = PasswordFile(user, password_file)
     sentinel = Endpoint(
         host="",
         port=PORT,
         path=None,
         db=0,
-        credentials=UsernamePasswordCredentialProvider(ours.get("sentinel_username"), password) if password else None,
+        credentials=login,
         tls=server.tls,
         connect_timeout=min(_seconds(ours.get("sentinel_timeout", str(ASK_S)), shown), connect_timeout),
         client_name=server.client_name,
@@ -119,6 +129,7 @@ class SentinelTopology:
     """One primary, which moves: its routes hold connections to no other server for longer than a switch takes."""
 
     sharded = False
+    turns = 0
 
     def __init__(self, primary: Primary) -> None:
         """Follow *primary*."""

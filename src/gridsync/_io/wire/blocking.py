@@ -1,13 +1,16 @@
 """The lean blocking wire: one socket, one parser, one request at a time.
 
-The socket is left in blocking mode and its timeout is given to the kernel (``SO_RCVTIMEO``): a Python-level timeout
-would cost one ``poll`` before every ``send`` and ``recv``.  TLS sockets need the Python-level one, since OpenSSL's
-"want read" would be retried for ever.
+The socket is left in blocking mode, and the kernel is told to wait for a moment only (``SO_RCVTIMEO``): a Python-level
+timeout would cost one ``poll`` before every ``send`` and ``recv``.  What takes longer than that moment is waited for
+with ``poll``, until the deadline.  The kernel could wait for all of it, but begins anew whenever a signal comes or the
+process was stopped, and the deadline of who is signalled often would never come.  TLS sockets need the Python-level
+timeout, since OpenSSL's "want read" would be retried for ever.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
 import struct
@@ -44,6 +47,9 @@ _BROKEN = (OSError, EOFError, ProtocolError, TypeError)
 """What reading may raise; the parser's ``TypeError`` is a map whose keys are lists."""
 _LEAST_S = 0.001
 """The shortest time that a connection attempt is given once the server was found."""
+MOMENT_US = 4000
+"""How long one system call may wait for the server, in microseconds: longer than most replies take, so that they cost
+no ``poll``, and shorter than the time between two signals of a profiler."""
 
 
 class BlockingWire:
@@ -73,6 +79,10 @@ class BlockingWire:
         self._reader = new_reader()
         self._buffer = bytearray(_BUFFER_BYTES)
         self._timeout = -1.0
+        if not self._secure:
+            moment = struct.pack("@ll", 0, MOMENT_US)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, moment)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, moment)
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -99,18 +109,11 @@ class BlockingWire:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
-    def set_timeout(self, seconds: float) -> None:
-        """Bound each read and write."""
-        if seconds == self._timeout:
-            return
-        if self._secure:
+    def _set_timeout(self, seconds: float) -> None:
+        """Bound each read and write of a TLS socket."""
+        if seconds != self._timeout:
             self._socket.settimeout(seconds)
-        else:
-            whole = int(seconds)
-            value = struct.pack("@ll", whole, max(1, int((seconds - whole) * 1e6)))
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
-        self._timeout = seconds
+            self._timeout = seconds
 
     def is_stale(self) -> bool:
         """Tell whether the server closed (or wrote to) an idle connection."""
@@ -131,19 +134,30 @@ class BlockingWire:
 
     def exchange(self, payload: bytes, timeout: float) -> Any:  # noqa: ANN401
         """Send *payload*, which holds one request, and return its reply; an error reply is returned, too."""
-        if timeout != self._timeout:
-            self.set_timeout(timeout)
+        if self._secure:
+            self._set_timeout(timeout)
         sent = False
         deadline = time.monotonic() + timeout
         try:
+            # `_send` and `read`, spelled out for the usual case: the whole request finds room, nothing is left over
+            # from before, and the reply comes within a moment and is one piece.
             connection = self._socket
-            connection.sendall(payload)
+            try:
+                count = connection.send(payload)
+            except BlockingIOError:
+                count = 0
+            if count != len(payload):
+                self._send_on(payload, count, deadline)
             sent = True
-            # `read`, spelled out for the usual case: nothing is left over from before, and the reply is one piece.
             buffer = self._buffer
             reader = self._reader
-            reader.feed(buffer, 0, connection.recv_into(buffer))  # type: ignore[arg-type] # as in `_read_on`
-            reply = reader.gets()
+            try:
+                count = connection.recv_into(buffer)
+            except BlockingIOError:
+                reply = NO_REPLY
+            else:
+                reader.feed(buffer, 0, count)  # type: ignore[arg-type] # as in `_read_on`
+                reply = reader.gets()
             if reply is NO_REPLY or reply.__class__ is hiredis.PushNotification:
                 reply = self._read_on(deadline, pushes=False)
             if reader.has_data():
@@ -160,10 +174,11 @@ class BlockingWire:
 
     def exchange_many(self, requests: Sequence[tuple[Any, ...]], timeout: float) -> list[Any]:
         """Send all *requests* in one write and return their replies in order, error replies among them."""
-        self.set_timeout(timeout)
+        if self._secure:
+            self._set_timeout(timeout)
         deadline = time.monotonic() + timeout
         try:
-            self._socket.sendall(b"".join([hiredis.pack_command(request) for request in requests]))
+            self._send(b"".join([hiredis.pack_command(request) for request in requests]), deadline)
             replies = [self._read_on(deadline, pushes=False) for _ in requests]
         except _BROKEN as error:
             self.close()
@@ -175,12 +190,41 @@ class BlockingWire:
         return replies
 
     def send(self, payload: bytes) -> None:
-        """Send without waiting for a reply, for a subscriber's connection."""
-        self._socket.sendall(payload)
+        """Send without waiting for a reply, for a subscriber's connection; in a connect timeout at most."""
+        self._send(payload, time.monotonic() + self.endpoint.connect_timeout)
 
     def read(self, timeout: float | None = None) -> Any:  # noqa: ANN401
         """Return the next reply (or push), waiting for it at most *timeout* seconds in all."""
         return self._read_on(None if timeout is None else time.monotonic() + timeout, pushes=True)
+
+    def _send(self, payload: bytes, deadline: float) -> None:
+        try:
+            count = self._socket.send(payload)
+        except BlockingIOError:
+            count = 0
+        if count != len(payload):
+            self._send_on(payload, count, deadline)
+
+    def _send_on(self, payload: bytes, count: int, deadline: float) -> None:
+        view = memoryview(payload)
+        while count != len(payload):
+            self._await(select.POLLOUT, deadline)
+            with contextlib.suppress(BlockingIOError):
+                count += self._socket.send(view[count:])
+
+    def _await(self, event: int, deadline: float | None) -> None:
+        descriptor = self._socket.fileno()
+        if descriptor < 0:
+            raise EOFError("the connection was closed")
+        poll = select.poll()
+        poll.register(descriptor, event)
+        rest = None
+        if deadline is not None:
+            rest = deadline - time.monotonic()
+            if rest <= 0:
+                raise TimeoutError
+        # A signal ends this wait, too, but then it begins anew with what is left and not with all of it.
+        poll.poll(None if rest is None else math.ceil(rest * 1000))
 
     def _read_on(self, deadline: float | None, *, pushes: bool) -> Any:  # noqa: ANN401
         reader = self._reader
@@ -189,23 +233,28 @@ class BlockingWire:
             while (reply := reader.gets()) is not NO_REPLY:
                 if pushes or reply.__class__ is not hiredis.PushNotification:
                     return reply
-            if deadline is not None:
-                # The kernel's timeout starts anew with each piece of a reply, ours does not.
+            if not self._secure:
+                self._await(select.POLLIN, deadline)
+            elif deadline is not None:
+                # A socket's timeout starts anew with each piece of a reply, ours does not.
                 rest = deadline - time.monotonic()
                 if rest <= 0:
                     raise TimeoutError
-                self.set_timeout(rest)
-            count = self._socket.recv_into(buffer)
+                self._set_timeout(rest)
+            try:
+                count = self._socket.recv_into(buffer)
+            except BlockingIOError:
+                continue
             if not count:
                 raise EOFError("the server closed the connection")
             reader.feed(buffer, 0, count)  # type: ignore[arg-type] # takes any buffer; its stub says bytes
 
     def _fault(self, error: BaseException, deadline: float, timeout: float, *, sent: bool) -> Fault:
-        if isinstance(error, BlockingIOError | TimeoutError):
+        if isinstance(error, TimeoutError):
             text = f"{self.endpoint} did not answer within {timeout:.3g} s"
         else:
             text = f"the connection to {self.endpoint} broke: {error}"
-        # A failed sendall may have sent a part, and a part of one request is never executed.
+        # A send that failed may have sent a part, and a part of one request is never executed.
         self.unanswered_since = deadline - timeout
         self.fault = Fault(text, applied=sent)
         return self.fault
@@ -254,12 +303,8 @@ def _connect(endpoint: Endpoint, *, timeout: float, met_before: bool) -> Blockin
             connection.setblocking(True)  # noqa: FBT003
         wire = BlockingWire(endpoint, connection)
         requests = endpoint.hello(*ask(endpoint, timeout, met_before=met_before))
-        wire.set_timeout(timeout)
         wire.send(b"".join([hiredis.pack_command(request) for request in requests]))
         replies = [wire.read(timeout) for _ in requests]
-    except BlockingIOError:
-        _close(connection)
-        raise connect_failed(endpoint, TimeoutError(), met_before=met_before, timeout=timeout) from None
     except _BROKEN as error:
         _close(connection)
         raise connect_failed(endpoint, hung_up(endpoint, error), met_before=met_before, timeout=timeout) from error

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import queue
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from redis.credentials import CredentialProvider, UsernamePasswordCredentialProvider
@@ -28,6 +29,31 @@ if TYPE_CHECKING:
     User = tuple[str | None, str | None]
 
 _PAUSE_S = 0.01
+
+
+class PasswordFile(CredentialProvider):
+    """A user whose password is in a file, which is read for each connection: to rotate it is to replace the file.
+
+    Args:
+        username: Who; the default user if there is none.
+        path: Where the password is, on one line.
+    """
+
+    def __init__(self, username: str | None, path: str) -> None:
+        self.username = username
+        self.path = Path(path)
+
+    def get_credentials(self) -> tuple[str, str]:
+        """Return user and password as of now.
+
+        Raises:
+            OSError: The file cannot be read.
+            ValueError: It is empty, or not in UTF-8.
+        """
+        password = self.path.read_text(encoding="utf-8").strip("\r\n")
+        if not password:
+            raise ValueError("it is empty")
+        return self.username or "default", password
 
 
 def ask(endpoint: Endpoint, timeout: float, *, met_before: bool) -> User:
@@ -49,9 +75,9 @@ def ask(endpoint: Endpoint, timeout: float, *, met_before: bool) -> User:
     try:
         return _understand(answers.get(timeout=max(deadline - monotonic(), 0)))
     except queue.Empty:
-        why = f"did not answer within {timeout:g} s"
+        why: str | Exception = f"did not answer within {timeout:g} s"
     except Exception as error:  # noqa: BLE001 - somebody else's code
-        why = f"failed: {error!r}"
+        why = error
     raise _failed(provider, why, met_before=met_before)
 
 
@@ -71,9 +97,9 @@ async def aask(endpoint: Endpoint, timeout: float, *, met_before: bool) -> User:
                 await asyncio.sleep(_PAUSE_S)
             return _understand(await _aside(provider, endpoint.guard.asking))
     except TimeoutError:
-        why = f"did not answer within {timeout * 0.9:.2g} s"
+        why: str | Exception = f"did not answer within {timeout * 0.9:.2g} s"
     except Exception as error:  # noqa: BLE001 - somebody else's code
-        why = f"failed: {error!r}"
+        why = error
     raise _failed(provider, why, met_before=met_before)
 
 
@@ -117,6 +143,12 @@ def _pair(given: Any) -> User:  # noqa: ANN401 - (password,) or (user, password)
     return username, password
 
 
-def _failed(provider: CredentialProvider, why: str, *, met_before: bool) -> Exception:
-    text = f"the credential provider {type(provider).__name__} {why}; nothing was sent"
+def _failed(provider: CredentialProvider, why: str | Exception, *, met_before: bool) -> Exception:
+    if isinstance(provider, PasswordFile):
+        # Never the `repr` of what could not be decoded, for that shows it.
+        said = why.strerror if isinstance(why, OSError) else why
+        text = f"no password from {provider.path}: {said}; see REDIS_PASSWORD_FILE, and who may read it"
+    else:
+        said = f"failed: {why!r}" if isinstance(why, Exception) else why
+        text = f"the credential provider {type(provider).__name__} {said}; nothing was sent"
     return Fault(text, applied=False) if met_before else Unavailable(text)

@@ -21,6 +21,7 @@ from redis.credentials import CredentialProvider, UsernamePasswordCredentialProv
 
 from gridsync._io.counts import Counts
 from gridsync._io.guard import Guard
+from gridsync._io.wire.credentials import PasswordFile
 from gridsync._io.wire.faults import Exhausted, Fault, ReplyError, as_public, is_transient
 from gridsync.errors import AuthenticationFailed, GridsyncError, InvalidURL, Misconfigured, TLSFailed, Unavailable
 
@@ -145,8 +146,12 @@ class Endpoint:
         return commands
 
 
-def parse(url: str, *, connect_timeout: float, credentials: CredentialProvider | None = None) -> Endpoint:
+def parse(
+    url: str, *, connect_timeout: float, credentials: CredentialProvider | None = None, password_file: str | None = None
+) -> Endpoint:
     """Read a connection URL.
+
+    *credentials* win over user and password in it, and these over *password_file*.
 
     Raises:
         InvalidURL: The scheme, an option or a value cannot be used; the message says which.
@@ -165,23 +170,23 @@ def parse(url: str, *, connect_timeout: float, credentials: CredentialProvider |
     if "://" not in url or scheme not in SCHEMES:
         routed_schemes = ("redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
         allowed = ", ".join(f"{s}://" for s in (*SCHEMES, *routed_schemes, "embedded"))
-        raise InvalidURL(f"{shown!r} is not a connection URL: it must begin with one of {allowed}")
+        raise InvalidURL(f"{shown!r} is not a connection URL; begin it with one of {allowed}")
     try:
         options: dict[str, Any] = parse_url(re.sub("^valkey", "redis", url))  # type: ignore[no-untyped-call]
         path = urlsplit(url).path
     except ValueError as error:
         # The parser's own words may quote what it took for a port, and that may be a piece of a password.
-        why = _ENCODE if "@" in url else str(error)
-        raise InvalidURL(f"{shown!r} cannot be read: {why}") from None
+        why = "" if "@" in url else f": {error}"
+        raise InvalidURL(f"{shown!r} cannot be read{why}; {_ENCODE}") from None
     if "," in options.get("host", ""):
-        text = "several hosts are those of a cluster or of sentinels: write redis+cluster:// or redis+sentinel://"
+        text = "several hosts are those of a cluster or of sentinels; write redis+cluster:// or redis+sentinel://"
         raise InvalidURL(f"{shown!r}: {text}")
     unix = options.get("connection_class") is UnixDomainSocketConnection
     secure = options.get("connection_class") is SSLConnection
     if unix and "path" not in options:
-        raise InvalidURL(f"{shown!r} names no socket: write unix:///path/of/redis.sock")
+        raise InvalidURL(f"{shown!r} names no socket; write unix:///path/of/redis.sock")
     if not unix and "@" in path:
-        raise InvalidURL(f"{shown!r} cannot be read: {_ENCODE}")
+        raise InvalidURL(f"{shown!r} cannot be read; {_ENCODE}")
     if not unix and path.strip("/") and not path.strip("/").isdigit():
         raise InvalidURL(f"{shown!r}: the path must be a database number such as /0, not {path!r}")
     known = _OTHER_OPTIONS | (set(_TLS_OPTIONS) | _TLS_CHECKS if secure else set())
@@ -192,6 +197,8 @@ def parse(url: str, *, connect_timeout: float, credentials: CredentialProvider |
         raise InvalidURL(f"{shown!r}: unknown option {unknown[0]!r}; allowed are {allowed}")
     if credentials is None and options.get("password") is not None:
         credentials = UsernamePasswordCredentialProvider(options.get("username"), options["password"])
+    elif credentials is None and password_file is not None:
+        credentials = PasswordFile(options.get("username"), password_file)
     try:
         db = int(options.get("db", 0))
     except ValueError:
@@ -266,7 +273,7 @@ def greeting_failed(endpoint: Endpoint, replies: Sequence[object]) -> Exception 
         if reply.code == "NOAUTH":
             return AuthenticationFailed(
                 f"{endpoint} asks for a password, and {endpoint.shown} came without one (NOAUTH); "
-                "write redis://user:password@host, or pass credentials=…"
+                "name a file with it in REDIS_PASSWORD_FILE, write redis://user:password@host, or pass credentials=…"
             )
         if reply.code == "NOPROTO" or "unknown command" in text.lower():
             # Servers quote the words of a command that they do not know, and the password is one of them.

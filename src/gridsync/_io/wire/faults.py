@@ -88,6 +88,10 @@ def is_cut_short(error: ReplyError) -> bool:
     return "attempted to access a non local key" in str(error)
 
 
+FULL = "the server is full: raise maxmemory or delete"
+"""What to do about a write that is refused for want of memory."""
+
+
 def as_public(error: ReplyError, what: str) -> GridsyncError:
     """Turn an error reply to *what* into the exception that a user sees."""
     code = error.code
@@ -100,4 +104,5 @@ def as_public(error: ReplyError, what: str) -> GridsyncError:
     if code == "CROSSSLOT" or "same slot" in str(error):
         advice = "on a cluster all keys of one call need one hash tag, as {user:7}:name and {user:7}:mail have"
         return ServerError(f"the server refused {what}: {error}; {advice}", code=code)
-    return ServerError(f"the server refused {what}: {error}", code=code)
+    advice = f"; {FULL}" if code == "OOM" else ""
+    return ServerError(f"the server refused {what}: {error}{advice}", code=code)

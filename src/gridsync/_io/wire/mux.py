@@ -449,7 +449,15 @@ class MuxWire(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = when
-        self._timer = self._loop.call_at(when, self._sweep)
+        self._timer = self._loop.call_at(when, self._read_first)
+
+    def _read_first(self) -> None:
+        """Let the loop read what lies in the socket before anything is overdue.
+
+        It may have been held up, by a callback or with the whole process, while replies came; then its timers run
+        first, in asyncio if the process was stopped and in uvloop always.
+        """
+        self._timer = self._loop.call_at(self._time(), self._sweep)
 
     def _sweep(self) -> None:
         """Fail what is overdue; runs once per deadline, not once per request."""

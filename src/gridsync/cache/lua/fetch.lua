@@ -2,7 +2,7 @@
 -- fetch: read an entry, and let one caller load what is missing, or due.
 -- KEYS[1] entry string: a header line, then the value; lives as long as it may be served
 -- KEYS[2] load hash: o who loads it, w<token> who waits for that; lives as long as the loader's lease
--- ARGV[1] token string: who asks; nothing for somebody who would not load
+-- ARGV[1] token string: who asks
 -- ARGV[2] lease integer, ms
 -- ARGV[3] early integer, thousandths: so many times the time that its load took before it is stale, it is due
 -- ARGV[4] dead string: the id of an entry that counts as missing, or nothing
@@ -21,7 +21,6 @@ if entry then
     if left > 0 and left * 1000 > tonumber(took) * tonumber(ARGV[3]) then return {0, entry} end
   end
 end
-if token == '' then return {2, entry or ''} end
 local owner = redis.call('HGET', L, 'o')
 if not owner or owner == token then
   redis.call('HSET', L, 'o', token)

@@ -23,10 +23,11 @@ from typing import TYPE_CHECKING
 import redis
 from rich.console import Console
 
+from gridsync.cli._shared import FAILED, complain, plain_errors, tell
 from gridsync.cli.demo import audit, keys, report, view
 from gridsync.cli.demo.children import DemoFailed
 from gridsync.cli.demo.run import LIMITS, Market
-from gridsync.errors import GridsyncError, UsageError
+from gridsync.errors import GridsyncError
 from gridsync.grid import Grid
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-WRONG_USE = 2
 INTERRUPTED = 130
 
 
@@ -42,8 +42,8 @@ def command(*, url: str, seconds: int, seed: int | None, kill: bool, as_json: bo
     """Run the demo and show it.
 
     Returns:
-        The exit code: 0 if every promise was kept, 1 if one was broken or the server was not there, 2 for a URL
-            that cannot be used, 130 after Ctrl-C.
+        The exit code: 0 if every promise was kept, 1 if one was broken, 2 if the server was not there, refused or
+            could not be meant, or a process of the demo failed, and 130 after Ctrl-C.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A terminal without these characters shows their numbers instead of ending the run.
@@ -52,16 +52,17 @@ def command(*, url: str, seconds: int, seed: int | None, kill: bool, as_json: bo
     show = view.Silent() if as_json else view.Terminal(console) if console.is_terminal else view.Plain(console)
     before = {each: signal.signal(each, _interrupt) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        result = _hold(show, url, seconds, random.randrange(1000) if seed is None else seed, kill=kill)
+        with plain_errors():
+            result = _hold(show, url, seconds, random.randrange(1000) if seed is None else seed, kill=kill)
     except KeyboardInterrupt:
         print("gridsync demo: stopped, and all its processes with it", file=sys.stderr)
         return INTERRUPTED
-    except UsageError as error:
-        print(f"gridsync demo: {error}", file=sys.stderr)
-        return WRONG_USE
-    except (GridsyncError, redis.RedisError, DemoFailed) as error:
-        print(f"gridsync demo: {error}", file=sys.stderr)
-        return 1
+    except GridsyncError as error:
+        tell(error)
+        return FAILED
+    except DemoFailed as error:
+        complain(str(error), "nothing was checked: run it again when the machine has time for it")
+        return FAILED
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -45,7 +45,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    code = main()
+    code: int = main()
     sys.stdout.flush()
     # Not through the interpreter's end: it would wait for the thread that waits for the next line.
     os._exit(code)

@@ -43,10 +43,10 @@ class Link:
     def __init__(self) -> None:
         """Read the configuration and begin to listen."""
         given = json.loads(sys.stdin.readline())
-        self.config = Config(**{**given, "share": tuple(given["share"]), "limits": tuple(given["limits"])})
+        self.config: Config = Config(**{**given, "share": tuple(given["share"]), "limits": tuple(given["limits"])})
         self.inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         """What the parent says; the last message is always ``stop``."""
-        self.orphaned = threading.Event()
+        self.orphaned: threading.Event = threading.Event()
         """The parent is gone without having said stop."""
         self._sending = threading.Lock()
         threading.Thread(target=self._listen, daemon=True, name="link").start()

@@ -58,14 +58,18 @@ class Market:
         """Prepare; nothing is started."""
         self.seed = seed
         self.seconds = seconds
-        self.quarters = max(1, round(seconds * QUARTERS_A_SECOND))
+        self.quarters: int = max(1, round(seconds * QUARTERS_A_SECOND))
         self.calendar: list[Moment] = days(seed, self.quarters)
-        self.server = _server(grid)
+        self.server: str = _server(grid)
         self.children: list[Child] = []
-        self.opened = self.closed = self.settled = 0
-        self.wh = self.nano_eur = 0
-        self.began = self.ended = 0.0
-        self.mishaps = Mishaps(grid, view.note, wanted=kill)
+        self.opened: int = 0
+        self.closed: int = 0
+        self.settled: int = 0
+        self.wh: int = 0
+        self.nano_eur: int = 0
+        self.began: float = 0.0
+        self.ended: float = 0.0
+        self.mishaps: Mishaps = Mishaps(grid, view.note, wanted=kill)
         self._view = view
         self._grid = grid
         self._url = url

@@ -11,7 +11,7 @@
 -- ARGV[4] about bytes: what is known of the whole commit, stored with each event; nothing is stored when empty
 -- ARGV[5] mode string: link if the log only says where the payloads are, empty if it has them
 -- ARGV[6..] events bytes: id, type and payload of each event
--- Returns {0, version, position} written, {1, version, position} written before, {2, version} conflict, {3, version} in part
+-- Returns {0, version, position} written, {1, version, position} written before, {2, version} conflict, {3, version} in part, {5} the log is at its cap
 -- Category idempotent
 -- Cost O(log window) per event
 local args, about, mode, count = ARGV, ARGV[4], ARGV[5], (#ARGV - 5) / 3
@@ -29,7 +29,10 @@ end
 -- include parts/place.lua
 
 local code, last, at = place(stream, name, tonumber(ARGV[2]), version, 3, count)
+if closed and code ~= 1 then return closed end
 if code > 0 then return {code, last, at} end
+-- What was written before is no news, however full the log is.
+if kept[3] and position + count > tonumber(kept[3]) then return {5} end
 
 local now = redis.call('TIME')
 local time = now[1] .. string.format('%06d', now[2])

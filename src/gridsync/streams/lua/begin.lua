@@ -13,14 +13,15 @@
 -- Cost O(log pending + log waiting)
 local log, failed, waiting, group, consumer, id = KEYS[1], KEYS[2], KEYS[3], ARGV[1], ARGV[2], ARGV[3]
 local attempts, key = ARGV[4], ARGV[5]
-local position = string.match(id, '^%d+')
-local place = string.format('%03d', #key) .. key .. string.rep('0', 16 - #position) .. position
+-- include parts/behind.lua
+local place = place_of(key, id)
 local pending = redis.call('XPENDING', log, group, id, id, '1')[1]
-if not pending or pending[2] ~= consumer then
+-- Begun more often since: this request is late, or of an earlier life of a consumer with the same name.
+if not pending or pending[2] ~= consumer or pending[4] > tonumber(attempts) then
   return {redis.call('ZSCORE', waiting, place) and 0 or -1, ''}
 end
 local head = redis.call('HGET', failed, 'k' .. key)
-if head and tonumber(string.match(head, '^%d+')) < tonumber(position) then
+if head and tonumber(string.match(head, '^%d+')) < tonumber(string.match(id, '^%d+')) then
   redis.call('XCLAIM', log, group, '~parked', '0', id, 'RETRYCOUNT', attempts - 1, 'JUSTID')
   redis.call('ZADD', waiting, '0', place)
   return {0, ''}

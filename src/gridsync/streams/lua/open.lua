@@ -7,7 +7,8 @@
 -- Category idempotent
 -- Cost O(1)
 local directory = KEYS[1]
-if redis.call('EXISTS', directory) == 0 then
+-- Other fields may be there before the first event is: a cap, or how far an archive is.
+if redis.call('HEXISTS', directory, 'pos') == 0 then
   -- No number: who takes it for a store in one partition cannot count on from it.
   redis.call('HSET', directory, 'pos', 'in ' .. ARGV[1] .. ' partitions', 'partitions', ARGV[1], 'by', ARGV[2])
 end

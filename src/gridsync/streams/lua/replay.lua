@@ -23,7 +23,8 @@ if #redis.call('XPENDING', log, group, id, id, '1') == 0 then
   local facts = found[2]
   local problem = facts[12] .. '\n' .. facts[14] .. '\n' .. facts[16]
   redis.call('XCLAIM', log, group, '~parked', '0', id, 'FORCE', 'RETRYCOUNT', '0', 'JUSTID')
-  redis.call('ZADD', retry, '0', id)
+  -- Due at once, as any time so long ago is; and several in the order of their positions.
+  redis.call('ZADD', retry, string.match(id, '^%d+'), id)
   redis.call('HSET', failed, id, facts[6] .. ' ' .. facts[8] .. ' ' .. mark .. problem)
 end
 redis.call('XDEL', dead, letter)

@@ -2,6 +2,7 @@
 -- snapshot: keep what a stream amounts to at one version, unless a newer snapshot of the same history is there.
 -- KEYS[1] snapshot hash
 -- KEYS[2] stream stream
+-- KEYS[3] aggregates set
 -- ARGV[1] version integer, version
 -- ARGV[2] id string: the event that stands at that version
 -- ARGV[3] base integer, version: where the decision was made that led there; 0 at the beginning
@@ -9,6 +10,7 @@
 -- ARGV[5] base_time integer, us
 -- ARGV[6] schema string: what can read the state
 -- ARGV[7] state bytes
+-- ARGV[8] aggregate string: its kind
 -- Returns 1 kept, 0 a newer one is there, -1 these events are not there
 -- Category idempotent
 -- Cost O(1)
@@ -24,5 +26,6 @@ if not time or (ARGV[3] ~= '0' and committed(ARGV[3], ARGV[4]) ~= ARGV[5]) then 
 -- One that is newer but of events that a failover lost is none.
 local kept = redis.call('HMGET', key, 'v', 'i', 'w')
 if kept[1] and tonumber(kept[1]) > tonumber(version) and committed(kept[1], kept[2]) == kept[3] then return 0 end
+redis.call('SADD', KEYS[3], ARGV[8])
 redis.call('HSET', key, 'v', version, 'i', id, 'w', time, 's', ARGV[6], 'd', ARGV[7])
 return 1

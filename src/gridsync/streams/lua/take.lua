@@ -9,6 +9,7 @@
 -- ARGV[2] member string
 -- ARGV[3] ttl integer, ms
 -- ARGV[4] generation string: go on taking over under this one; empty to begin with the next
+-- ARGV[5] token string: of whoever begins with the next generation, who may give it back by this
 -- Returns {1, generation, whether more is to be taken over, ids whose event is gone}, or {0, ms until it is free at the latest, the member that has it}, or {-1, 0, the member that has it since}
 -- Category idempotent
 -- Cost O(deliveries taken over), at most 4000 a call
@@ -26,7 +27,8 @@ else
   if held[1] and held[1] ~= member and tonumber(held[3]) > now then return {0, held[3] - now, held[1]} end
   -- A lease that was evicted or deleted begins with the clock, above everything it may have counted to before.
   generation = string.format('%.0f', (held[2] or now) + 1)
-  redis.call('HSET', lease, 'm', member, 'g', generation, 't', now + ARGV[3], 's', now, 'p', '0', 'o', member .. '.' .. generation)
+  redis.call('HSET', lease, 'm', member, 'g', generation, 't', now + ARGV[3], 's', now, 'p', '0', 'a', ARGV[5],
+    'o', member .. '.' .. generation)
 end
 local consumer, room, gone = member .. '.' .. generation, 4000, {}
 for _, row in ipairs(pending[4] or {}) do

@@ -63,7 +63,7 @@ class Engine:
         self._scripts: dict[str, Any] = {}
         self._declared: frozenset[bytes] | None = None
         self._interpreter = Interpreter(self._inside, _sha1)
-        self.runs = 0
+        self.runs: int = 0
         self.restart()
 
     def execute(self, *words: str | bytes | int) -> Reply:
@@ -83,7 +83,7 @@ class Engine:
         """Begin a new run, with another run id: scripts are forgotten, the data is there."""
         self.forget_scripts()
         self.runs += 1
-        self.began = self._clock()
+        self.began: int = self._clock()
 
     def forget_scripts(self) -> None:
         """Do what ``SCRIPT FLUSH`` does."""

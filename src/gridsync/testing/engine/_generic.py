@@ -221,6 +221,14 @@ def unlink(engine: Engine, args: list[bytes]) -> Reply:
     return del_(engine, args)
 
 
+@command("RENAME", 2, 2, every_key)
+def rename(engine: Engine, args: list[bytes]) -> Reply:
+    """Let a key take the place of another."""
+    if not engine.data.rename(*args):
+        raise ReplyError("ERR no such key")
+    return OK
+
+
 @command("EXISTS", 1, -1, every_key)
 def exists(engine: Engine, args: list[bytes]) -> Reply:
     """Count the keys that are there."""

@@ -148,6 +148,20 @@ class Keyspace:
             self.touched.add(key)
         return gone
 
+    def rename(self, key: bytes, name: bytes) -> bool:
+        """Let *key* take the place of *name*, with its expiry; false if there was none."""
+        value = self.find(key)
+        if value is None:
+            return False
+        end = self._expiry.get(key)
+        self.delete(key)
+        self.delete(name)
+        self._values[name] = value
+        if end is not None:
+            self._expiry[name] = end
+        self.touched.add(name)
+        return True
+
     def tidy(self, key: bytes, value: Hash | SortedSet | Members) -> None:
         """Forget *key* if its last member is gone."""
         self.touched.add(key)

@@ -82,7 +82,7 @@ class Stream:
         self.entries: list[Entry] = []
         self.last_id: Id = ZERO
         self.deleted_max: Id = ZERO
-        self.added = 0
+        self.added: int = 0
         self.groups: dict[bytes, Group] = {}
 
     def __len__(self) -> int:

@@ -16,9 +16,12 @@ local function packed(at, count)
 end
 
 local function consign(found)
+  local now = redis.call('TIME')
+  now = now[1] .. string.format('%06d', now[2])
   for _, each in ipairs(found) do
     local box, at = each[1], each[2]
-    local fields = {'s', args[at + 1], 'm', about}
+    local events = redis.call('HINCRBY', sent, '#' .. box, args[at + 2])
+    local fields = {'s', args[at + 1], 'm', about, 'w', now, 'n', events - args[at + 2] .. ''}
     for k = at + 3, at + 3 * args[at + 2], 3 do
       for n, name in ipairs({'i', 't', 'd'}) do
         fields[#fields + 1], fields[#fields + 2] = name, args[k + n - 1]

@@ -19,7 +19,9 @@ local function progress()
   if not delivered then return nil end
   local info, pending = fields(redis.call('XINFO', 'STREAM', log)), redis.call('XPENDING', log, group)
   local floor = pending[1] > 0 and number(pending[2]) - 1 or delivered
-  local newest, first = number(info['last-generated-id']), info['first-entry']
+  local first, last = info['first-entry'], info['last-entry']
+  -- Those that were erased behind it are not to come.
+  local newest = number(last and last[1] or info['last-generated-id'])
   local before = first and number(first[1]) - 1 or newest
   local oldest = redis.call('XRANGE', log, (floor + 1) .. '-0', '+', 'COUNT', '1')[1]
   local since = oldest and fields(oldest[2])['w'] or '0'

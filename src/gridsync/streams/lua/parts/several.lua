@@ -1,5 +1,6 @@
 -- What commits events to several streams of a store and checks others, all of it or nothing.
--- Before: args, about, total, window, mode; streams, the keys of the parts; meta, versions, log and recent, the store's keys
+-- Before: args, about, total, window, mode; streams, the keys of the parts; meta, versions, log and recent, the store's keys;
+-- spare, the part of its cap by which this may make the log larger than that
 
 -- include parts/counters.lua
 
@@ -7,7 +8,7 @@
 
 -- The parts begin at args[at]: of each the stream's name, the expected version, how many events, and these.
 -- Returns the answer if nothing is to be written: {1, version, position, ...} written before, {2, part, version} conflict,
--- {3, part, version} in part; or nil and what fits.  Asking for a stream's length also notices a key of a wrong type.
+-- {3, part, version} in part, {5} the log is at its cap; or nil and what fits.  Asking for a stream's length also notices a key of a wrong type.
 local function examine(at)
   local fits, before, again, part, refused = {}, {1}, nil, nil, nil
   for k, stream in ipairs(streams) do
@@ -33,7 +34,11 @@ local function examine(at)
     at = at + 3 + 3 * count
   end
   -- A replay is one whatever has become of the streams that were only checked; a replay of a part is none.
-  return again and before or refused or part, fits
+  if closed and again == false then return closed end
+  local answer = again and before or refused or part
+  local over = kept[3] and total > 0 and position + total - kept[3] or 0
+  if not answer and over > 0 and over > spare * redis.call('HGET', meta, 'cap') then answer = {5} end
+  return answer, fits
 end
 
 local time
