@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import random
 import signal
+import threading
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
@@ -15,6 +17,7 @@ from hypothesis import HealthCheck, settings
 from gridsync.testing.leaks import leaked_keys
 from gridsync.testing.servers import RedisServer, ServerKind, server_kinds
 from tests.as_app import AppServer, wanted
+from tests.wire.fake import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,6 +104,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_collection_finish() -> None:
     """Hide what was collected from ``gc.collect``: it stays for good, and to walk through all of it takes 0.3 s."""
     gc.freeze()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_thread_left() -> Iterator[None]:
+    """Fails a module that leaves a thread of gridsync's, rather than whichever module looks for threads next."""
+    before = set(threading.enumerate())
+
+    def left() -> list[str]:
+        gc.collect()  # a grid that was dropped takes its threads along
+        return [t.name for t in threading.enumerate() if t.name.startswith("gridsync") and t not in before]
+
+    yield
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: not left(), limit_s=10)
+    assert not left()
 
 
 @pytest.fixture

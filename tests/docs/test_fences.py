@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gridsync import Grid
 from gridsync.testing.servers import RedisServer
 
 if TYPE_CHECKING:
@@ -158,6 +159,10 @@ def run(path: Path, url: str) -> int:
             return len(found)
     finally:
         del sys.modules[page.module.__name__]
+        # Made once at import, as a program may: what a page defines (a task of Celery's) can be kept by its library.
+        for value in vars(page.module).values():
+            if isinstance(value, Grid):
+                value.close()
 
 
 @pytest.mark.parametrize(

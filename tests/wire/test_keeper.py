@@ -176,6 +176,27 @@ def test_a_lease_that_is_about_to_end_leaves_the_others_time_for_their_answers(
     assert not [thread for thread in threading.enumerate() if thread.name == "gridsync-keeper"]
 
 
+def test_a_lease_that_is_about_to_end_starts_no_thread_after_the_stop(
+    flushed: RedisServer, sync_io: Callable[..., SyncIO]
+):
+    """The stop looks for the second thread once: one that came later would go on for ever."""
+    io = sync_io(flushed.url)
+
+    class Stops(Item):
+        @property
+        def deadline(self) -> float:
+            if not io._keeper._closed:
+                io._keeper.stop()  # between the thread's look at this and what it does about it
+            return monotonic() + 0.03
+
+        @deadline.setter
+        def deadline(self, _value: float) -> None:
+            pass
+
+    io.keep(Stops("k"))
+    eventually(lambda: not [thread for thread in threading.enumerate() if thread.name == "gridsync-keeper"])
+
+
 def test_one_item_that_stumbles_costs_no_other_its_renewal(
     flushed: RedisServer, sync_io: Callable[..., SyncIO], caplog: pytest.LogCaptureFixture
 ):

@@ -175,8 +175,11 @@ class Keeper:
             self._settle(item, reply, now)
 
     def _hurry(self, item: Keep) -> None:
-        if self._quick is None:
-            self._quick = Keeper(self._routes, self._failed, quick_s=0.0)
+        with self._condition:
+            if self._closed:
+                return  # `stop` would not find the thread that this one starts
+            if self._quick is None:
+                self._quick = Keeper(self._routes, self._failed, quick_s=0.0)
         self._quick.keep(item)
         if self._items.pop(id(item), None) is None:
             self._quick.unkeep(item)  # it was taken back meanwhile
